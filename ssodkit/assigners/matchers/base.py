@@ -1,0 +1,28 @@
+"""Matchers say which candidate learns from which target. They serve labeled and pseudo-labeled data alike."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from torch import nn
+
+from ssodkit.plugins import BuildContext, PluginConfig
+from ssodkit.structures.predictions import Predictions
+from ssodkit.structures.progress import Progress
+from ssodkit.structures.teaching import Assignment, Targets
+
+
+class MatcherConfig(PluginConfig, ABC):
+    """A matcher that reads more than `predictions.candidates` says `needs = {"predictions"}`."""
+
+    slot: ClassVar[str] = "matcher"
+
+    @abstractmethod
+    def build(self, context: BuildContext) -> "Matcher": ...
+
+
+class Matcher(nn.Module, ABC):
+    """Called without gradient, in fp32; targets of weight 0 and crowds never reach it (see `detectors.learning`)."""
+
+    @abstractmethod
+    def forward(self, predictions: Predictions, targets: Targets, progress: Progress) -> Assignment:
+        """Every valid candidate's target, BACKGROUND or IGNORE; weight 1, nothing sampled yet."""

@@ -1,0 +1,70 @@
+"""Selectors say which of the teacher's detections become targets. They never see a detector."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from ssodkit.plugins import BuildContext, Config, PluginConfig
+from ssodkit.structures.predictions import Detections
+from ssodkit.structures.progress import Progress
+from ssodkit.structures.run import Selection
+from ssodkit.structures.teaching import Targets
+
+
+class SetRule(Config):
+    """What enters one target set: detections whose score lies strictly above, or strictly below, a number."""
+
+    score: str
+    """A score that detections carry: `confidence`, or what an instance scorer of the recipe writes."""
+    above: float | None = None
+    below: float | None = None
+    ignore_from: float | None = None
+    """What fails but reaches this stays in the set with weight 0: its candidates are ignored."""
+
+    @model_validator(mode="after")
+    def _one_side(self) -> Self:
+        if (self.above is None) == (self.below is None):
+            raise ValueError("give either `above` or `below`")
+        return self
+
+
+class Suppress(Config):
+    """Non-maximum suppression among the detections, before any threshold."""
+
+    iou: float = Field(0.5, gt=0.0, le=1.0)
+    across_classes: bool = True
+
+
+class SelectorConfig(PluginConfig, ABC):
+    """Fields that all selectors share."""
+
+    slot: ClassVar[str] = "selector"
+
+    at_most: int = Field(100, ge=1)
+    """Detections per image that may become targets: the best by confidence."""
+    suppress: Suppress | None = None
+
+    @abstractmethod
+    def build(self, context: BuildContext) -> "Selector": ...
+
+
+@dataclass(frozen=True)
+class SelectionContext:
+    """What a selector knows beside the detections."""
+
+    progress: Progress
+    labeled: Targets
+    """The step's ground truth, in the frame of the labeled views."""
+
+
+class Selector(nn.Module, ABC):
+    """Called without gradient, in the weak frame, before anything is carried."""
+
+    @abstractmethod
+    def forward(self, found: Detections, context: SelectionContext) -> Selection: ...
+
+    def after_update(self, progress: Progress, ok: Tensor) -> None:
+        """The one place where a selector's state changes; `ok`, 0-d and on the device, says the step was finite."""

@@ -1,0 +1,119 @@
+"""The `data` part of a recipe: which images, which of them with labels, and how many of each in a step."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from ssodkit.plugins import Config
+
+
+class CocoSource(Config):
+    """Images and boxes described by one COCO JSON file."""
+
+    type: Literal["coco"] = "coco"
+    annotations: Path
+    images: Path
+    """Folder that the file names in the annotation file are relative to."""
+
+
+class VocSource(Config):
+    """A Pascal VOC folder with JPEGImages, Annotations and ImageSets/Main."""
+
+    type: Literal["voc"] = "voc"
+    root: Path
+    """The folder of one year, such as VOCdevkit/VOC2007."""
+    split: str = "trainval"
+    difficult: Literal["drop", "ignore"] = "drop"
+    """What becomes of boxes tagged difficult; evaluation ignores them."""
+
+
+class DigitsSource(Config):
+    """The embedded data: handwritten digits on photographs, made on first use and kept in a cache folder."""
+
+    type: Literal["digits"] = "digits"
+    part: Literal["train", "val"]
+    level: Literal["easy", "hard"] = "easy"
+    images: int = Field(2000, ge=1)
+    side: int = Field(96, ge=32)
+    """Pixels; images are square."""
+    seed: int = Field(0, ge=0)
+
+
+class FolderSource(Config):
+    """A plain folder of images, searched with its subfolders, without labels."""
+
+    type: Literal["folder"] = "folder"
+    images: Path
+
+
+class RestSource(Config):
+    """The images of `data.train` that are not in the labeled fold, their labels hidden."""
+
+    type: Literal["rest"] = "rest"
+    include_labeled: bool = False
+    """Whether the labeled images are unlabeled images as well."""
+
+
+LabeledSource = Annotated[CocoSource | VocSource | DigitsSource, Field(discriminator="type")]
+UnlabeledSource = Annotated[
+    RestSource | FolderSource | CocoSource | VocSource | DigitsSource, Field(discriminator="type")
+]
+
+
+class ListFolds(Config):
+    """Explicit lists: JSON percent -> run -> positions in the id-sorted list of images that have a box."""
+
+    type: Literal["list"] = "list"
+    file: Path
+
+
+class LabeledRule(Config):
+    """What is done with unusual labeled images."""
+
+    empty_images: Literal["keep", "drop"] = "keep"
+    """Images without a box that can be learned."""
+    crowd: Literal["ignore", "drop"] = "ignore"
+    """Crowd boxes: what lies in them is ignored, or they are forgotten."""
+    minimum_side: int = Field(0, ge=0)
+    """Pixels; images with a smaller side are left out."""
+    at_most: int = Field(300, ge=1)
+    """Boxes per image; the largest are kept, and the run says how many were not."""
+
+
+class BatchConfig(Config):
+    """Images of one step, over all processes together."""
+
+    labeled: int = Field(ge=1)
+    unlabeled: int = Field(0, ge=0)
+    composition: Literal["fixed", "random"] = "fixed"
+    """`random` draws for each slot of a group which kind it holds, at least one of each kind (Soft Teacher)."""
+    group: int = Field(0, ge=0)
+    """Slots that are drawn together where the composition is random; 0: all of the batch."""
+    same_orientation: bool = False
+    """All images of a stream in one step are landscape, or all are portrait."""
+
+
+class DataConfig(Config):
+    """Which images, and how many of each kind in a step."""
+
+    train: LabeledSource
+    test: LabeledSource
+    """What results are measured on."""
+    validation: LabeledSource | None = None
+    """A set that is not the test set; only with it a best checkpoint is kept."""
+    percent: float = Field(100.0, gt=0.0, le=100.0)
+    """Share of `train` whose labels are used."""
+    fold: int = Field(1, ge=0)
+    """Which draw of that share."""
+    folds: Literal["stac", "soft_teacher"] | ListFolds = "stac"
+    """How the labeled images are drawn; see docs/fidelity.md."""
+    labeled: LabeledRule = LabeledRule()
+    unlabeled: UnlabeledSource | None = RestSource()
+    batch: BatchConfig
+
+    @model_validator(mode="after")
+    def _unlabeled_needs_a_source(self) -> Self:
+        if self.batch.unlabeled and self.unlabeled is None:
+            raise ValueError("batch.unlabeled is above 0, but data.unlabeled names no images")
+        return self

@@ -1,0 +1,17 @@
+"""The errors a user can mend. The command line prints them as one sentence and ends with exit code 2."""
+
+
+class SsodkitError(Exception):
+    """Something a user can mend; its text says what is wrong, where, and how to mend it."""
+
+
+class RecipeError(SsodkitError):
+    """A recipe cannot be read, has a wrong value, or asks for parts that do not fit together."""
+
+
+class DataError(SsodkitError):
+    """Images or annotations are missing, unreadable or inconsistent."""
+
+
+class TrainingError(SsodkitError):
+    """A run cannot start, go on or be read: a loss that is not finite, a checkpoint that does not fit."""

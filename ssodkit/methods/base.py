@@ -1,0 +1,51 @@
+"""Methods: the order of one training step. One class per kind of step; a paper is a recipe that fills it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from ssodkit.detectors.base import Detector
+from ssodkit.plugins import BuildContext, PluginConfig
+from ssodkit.structures.geometry import SemiBatch
+from ssodkit.structures.progress import Progress
+from ssodkit.structures.run import Step
+
+
+class MethodConfig(PluginConfig, ABC):
+    """`needs_views` says which views of which stream the step reads; the recipe check compares."""
+
+    slot: ClassVar[str] = "method"
+    needs_views: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """Stream -> view names, such as {"unlabeled": ("weak", "strong")}."""
+
+    @abstractmethod
+    def build(self, context: BuildContext) -> "Method": ...
+
+    def uses_unlabeled(self, progress: Progress) -> bool:
+        """Whether this step reads the unlabeled stream; where False, none of it is loaded."""
+        return "unlabeled" in self.needs_views
+
+
+class Method(nn.Module, ABC):
+    """Owns networks and parts; all its state is in buffers and parameters."""
+
+    @abstractmethod
+    def step(self, batch: SemiBatch, progress: Progress) -> Step:
+        """Losses and report of one step; changes no state."""
+
+    def forward(self, batch: SemiBatch, progress: Progress) -> Step:
+        """`step`, by the name under which distributed training calls it."""
+        return self.step(batch, progress)
+
+    @abstractmethod
+    def after_update(self, progress: Progress, ok: Tensor) -> None:
+        """The one place where state changes. `progress.step` counts the update just made.
+
+        `ok`, 0-d and on the device, says whether the step was finite; where it was not, nothing may change.
+        """
+
+    @abstractmethod
+    def networks(self) -> Mapping[str, Detector]:
+        """`student`, and `teacher` where there is one: evaluated, saved and exported."""

@@ -1,0 +1,51 @@
+"""Arithmetic on boxes: xyxy in pixels, no "+1" anywhere, batched and padded."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+def box_sides(boxes: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 4"]:
+    """Width, height, width, height of each box, at least 1 pixel: what its four sides are measured in."""
+    sides = (boxes[..., 2:] - boxes[..., :2]).clamp(min=1.0)
+    return torch.cat([sides, sides], dim=-1)
+
+
+def box_area(boxes: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch"]:
+    """Area in square pixels; boxes turned inside out have area 0."""
+    width, height = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0.0).unbind(dim=-1)
+    return width * height
+
+
+def clip_boxes(boxes: Float[Tensor, "batch boxes 4"], sizes: Tensor) -> Float[Tensor, "batch boxes 4"]:
+    """Boxes clipped to images of `sizes` (batch, 2), height and width in pixels."""
+    height, width = sizes.to(boxes.dtype).unbind(dim=-1)
+    bound = torch.stack([width, height, width, height], dim=-1)[:, None]
+    return torch.minimum(boxes.clamp(min=0.0), bound)
+
+
+def has_area(boxes: Float[Tensor, "*batch 4"]) -> Bool[Tensor, "*batch"]:
+    """True where width and height are both above zero; False for NaN."""
+    return (boxes[..., 2] > boxes[..., 0]) & (boxes[..., 3] > boxes[..., 1])
+
+
+def pairwise_intersection(
+    first: Float[Tensor, "*batch n 4"], second: Float[Tensor, "*batch m 4"]
+) -> Float[Tensor, "*batch n m"]:
+    """Area shared by every pair, in square pixels."""
+    low = torch.maximum(first[..., :, None, :2], second[..., None, :, :2])
+    high = torch.minimum(first[..., :, None, 2:], second[..., None, :, 2:])
+    width, height = (high - low).clamp(min=0.0).unbind(dim=-1)
+    return width * height
+
+
+def pairwise_iou(
+    first: Float[Tensor, "*batch n 4"], second: Float[Tensor, "*batch m 4"]
+) -> Float[Tensor, "*batch n m"]:
+    """Intersection over union of every pair; 0 where both boxes are empty.
+
+    Memory is n x m: for anchors use `ops.matching`, which streams over the targets.
+    """
+    shared = pairwise_intersection(first, second)
+    union = box_area(first)[..., :, None] + box_area(second)[..., None, :] - shared
+    return shared / union.clamp(min=torch.finfo(first.dtype).tiny)

@@ -1,0 +1,48 @@
+"""Box codes: how a regressor writes a box relative to its candidate.
+
+Source: Girshick et al., R-CNN, arXiv:1311.2524, appendix C; the clamp is detectron's convention.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class BoxCoder:
+    """Center shifts in candidate sides and log ratios of the sides, divided by their standard deviations."""
+
+    center_std: float = 1.0
+    side_std: float = 1.0
+    largest_ratio: float = 1000.0 / 16.0
+    """A decoded side is at most this many candidate sides."""
+    limits_shrinking: bool = True
+    """A decoded side is also at least the candidate's divided by `largest_ratio` (torchvision: no such limit)."""
+
+    def encode(
+        self, candidates: Float[Tensor, "*batch 4"], boxes: Float[Tensor, "*batch 4"]
+    ) -> Float[Tensor, "*batch 4"]:
+        """Codes of `boxes` seen from `candidates`, row by row; sides must be above zero."""
+        center, side = _center_and_side(candidates)
+        goal_center, goal_side = _center_and_side(boxes)
+        shift = (goal_center - center) / (side * self.center_std)
+        return torch.cat([shift, torch.log(goal_side / side) / self.side_std], dim=-1)
+
+    def decode(
+        self, candidates: Float[Tensor, "*batch 4"], codes: Float[Tensor, "*batch 4"]
+    ) -> Float[Tensor, "*batch 4"]:
+        """The boxes that `codes` mean, not clipped to an image."""
+        center, side = _center_and_side(candidates)
+        limit = math.log(self.largest_ratio)
+        ratio = (codes[..., 2:] * self.side_std).clamp(min=-limit if self.limits_shrinking else None, max=limit)
+        new_center = center + codes[..., :2] * self.center_std * side
+        half_side = 0.5 * side * torch.exp(ratio)
+        return torch.cat([new_center - half_side, new_center + half_side], dim=-1)
+
+
+def _center_and_side(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    low, high = boxes[..., :2], boxes[..., 2:]
+    return 0.5 * (low + high), high - low

@@ -1,0 +1,123 @@
+"""The recipe: everything a run is made of, as one validated, frozen model."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from ssodkit.data.config import DataConfig
+from ssodkit.data.views import ViewsConfig
+from ssodkit.detectors.base import DetectorConfig
+from ssodkit.methods.base import MethodConfig
+from ssodkit.plugins import Config, Slot
+from ssodkit.schedules.base import ScheduleConfig
+
+
+class SgdConfig(Config):
+    """Stochastic gradient descent, one fused or foreach kernel per group."""
+
+    type: Literal["sgd"] = "sgd"
+    momentum: float = Field(0.9, ge=0.0, lt=1.0)
+    nesterov: bool = False
+    weight_decay: float = Field(1e-4, ge=0.0)
+    decay: Literal["all", "weights"] = "all"
+    """`weights` spares biases and normalization."""
+
+
+class AdamWConfig(Config):
+    """AdamW, one fused or foreach kernel per group."""
+
+    type: Literal["adamw"] = "adamw"
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = Field(0.05, ge=0.0)
+    decay: Literal["all", "weights"] = "weights"
+    backbone_lr: float = Field(1.0, gt=0.0)
+    """Factor on the backbone's learning rate."""
+
+
+class CheckpointConfig(Config):
+    """What is kept of a run."""
+
+    every: int = Field(1000, ge=1)
+    """Steps."""
+    keep: int = Field(2, ge=1)
+    """The last few; older ones are deleted."""
+
+
+class WandbConfig(Config):
+    """Weights & Biases: only where a recipe says so; offline where there is no key."""
+
+    project: str = "ssodkit"
+    entity: str | None = None
+
+
+class WatchConfig(Config):
+    """What a run reports while it trains. `metrics.jsonl` is always written."""
+
+    log_every: int = Field(20, ge=1)
+    """Steps between two lines of metrics."""
+    health_every: int = Field(50, ge=1)
+    """Steps between two reports on the pseudo-labels, each over the steps since the last."""
+    quiet_after: int = Field(500, ge=1)
+    """Steps without any pseudo-box after which a warning says which filter removed how many."""
+    pictures: int = Field(8, ge=0)
+    """Images on the picture sheet."""
+    wandb: WandbConfig | None = None
+
+
+class EngineConfig(Config):
+    """How long, how fast, in which precision."""
+
+    steps: int = Field(ge=1)
+    lr: Slot[ScheduleConfig]
+    lr_for_images: int | None = Field(None, ge=1)
+    """Images per step (labeled and unlabeled) for which `lr` holds; another batch scales it linearly. Null: as is."""
+    optimizer: Annotated[SgdConfig | AdamWConfig, Field(discriminator="type")] = SgdConfig()
+    clip_norm: float | None = Field(None, gt=0.0)
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    channels_last: bool = True
+    compile: bool = False
+    """Compile backbone and neck."""
+    joined: Literal["auto", "always", "never"] = "auto"
+    """Labeled and unlabeled views in one forward; `auto`: where joining adds at most 10 % pixels."""
+    images_per_device: int | None = Field(None, ge=1)
+    """At most so many images in one forward; the rest of a step is accumulated. Null: no limit."""
+    workers: int = Field(2, ge=0)
+    """Loader processes beside each training process."""
+    evaluate_every: int | None = Field(None, ge=1)
+    """Steps; null: at the end only."""
+    checkpoint: CheckpointConfig = CheckpointConfig()
+
+
+class EvaluationConfig(Config):
+    """How networks are scored."""
+
+    result: Literal["student", "teacher"] = "teacher"
+    """Which network is the run's result; both are scored and named."""
+    metric: Literal["coco", "voc"] = "coco"
+    """`voc` adds the 11-point metric of VOC2007."""
+    thresholds: tuple[float, ...] = (0.05, 0.001)
+    """Test score thresholds, each a column; the first is the result."""
+    images: int = Field(16, ge=1)
+    """Images per forward."""
+
+
+class Recipe(Config):
+    """Everything a run is made of."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
+    plugins: tuple[str, ...] = ()
+    """Modules with plug-ins of your own: dotted names, or paths relative to the recipe."""
+    seed: int = Field(0, ge=0)
+    data: DataConfig
+    views: ViewsConfig
+    detector: Slot[DetectorConfig]
+    method: Slot[MethodConfig]
+    engine: EngineConfig
+    evaluation: EvaluationConfig = EvaluationConfig()
+    watch: WatchConfig = WatchConfig()
+
+    @model_validator(mode="after")
+    def _thresholds_are_named(self) -> Self:
+        if not self.evaluation.thresholds:
+            raise ValueError("evaluation.thresholds needs at least one score threshold")
+        return self

@@ -1,0 +1,57 @@
+"""Schedules: numbers that depend on how far the run is. Whatever is counted in steps stands in a recipe's schedule."""
+
+import re
+from abc import ABC, abstractmethod
+from typing import Annotated, ClassVar
+
+from pydantic import BeforeValidator
+
+from ssodkit.plugins import PluginConfig
+from ssodkit.structures.progress import Progress
+
+
+class StepMarker:
+    """Marks a field as a step number, so that the recipe check finds those beyond the run's end."""
+
+
+def _check_step_number(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError("a step number is an integer, a share of the run such as `33 %`, or `never`")
+    if isinstance(value, int):
+        if value < 0:
+            raise ValueError("a step number is not negative")
+        return value
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", value)
+    if value != "never" and (match is None or float(match[1]) > 100):
+        raise ValueError(f"'{value}' is no step number: an integer, a share of the run such as `33 %`, or `never`")
+    return value
+
+
+StepNumber = Annotated[int | str, BeforeValidator(_check_step_number), StepMarker()]
+"""An integer, a share of the run (`33 %`, rounded down), or `never`."""
+
+
+def to_step(number: int | str, steps: int) -> int:
+    """The step that `number` means in a run of `steps`; `never` is one beyond the run's end."""
+    if isinstance(number, int):
+        return number
+    if number == "never":
+        return steps + 1
+    return int(float(number.strip().rstrip("%")) * steps / 100.0 + 1e-9)
+
+
+class ScheduleConfig(PluginConfig, ABC):
+    """A number as a function of progress; a plain number in its place means `constant`."""
+
+    slot: ClassVar[str] = "schedule"
+
+    @abstractmethod
+    def at(self, progress: Progress) -> float:
+        """The value for the step that begins after `progress.step` finished updates."""
+
+    @classmethod
+    def from_shorthand(cls, value: object) -> object:
+        """A plain number is a constant."""
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return {"type": "constant", "value": value}
+        return value

@@ -1,0 +1,76 @@
+"""The streams that views travel in, and boxes carried from view to view."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ssodkit.ops.boxes import box_area, clip_boxes, has_area
+from ssodkit.ops.homography import relate, warp_boxes
+from ssodkit.structures.predictions import Detections
+from ssodkit.structures.records import Record, join
+from ssodkit.structures.teaching import Supervision, Targets
+from ssodkit.structures.views import View
+
+Boxed = TypeVar("Boxed", Targets, Detections, Supervision)
+
+
+@dataclass(frozen=True)
+class Stream(Record):
+    """Images of one kind: row i is one image in every view."""
+
+    views: Mapping[str, View]
+    targets: Mapping[str, Targets]
+    """The labels carried into each view; empty for images without labels."""
+
+    def joined(self) -> tuple[View, Targets]:
+        """All views as rows of one batch, with their targets: every labeled view teaches."""
+        names = list(self.views)
+        return join([self.views[name] for name in names]), join([self.targets[name] for name in names])
+
+
+@dataclass(frozen=True)
+class SemiBatch(Record):
+    """What one training step gets."""
+
+    labeled: Stream
+    unlabeled: Stream | None
+    """None where the method asks for no unlabeled view, or the step's unlabeled weight is 0."""
+
+
+def carry(record: Boxed, source: View, goal: View, visible: float = 0.0) -> Boxed:
+    """Take boxes from one view's frame to another's view of the same images.
+
+    A box becomes the hull of its four corners, clipped to the goal's size. What has no area left, or less than
+    `visible` (a fraction) of its carried area, loses `valid`; no row moves. Target sets that are one object stay one.
+    """
+    homography = relate(source.homography, goal.homography)
+    if isinstance(record, Supervision):
+        done: dict[int, Targets] = {}
+        for targets in (record.objectness, record.classes, record.boxes):
+            if id(targets) not in done:
+                done[id(targets)] = _carry_boxes(targets, homography, goal.sizes, visible)
+        return replace(
+            record,
+            objectness=done[id(record.objectness)],
+            classes=done[id(record.classes)],
+            boxes=done[id(record.boxes)],
+        )
+    return _carry_boxes(record, homography, goal.sizes, visible)
+
+
+def carry_boxes(boxes: Float[Tensor, "batch boxes 4"], source: View, goal: View) -> Float[Tensor, "batch boxes 4"]:
+    """Bare boxes from one view's frame to another's, clipped to the goal's size."""
+    return clip_boxes(warp_boxes(boxes.float(), relate(source.homography, goal.homography)), goal.sizes)
+
+
+def _carry_boxes(record: Boxed, homography: Tensor, sizes: Tensor, visible: float) -> Boxed:
+    assert not isinstance(record, Supervision)
+    whole = warp_boxes(record.boxes.float(), homography)
+    boxes = clip_boxes(whole, sizes)
+    stays = has_area(boxes) & (box_area(boxes) >= visible * box_area(whole))
+    boxes = torch.where(stays[..., None], boxes, torch.zeros_like(boxes))
+    return replace(record, boxes=boxes, valid=record.valid & stays)

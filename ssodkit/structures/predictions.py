@@ -1,0 +1,134 @@
+"""What networks answer: features, candidates with raw predictions, and final detections."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from ssodkit.ops.coding import BoxCoder
+from ssodkit.structures.records import Record
+from ssodkit.structures.teaching import Assignment
+from ssodkit.structures.views import View
+
+
+@dataclass(frozen=True)
+class Features(Record):
+    """A view as its detector sees it; opaque to methods."""
+
+    maps: tuple[Float[Tensor, "batch channels _ _"], ...]
+    """One per pyramid level, finest first."""
+    strides: tuple[int, ...]
+    view: View
+    """Without pixels: the frame in which all boxes from these features lie."""
+
+
+@dataclass(frozen=True)
+class Candidates(Record):
+    """What a stage classifies: anchors, points (boxes of side stride), proposals or queries; padded."""
+
+    boxes: Float[Tensor, "batch candidates 4"]
+    valid: Bool[Tensor, "batch candidates"]
+    level: Int64[Tensor, "batch candidates"] | None = None
+    """Pyramid level, 0 the finest; None where a candidate has none."""
+    stride: Float[Tensor, "batch candidates"] | None = None
+    """Pixels per cell of that level; None likewise."""
+
+
+@dataclass(frozen=True)
+class Predictions(Record):
+    """Raw answers of one stage about its candidates."""
+
+    candidates: Candidates
+    class_logits: Float[Tensor, "batch candidates columns"]
+    """num_classes columns under a sigmoid; under a softmax one more, the last: background."""
+    activation: Literal["sigmoid", "softmax"]
+    box_codes: Float[Tensor, "batch candidates regressions 4"]
+    """One regression per candidate, or one per class."""
+    coder: BoxCoder
+    plan: Mapping[str, Assignment] | None = None
+    """Term -> assignment, where the stage had to sample before it could predict."""
+
+    @property
+    def num_classes(self) -> int:
+        """Foreground classes."""
+        return self.class_logits.shape[-1] - (self.activation == "softmax")
+
+    def class_probs(self) -> Float[Tensor, "batch candidates columns"]:
+        """Probabilities, fp32 or finer; under a softmax the last column is the background's."""
+        logits = self.class_logits.float() if self.class_logits.dtype != torch.float64 else self.class_logits
+        return logits.softmax(dim=-1) if self.activation == "softmax" else logits.sigmoid()
+
+    def codes_of(self, labels: Int64[Tensor, "batch candidates"]) -> Float[Tensor, "batch candidates 4"]:
+        """The codes of the regressor for each candidate's class; the only one where classes share it."""
+        if self.box_codes.shape[2] == 1:
+            return self.box_codes[:, :, 0]
+        return self.box_codes.gather(2, labels[..., None, None].expand(-1, -1, 1, 4))[:, :, 0]
+
+    def decode(self, labels: Int64[Tensor, "batch candidates"] | None = None) -> Float[Tensor, "batch candidates 4"]:
+        """Boxes in pixels, not clipped, fp32 or finer: of the given class, else of the best foreground class."""
+        if labels is None:
+            labels = self.class_logits[..., : self.num_classes].argmax(dim=-1)
+        codes = self.codes_of(labels)
+        if codes.dtype != torch.float64:
+            codes = codes.float()
+        return self.coder.decode(self.candidates.boxes.to(codes.dtype), codes)
+
+
+@dataclass(frozen=True)
+class Stages(Record):
+    """The answers of all stages of a detector, in the order in which they are computed."""
+
+    by_name: Mapping[str, Predictions]
+    view: View
+    """Without pixels."""
+
+    @property
+    def last(self) -> Predictions:
+        """The stage whose answers become detections."""
+        return self.by_name[list(self.by_name)[-1]]
+
+
+@dataclass(frozen=True)
+class Detections(Record):
+    """Final answers (after NMS), best first, padded; in pixels of their view."""
+
+    boxes: Float[Tensor, "batch detections 4"]
+    labels: Int64[Tensor, "batch detections"]
+    valid: Bool[Tensor, "batch detections"]
+    scores: Mapping[str, Float[Tensor, "batch detections"]] = field(default_factory=dict)
+    """`confidence`, and one more for every instance scorer."""
+
+    @property
+    def confidence(self) -> Float[Tensor, "batch detections"]:
+        """The detector's own score, 0 to 1."""
+        return self.scores["confidence"]
+
+    def with_score(self, name: str, score: Float[Tensor, "batch detections"]) -> "Detections":
+        """The same detections with one more named score."""
+        return replace(self, scores={**self.scores, name: score})
+
+    def only(self, keep: Bool[Tensor, "batch detections"]) -> "Detections":
+        """The same rows, those outside `keep` no longer valid."""
+        return replace(self, valid=self.valid & keep)
+
+    @classmethod
+    def empty(cls, batch: int, device: torch.device | str = "cpu", length: int = 0) -> "Detections":
+        """Nothing found in any of `batch` images."""
+        return cls(
+            boxes=torch.zeros(batch, length, 4, device=device),
+            labels=torch.zeros(batch, length, dtype=torch.int64, device=device),
+            valid=torch.zeros(batch, length, dtype=torch.bool, device=device),
+            scores={"confidence": torch.zeros(batch, length, device=device)},
+        )
+
+
+@dataclass(frozen=True)
+class Seen(Record):
+    """What a teacher makes of a view."""
+
+    features: Features
+    stages: Stages
+    found: Detections

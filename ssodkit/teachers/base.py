@@ -1,0 +1,39 @@
+"""Teachers: networks that label what the student learns from."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from ssodkit.detectors.base import Detector
+from ssodkit.plugins import BuildContext, PluginConfig
+from ssodkit.structures.predictions import Candidates, Features, Predictions, Seen
+from ssodkit.structures.progress import Progress
+from ssodkit.structures.views import View
+
+
+class TeacherConfig(PluginConfig, ABC):
+    """How a teacher is made from the student."""
+
+    slot: ClassVar[str] = "teacher"
+
+    @abstractmethod
+    def build(self, student: Detector, context: BuildContext) -> "Teacher": ...
+
+
+class Teacher(nn.Module, ABC):
+    """Always in eval mode, never with gradient."""
+
+    network: Detector
+
+    @abstractmethod
+    def look(self, view: View) -> Seen:
+        """Extract, predict and detect."""
+
+    @abstractmethod
+    def score_regions(self, features: Features, regions: Candidates) -> Predictions:
+        """The teacher's answer about any boxes of a view it has looked at."""
+
+    @abstractmethod
+    def after_update(self, student: Detector, progress: Progress, ok: Tensor) -> None:
+        """Follow the student; `progress.step` counts the update just made, `ok` (0-d) says that it was finite."""
