@@ -55,3 +55,14 @@ class ScheduleConfig(PluginConfig, ABC):
         if isinstance(value, int | float) and not isinstance(value, bool):
             return {"type": "constant", "value": value}
         return value
+
+
+def linear_warmup(step: int, length: int, factor: float) -> float:
+    """What a learning rate is multiplied by: from `factor` at step 0 in a line to 1 at step `length`, then 1.
+
+    The warm-ups of mmdetection, 1 - (1 - t/length)(1 - factor), and of detectron2, factor (1 - t/length) + t/length,
+    are this line; they differ in its length.
+    """
+    if step >= length:
+        return 1.0
+    return factor + (1.0 - factor) * step / length

@@ -1,0 +1,27 @@
+"""Step: one number before a step, another from it on, such as a burn-in without unlabeled loss."""
+
+from typing import Literal
+
+from pydantic import ConfigDict, Field
+
+from ssodkit.plugins import register
+from ssodkit.schedules.base import ScheduleConfig, StepNumber, to_step
+from ssodkit.structures.progress import Progress
+
+
+@register
+class StepConfig(ScheduleConfig):
+    """`before` up to a step, `after` from it on."""
+
+    model_config = ConfigDict(serialize_by_alias=True)  # `at` is the schedule's verb, so the field needs another name
+
+    type: Literal["step"] = "step"
+
+    before: float
+    after: float
+    at_step: StepNumber = Field(alias="at")
+    """The first step that gets `after`; `at` in a recipe."""
+
+    def at(self, progress: Progress) -> float:
+        """One of the two numbers."""
+        return self.after if progress.step >= to_step(self.at_step, progress.steps) else self.before
