@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
@@ -78,6 +78,10 @@ class BuildContext:
     """Networks are built by `context.detector.build(context)`."""
     unlabeled_per_step: int = 0
     """Images of the global batch."""
+    minimum_visible: float = 0.0
+    """Pseudo-boxes of which less than this share stays inside the student's view are dropped."""
+    joined: Literal["auto", "always", "never"] = "auto"
+    """Labeled and unlabeled views in one forward; `auto`: where joining adds at most 10 % pixels."""
     load_weights: bool = True
     """False builds backbones with random weights, without network: for tests and benchmarks."""
 
