@@ -1,5 +1,7 @@
 """The errors a user can mend. The command line prints them as one sentence and ends with exit code 2."""
 
+import signal
+
 
 class SsodkitError(Exception):
     """Something a user can mend; its text says what is wrong, where, and how to mend it."""
@@ -15,3 +17,11 @@ class DataError(SsodkitError):
 
 class TrainingError(SsodkitError):
     """A run cannot start, go on or be read: a loss that is not finite, a checkpoint that does not fit."""
+
+
+class Interrupted(SsodkitError):
+    """A run was stopped by a signal, after a checkpoint; the command line ends with exit code 128 + its number."""
+
+    def __init__(self, message: str, received: signal.Signals) -> None:
+        super().__init__(message)
+        self.signal = received
