@@ -1,7 +1,7 @@
 """The `data` part of a recipe: which images, which of them with labels, and how many of each in a step."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -113,7 +113,7 @@ class DataConfig(Config):
     batch: BatchConfig
 
     @model_validator(mode="after")
-    def _unlabeled_needs_a_source(self) -> Self:
+    def _unlabeled_needs_a_source(self) -> "DataConfig":
         if self.batch.unlabeled and self.unlabeled is None:
             raise ValueError("batch.unlabeled is above 0, but data.unlabeled names no images")
         return self

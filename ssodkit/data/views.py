@@ -1,6 +1,5 @@
 """Views of a recipe: lists of transforms, drawn per image, applied to whole batches with one resampling."""
 
-from typing import Self
 
 from pydantic import Field, model_validator
 
@@ -34,7 +33,7 @@ class ViewsConfig(Config):
     """Canvas sides are multiples of this."""
 
     @model_validator(mode="after")
-    def _draws_as_names_a_view(self) -> Self:
+    def _draws_as_names_a_view(self) -> "ViewsConfig":
         for stream in (self.labeled, self.unlabeled):
             for name, view in stream.items():
                 if view.draws_as is not None and (view.draws_as not in stream or view.draws_as == name):

@@ -1,6 +1,6 @@
 """The recipe: everything a run is made of, as one validated, frozen model."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -117,7 +117,7 @@ class Recipe(Config):
     watch: WatchConfig = WatchConfig()
 
     @model_validator(mode="after")
-    def _thresholds_are_named(self) -> Self:
+    def _thresholds_are_named(self) -> "Recipe":
         if not self.evaluation.thresholds:
             raise ValueError("evaluation.thresholds needs at least one score threshold")
         return self

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass, replace
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ R = TypeVar("R", bound="Record")
 class Record:
     """Base of the frozen dataclasses of batched tensors; row i of every tensor in it is the same image."""
 
-    def __getitem__(self, rows: slice) -> Self:
+    def __getitem__(self: R, rows: slice) -> R:
         """These rows of the batch; a slice is a view, nothing is copied.
 
         Raises TypeError for anything but a slice: an index list would copy the logits.
@@ -24,11 +24,11 @@ class Record:
             raise TypeError(f"a {type(self).__name__} is cut by a slice, not by {rows!r}")
         return map_tensors(self, lambda tensor: tensor[rows] if tensor.dim() else tensor)
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self: R, device: torch.device | str) -> R:
         """The same record on a device; copies do not wait where the memory is pinned."""
         return map_tensors(self, lambda tensor: tensor.to(device, non_blocking=True))
 
-    def detach(self) -> Self:
+    def detach(self: R) -> R:
         """The same record, cut from the graph."""
         return map_tensors(self, Tensor.detach)
 
