@@ -7,16 +7,14 @@ registered member of that slot, looked up when a value is validated, so plug-ins
 import difflib
 import importlib
 import importlib.metadata
-import importlib.util
 import pkgutil
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 
 from ssodkit.errors import RecipeError
@@ -86,24 +84,8 @@ class BuildContext:
     """False builds backbones with random weights, without network: for tests and benchmarks."""
 
 
-class _Registry:
-    """Slot name -> type name -> config class."""
-
-    def __init__(self) -> None:
-        self.members: dict[str, dict[str, type[PluginConfig]]] = {}
-
-    def add(self, config: type[PluginConfig]) -> None:
-        name = type_name(config)
-        known = self.members.setdefault(config.slot, {})
-        other = known.get(name)
-        if other is not None and (other.__module__, other.__qualname__) != (config.__module__, config.__qualname__):
-            raise RecipeError(
-                f"the {config.slot} '{name}' is registered twice: by {other.__module__} and by {config.__module__}"
-            )
-        known[name] = config
-
-
-_registry = _Registry()
+_registry: dict[str, dict[str, type[PluginConfig]]] = {}
+"""Slot -> type -> config class."""
 
 
 def register(config: type[T]) -> type[T]:
@@ -113,7 +95,14 @@ def register(config: type[T]) -> type[T]:
     """
     if not (isinstance(config, type) and issubclass(config, PluginConfig) and config.slot):
         raise TypeError(f"{config!r} is no plug-in: derive it from a slot's config, such as SelectorConfig")
-    _registry.add(config)
+    name = type_name(config)
+    known = _registry.setdefault(config.slot, {})
+    other = known.get(name, config)
+    if (other.__module__, other.__qualname__) != (config.__module__, config.__qualname__):
+        raise RecipeError(
+            f"the {config.slot} '{name}' is registered twice: by {other.__module__} and by {config.__module__}"
+        )
+    known[name] = config
     return config
 
 
@@ -126,13 +115,13 @@ def type_name(config: type[PluginConfig]) -> str:
 
 
 def members(slot: str) -> Mapping[str, type[PluginConfig]]:
-    """Type name -> config class of every registered plug-in of a slot."""
-    return dict(sorted(_registry.members.get(slot, {}).items()))
+    """Type name -> config class of every registered plug-in of a slot, by name."""
+    return dict(sorted(_registry.get(slot, {}).items()))
 
 
 def slots() -> tuple[str, ...]:
     """Names of all slots that have a member."""
-    return tuple(sorted(_registry.members))
+    return tuple(sorted(_registry))
 
 
 class SlotMarker:
@@ -142,14 +131,15 @@ class SlotMarker:
         base: type[PluginConfig] = source
         return core_schema.no_info_plain_validator_function(
             lambda value: _validate_member(base, value),
-            serialization=core_schema.plain_serializer_function_ser_schema(
-                lambda value: value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-            ),
-            metadata={
-                "pydantic_js_functions": [lambda schema, handler: {"$ref": f"#/$defs/slot:{base.slot}"}],
-                "slot": base.slot,
-            },
+            serialization=core_schema.plain_serializer_function_ser_schema(lambda value: value.model_dump(mode="json")),
+            metadata={"slot": base.slot},
         )
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """A placeholder: slots nest, so only the schema of the whole recipe can say what they hold."""
+        return {"slot": schema["metadata"]["slot"]}
 
 
 Slot = Annotated[T, SlotMarker()]
@@ -161,31 +151,35 @@ def _validate_member(base: type[PluginConfig], value: object) -> PluginConfig:
         return value
     value = base.from_shorthand(value)
     known = members(base.slot)
+    names = ", ".join(known)
     if not isinstance(value, Mapping):
-        raise PydanticCustomError(
-            "slot_form",
-            "write a {slot} as {{type: NAME, ...}}; names: {names}",
-            {"slot": base.slot, "names": ", ".join(known)},
-        )
+        raise _custom_error("slot_form", f"write a {base.slot} as {{type: NAME, ...}}; names: {names}")
     name = value.get("type")
     if name is None:
-        raise _error_at("type", "missing", f"say which {base.slot} is meant; one of: {', '.join(known)}", value)
-    if name not in known:
-        near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-        hint = f"did you mean '{near[0]}'?" if near else f"one of: {', '.join(known)}"
-        raise _error_at("type", "unknown_type", f"there is no {base.slot} '{name}'; {hint}", name)
+        raise _error_at_type("slot_missing", f"say which {base.slot} is meant; one of: {names}", value)
+    if not isinstance(name, str) or name not in known:
+        raise _error_at_type("slot_unknown", unknown_name(base.slot, str(name), known), name)
     return known[name].model_validate(value)
 
 
-def _error_at(key: str, kind: str, message: str, value: object) -> ValidationError:
-    error = PydanticCustomError("slot_" + kind, "{message}", {"message": message})
-    return ValidationError.from_exception_data("slot", [InitErrorDetails(type=error, loc=(key,), input=value)])
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
+    """A sentence about a name that does not exist, with the nearest one that does."""
+    near = difflib.get_close_matches(name, known := list(known), n=1, cutoff=0.5)
+    return f"there is no {kind} '{name}'; " + (f"did you mean '{near[0]}'?" if near else f"one of: {', '.join(known)}")
+
+
+def _custom_error(kind: str, message: str) -> PydanticCustomError:
+    return PydanticCustomError(kind, "{message}", {"message": message})
+
+
+def _error_at_type(kind: str, message: str, value: object) -> ValidationError:
+    error = InitErrorDetails(type=_custom_error(kind, message), loc=("type",), input=value)
+    return ValidationError.from_exception_data("slot", [error])
 
 
 def load_plugins(modules: Iterable[str] = (), folder: Path | None = None) -> None:
-    """Import every built-in plug-in, the installed ones (entry points), and a recipe's own `modules`.
+    """Import every built-in plug-in, the installed ones (entry points), and `modules`, looked up from `folder`.
 
-    A module is a dotted name, looked up beside the recipe (`folder`) first, or a path ending in `.py` relative to it.
     Raises RecipeError that names the module or distribution which cannot be imported.
     """
     for package in PACKAGES:
@@ -197,28 +191,60 @@ def load_plugins(modules: Iterable[str] = (), folder: Path | None = None) -> Non
             entry.load()
         except Exception as error:
             owner = entry.dist.name if entry.dist else entry.value
-            raise RecipeError(f"the plug-in '{entry.name}' of the installed package {owner} fails: {error}") from error
+            raise RecipeError(
+                f"the plug-in '{entry.name}' of the installed package {owner} cannot be imported: {_reason(error)}"
+            ) from error
     for name in modules:
-        _load_module(name, folder or Path.cwd())
+        load_module(locate_module(name, folder or Path.cwd()))
 
 
-def _load_module(name: str, folder: Path) -> ModuleType:
+def locate_module(name: str, folder: Path) -> str:
+    """The absolute path of a plug-in module that lies beside a recipe in `folder`, else the name itself.
+
+    A name is a path ending in `.py`, or dotted: a module or package in the folder, else an installed one.
+    """
+    if name.endswith(".py"):
+        return str((folder / name).resolve())
+    stem = folder.joinpath(*name.split("."))
+    for path in (stem.with_name(f"{stem.name}.py"), stem / "__init__.py"):
+        if path.is_file():
+            return str(path.resolve())
+    return name
+
+
+def load_module(location: str) -> None:
+    """Import an installed module, or a file by its module name, so that worker processes find it as well.
+
+    The file's folder joins the end of the import path. Raises RecipeError where the module cannot be imported, or
+    where another module has its name.
+    """
     try:
-        if not name.endswith(".py"):
-            if str(folder) not in sys.path:
-                sys.path.insert(0, str(folder))
-            return importlib.import_module(name)
-        path = (folder / name).resolve()
-        alias = f"ssodkit_plugin_{path.stem}_{abs(hash(str(path))):x}"
-        if alias in sys.modules:
-            return sys.modules[alias]
-        spec = importlib.util.spec_from_file_location(alias, path)
-        if spec is None or spec.loader is None or not path.is_file():
-            raise FileNotFoundError(f"there is no file {path}")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[alias] = module
-        spec.loader.exec_module(module)
-        return module
+        if not location.endswith(".py"):
+            importlib.import_module(location)
+            return
+        path = Path(location)
+        if not path.is_file():
+            raise RecipeError(f"there is no file {path}")
+        name, root = _module_name(path)
+        if str(root) not in sys.path:
+            sys.path.append(str(root))
+        importlib.invalidate_caches()
+        found = importlib.import_module(name).__file__
+        if found is None or Path(found).resolve() != path:
+            raise RecipeError(f"its module name '{name}' is taken by {found or 'another module'}; rename the file")
     except Exception as error:
-        sys.modules.pop(name, None)
-        raise RecipeError(f"plugins: '{name}' cannot be imported: {type(error).__name__}: {error}") from error
+        raise RecipeError(f"the plug-in module '{location}' cannot be imported: {_reason(error)}") from error
+
+
+def _module_name(path: Path) -> tuple[str, Path]:
+    """The dotted name of a file, and the folder that it is imported from: the first that is no package."""
+    names = [] if path.stem == "__init__" else [path.stem]
+    root = path.parent
+    while (root / "__init__.py").is_file():
+        names.insert(0, root.name)
+        root = root.parent
+    return ".".join(names), root
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, RecipeError) else f"{type(error).__name__}: {error}"
