@@ -1,0 +1,101 @@
+"""Image files to RGB pixels, with stated rules for whatever is not plain 8-bit RGB.
+
+- Gray and palette images become RGB; CMYK is converted by Pillow. Alpha is dropped: hidden pixels keep their color.
+- 16-bit gray is divided by 257 and rounded, so that black and white stay black and white; of 16-bit color, Pillow
+  reads the high byte. Floating-point pixels have no stated range and are refused.
+- A rotation in the EXIF data is applied where the annotated size asks for it: if the stored size is the annotated
+  one, the boxes were drawn on the stored pixels. Images without annotated size are turned upright.
+"""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssodkit.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+ORIENTATION = 0x0112
+"""The EXIF tag; values 5 to 8 swap width and height."""
+
+
+def decode_image(path: Path, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+    """RGB pixels (height, width, 3) of an image file whose annotated height and width are `size`.
+
+    Raises DataError with the path if the file is missing, broken, larger than Pillow's limit, of another size, or
+    of a kind that has no rule; the file is never changed.
+    """
+    from PIL.ImageOps import exif_transpose
+
+    with _opened(path) as image:
+        stored = (image.height, image.width)
+        if size is None:
+            image = exif_transpose(image)
+        elif size != stored:
+            turned = _upright_size(image)
+            if size != turned:
+                raise DataError(
+                    f"{path} is {stored[0]} x {stored[1]} pixels (height x width), but its annotation says "
+                    f"{size[0]} x {size[1]}. Is it another version of the image?"
+                )
+            image = exif_transpose(image)
+        return _rgb(image, path)
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """Height and width of an upright image, from the file's header alone. Raises DataError as `decode_image`."""
+    with _opened(path) as image:
+        return _upright_size(image)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator["Image"]:
+    """The image, its pixels not yet read; whatever Pillow raises inside becomes a DataError."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                yield image
+    except DataError:
+        raise
+    except FileNotFoundError as error:
+        raise DataError(f"the image {path} does not exist.") from error
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise DataError(
+            f"the image {path} has more than the {Image.MAX_IMAGE_PIXELS or 0:,} pixels that are read at most. "
+            "Make it smaller, and its boxes with it."
+        ) from error
+    except Exception as error:  # Pillow's readers raise SyntaxError, struct.error, zlib.error and others
+        raise DataError(
+            f"the image {path} cannot be read: {error}. Is the file truncated or of another kind?"
+        ) from error
+
+
+def _upright_size(image: "Image") -> tuple[int, int]:
+    if image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8):
+        return image.width, image.height
+    return image.height, image.width
+
+
+def _rgb(image: "Image", path: Path) -> NDArray[np.uint8]:
+    if image.mode.startswith("I"):
+        return _from_16_bit(np.asarray(image), path)
+    if image.mode == "F":
+        raise DataError(f"the image {path} has floating-point pixels without a stated range. Save it with 8 bits.")
+    image.info.pop("transparency", None)
+    return np.array(image.convert("RGB"))
+
+
+def _from_16_bit(values: NDArray[Any], path: Path) -> NDArray[np.uint8]:
+    if values.min(initial=0) < 0 or values.max(initial=0) > 65535:
+        raise DataError(f"the image {path} has pixels outside 0 to 65535, which have no rule. Save it with 8 bits.")
+    gray = ((values.astype(np.int64) + 128) // 257).astype(np.uint8)
+    return np.repeat(gray[..., None], 3, axis=2)
