@@ -3,9 +3,12 @@
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
+import torch
+from jaxtyping import Float, Int64
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
+from ssodkit.ops.rows import take_rows
 from ssodkit.plugins import BuildContext, Config, PluginConfig
 from ssodkit.structures.predictions import Detections, Features, Seen, Stages
 from ssodkit.structures.teaching import Plan
@@ -19,6 +22,28 @@ class Asks(Config):
     above: float = 0.5
     at_most: int = Field(40, ge=1)
     """Per image: the best."""
+
+    def choose(self, found: Detections) -> tuple[Detections, Int64[Tensor, "batch asked"]]:
+        """The detections to ask about, best first, and the rows of `found` they stand in; the rest is not valid."""
+        score = found.scores[self.score]
+        asked = found.valid & (score > self.above)
+        count = min(self.at_most, score.shape[-1])
+        rows = score.masked_fill(~asked, -torch.inf).topk(count, dim=-1).indices
+        chosen = Detections(
+            boxes=take_rows(found.boxes, rows),
+            labels=take_rows(found.labels, rows),
+            valid=take_rows(asked, rows),
+            scores={name: take_rows(values, rows) for name, values in found.scores.items()},
+        )
+        return chosen, rows
+
+
+def answer(
+    found: Detections, name: str, score: Float[Tensor, "batch asked"], rows: Int64[Tensor, "batch asked"]
+) -> Detections:
+    """`found` with the score `name`: what was answered about its `rows`, and infinity where nobody asked."""
+    unasked = torch.full_like(found.confidence, torch.inf, dtype=score.dtype)
+    return found.with_score(name, unasked.scatter(1, rows, score))
 
 
 class InstanceScorerConfig(PluginConfig, ABC):

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -25,9 +25,14 @@ class SetRule(Config):
     """What fails but reaches this stays in the set with weight 0: its candidates are ignored."""
 
     @model_validator(mode="after")
-    def _one_side(self) -> Self:
+    def _one_side(self) -> "SetRule":
         if (self.above is None) == (self.below is None):
             raise ValueError("give either `above` or `below`")
+        if self.ignore_from is not None:
+            if self.above is not None and self.ignore_from > self.above:
+                raise ValueError("`ignore_from` lies beyond `above`, so it would never act")
+            if self.below is not None and self.ignore_from < self.below:
+                raise ValueError("`ignore_from` lies beyond `below`, so it would never act")
         return self
 
 

@@ -1,0 +1,74 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from ssodkit.nn.ema import move_average
+
+OK, NOT_OK = torch.tensor(True), torch.tensor(False)
+
+
+def scalar(value: float) -> nn.Linear:
+    layer = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(layer.weight, value)
+    return layer
+
+
+def small_network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1))
+
+
+def test_move_average__is_the_printed_formula():
+    average, source = scalar(1.0), scalar(2.0)
+    move_average(average, source, 0.75, OK)
+    assert average.weight.item() == 1.25
+    assert source.weight.item() == 2.0
+
+
+def test_move_average__late_phase_of_soft_teacher():
+    average, source = scalar(1.0), scalar(2.0)
+    for _ in range(3):
+        move_average(average, source, 0.999, OK)
+    assert average.weight.item() == pytest.approx(1.002997, abs=5e-7)
+
+
+def test_move_average__momentum_0_copies():
+    average, source = small_network(), small_network()
+    nn.init.normal_(source[0].weight)
+    move_average(average, source, 0.0, OK)
+    assert torch.equal(average[0].weight, source[0].weight)
+
+
+def test_move_average__floating_point_buffers_follow_and_integers_are_copied():
+    average, source = small_network(), small_network()
+    source.train()(torch.rand(8, 3, 6, 6) * 5.0)
+    wanted = 0.9 * average[1].running_mean + 0.1 * source[1].running_mean
+    assert not torch.equal(wanted, average[1].running_mean)
+    move_average(average, source, 0.9, OK)
+    torch.testing.assert_close(average[1].running_mean, wanted)
+    assert average[1].num_batches_tracked.item() == 1
+
+
+def test_move_average__of_a_step_that_was_not_finite_changes_no_bit():
+    average, source = small_network(), small_network()
+    for tensor in source.parameters():
+        nn.init.constant_(tensor, torch.nan)
+    source[1].running_var.fill_(torch.inf)
+    source[1].num_batches_tracked.fill_(7)
+    before = copy.deepcopy(average.state_dict())
+    for momentum in (0.0, 0.9, 0.1):
+        move_average(average, source, momentum, NOT_OK)
+    after = average.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_move_average__leaves_no_graph():
+    average, source = small_network(), small_network()
+    move_average(average, source, 0.5, OK)
+    assert all(tensor.grad_fn is None for tensor in average.parameters())
+
+
+def test_move_average__of_nothing_is_nothing():
+    move_average(nn.Identity(), nn.Identity(), 0.5, OK)

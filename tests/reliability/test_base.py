@@ -1,0 +1,46 @@
+import torch
+
+from ssodkit.reliability.base import Asks, answer
+from ssodkit.structures.predictions import Detections
+
+
+def detections(confidence):
+    count = len(confidence)
+    return Detections(
+        boxes=torch.arange(4.0 * count).reshape(1, count, 4),
+        labels=torch.arange(count)[None],
+        valid=torch.ones(1, count, dtype=torch.bool),
+        scores={"confidence": torch.tensor([confidence])},
+    )
+
+
+def test_asks__chooses_the_best_above_its_threshold():
+    asked, rows = Asks(above=0.5, at_most=2).choose(detections([0.6, 0.9, 0.5, 0.8]))
+    assert rows.tolist() == [[1, 3]]
+    assert asked.labels.tolist() == [[1, 3]]
+    assert asked.boxes[0, :, 0].tolist() == [4.0, 12.0]
+    assert asked.valid.tolist() == [[True, True]]
+
+
+def test_asks__a_score_at_the_threshold_is_not_asked():
+    asked, _ = Asks(above=0.5, at_most=2).choose(detections([0.5, 0.6]))
+    assert asked.labels[asked.valid].tolist() == [1]
+
+
+def test_asks__padding_is_not_asked():
+    found = detections([0.9, 0.8]).only(torch.tensor([[False, True]]))
+    asked, _ = Asks(at_most=2).choose(found)
+    assert asked.labels[asked.valid].tolist() == [1]
+
+
+def test_asks__nothing_found_asks_nothing():
+    asked, rows = Asks().choose(Detections.empty(3))
+    assert asked.boxes.shape == (3, 0, 4)
+    assert rows.shape == (3, 0)
+
+
+def test_answer__everything_that_was_not_asked_scores_infinity():
+    found = detections([0.6, 0.9, 0.4])
+    answered = answer(found, "jitter", torch.tensor([[0.1, 0.2]]), torch.tensor([[1, 0]]))
+    assert answered.scores["jitter"].tolist()[0] == [torch.tensor(0.2).item(), torch.tensor(0.1).item(), float("inf")]
+    assert answered.scores["confidence"] is found.scores["confidence"]
