@@ -7,6 +7,29 @@ from pydantic import Field, model_validator
 
 from ssodkit.plugins import Config
 
+VOC_CLASSES = (
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+)
+
 
 class CocoSource(Config):
     """Images and boxes described by one COCO JSON file."""
@@ -15,6 +38,8 @@ class CocoSource(Config):
     annotations: Path
     images: Path
     """Folder that the file names in the annotation file are relative to."""
+    zero_size_boxes: Literal["refuse", "drop"] = "refuse"
+    """Boxes without width or height; COCO's train2017 has two."""
 
 
 class VocSource(Config):
@@ -25,7 +50,11 @@ class VocSource(Config):
     """The folder of one year, such as VOCdevkit/VOC2007."""
     split: str = "trainval"
     difficult: Literal["drop", "ignore"] = "drop"
-    """What becomes of boxes tagged difficult; evaluation ignores them."""
+    """What training does with boxes tagged difficult; evaluation ignores them."""
+    classes: tuple[str, ...] = Field(VOC_CLASSES, min_length=1)
+    """All class names of the data set; their order is that of the labels."""
+    zero_size_boxes: Literal["refuse", "drop"] = "refuse"
+    """Boxes without width or height."""
 
 
 class DigitsSource(Config):
@@ -93,6 +122,30 @@ class BatchConfig(Config):
     same_orientation: bool = False
     """All images of a stream in one step are landscape, or all are portrait."""
 
+    @property
+    def slots(self) -> int:
+        """Images of one step, of both kinds."""
+        return self.labeled + self.unlabeled
+
+    @property
+    def group_slots(self) -> int:
+        """Images of one group: all of the step's where `group` is 0."""
+        return self.group or self.slots
+
+    @model_validator(mode="after")
+    def _groups_hold_both_kinds(self) -> "BatchConfig":
+        if self.composition == "fixed":
+            if self.group:
+                raise ValueError("batch.group has a meaning only with `composition: random`")
+            return self
+        if not self.unlabeled:
+            raise ValueError("batch.composition is random, but batch.unlabeled is 0: there is nothing to draw")
+        if self.group_slots < 2 or self.slots % self.group_slots:
+            raise ValueError(
+                f"batch.group is {self.group}; it must be 2 or more and divide the {self.slots} images of a step"
+            )
+        return self
+
 
 class DataConfig(Config):
     """Which images, and how many of each kind in a step."""
@@ -116,4 +169,10 @@ class DataConfig(Config):
     def _unlabeled_needs_a_source(self) -> "DataConfig":
         if self.batch.unlabeled and self.unlabeled is None:
             raise ValueError("batch.unlabeled is above 0, but data.unlabeled names no images")
+        return self
+
+    @model_validator(mode="after")
+    def _validation_is_not_the_test_set(self) -> "DataConfig":
+        if self.validation == self.test:
+            raise ValueError("data.validation is data.test; a checkpoint chosen on the test set proves nothing")
         return self

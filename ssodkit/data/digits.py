@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -104,7 +105,7 @@ def _write(source: DigitsSource, folder: Path, on_progress: Callable[[int, int],
     for index in range(source.images):
         scene = make_scene(source, material, index)
         name = f"{index + 1:06d}.png"
-        Image.fromarray(scene.pixels).save(folder / "images" / name, compress_level=1)
+        Image.fromarray(scene.pixels).save(folder / "images" / name, compress_type=zlib.Z_RLE)
         images.append({"id": index + 1, "file_name": name, "height": source.side, "width": source.side})
         annotations += _annotations(scene, index + 1, len(annotations) + 1)
         if on_progress is not None:

@@ -110,7 +110,7 @@ def draw_scene(material: Material, level: Level, side: int, random: RandomState)
     pixels = _draw_background(material, side, random)
     for stroke in strokes:
         _paint(pixels, stroke, level, random)
-    pixels += random.standard_normal(pixels.shape) * random.uniform(2.0, 7.0)
+    pixels += random.standard_normal(pixels.shape) * random.uniform(1.0, 6.0)
     digits = [stroke for stroke in strokes if stroke.label >= 0]
     return Scene(
         pixels=np.rint(pixels).clip(0, 255).astype(np.uint8),
@@ -157,10 +157,11 @@ def _draw_layout(material: Material, level: Level, side: int, random: RandomStat
         else:
             ink, label = _finer(_scrambled(material.coarse[chosen], random)[None])[0], -1
         mask = _draw_mask(ink, side * random.uniform(*level.glyph), random)
+        inner = _tight_box(mask)
         for _ in range(30):
             left = random.randint(side - mask.shape[1] + 1)
             top = random.randint(side - mask.shape[0] + 1)
-            box = _tight_box(mask, left, top)
+            box = (left + inner[0], top + inner[1], left + inner[2], top + inner[3])
             if all(_iou(box, other.box) <= MOST_OVERLAP for other in placed):
                 placed.append(_Stroke(mask, left, top, box, label))
                 break
@@ -208,14 +209,10 @@ def _bilinear(ink: Floats, y: Floats, x: Floats) -> Floats:
     return upper * (1 - down) + lower * down
 
 
-def _tight_box(mask: Floats, left: int, top: int) -> tuple[int, int, int, int]:
-    rows, columns = np.flatnonzero((mask > ON).any(axis=1)), np.flatnonzero((mask > ON).any(axis=0))
-    return (
-        left + int(columns[0]),
-        top + int(rows[0]),
-        left + int(columns[-1]) + 1,
-        top + int(rows[-1]) + 1,
-    )
+def _tight_box(mask: Floats) -> tuple[int, int, int, int]:
+    shown = mask > ON
+    rows, columns = np.flatnonzero(shown.any(axis=1)), np.flatnonzero(shown.any(axis=0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 def _iou(first: tuple[int, ...], second: tuple[int, ...]) -> float:
