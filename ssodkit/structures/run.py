@@ -1,5 +1,6 @@
 """What a training step returns: losses before their normalization, and a report for the watcher."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -35,8 +36,12 @@ class Losses:
         return Losses({f"{prefix}/{name}": term for name, term in self.terms.items()})
 
     def scaled(self, factors: Mapping[str, float]) -> "Losses":
-        """Terms multiplied by the factor of their name; a name without a factor keeps 1."""
-        return Losses({name: replace(t, factor=t.factor * factors.get(name, 1.0)) for name, t in self.terms.items()})
+        """Terms multiplied by the factors of their name and of all names above it: `roi` is above `roi/class`."""
+
+        def factor(name: str) -> float:
+            return math.prod((f for above, f in factors.items() if f"{name}/".startswith(f"{above}/")), start=1.0)
+
+        return Losses({name: replace(term, factor=term.factor * factor(name)) for name, term in self.terms.items()})
 
     def __add__(self, other: "Losses") -> "Losses":
         return Losses({**self.terms, **other.terms})

@@ -1,0 +1,46 @@
+import pytest
+import torch
+
+from ssodkit.structures.run import Losses, Term
+
+
+def term(total: float, denominator: float = 1.0, **fields) -> Term:
+    return Term(torch.tensor(total), torch.tensor(denominator), **fields)
+
+
+def values(losses: Losses, processes: int = 1) -> dict[str, float]:
+    return {name: value.item() for name, value in losses.values(losses.denominators(), processes).items()}
+
+
+def test_losses__a_term_is_its_sum_over_its_denominator():
+    assert values(Losses({"roi/class": term(6.0, 4.0)})) == {"roi/class": 1.5}
+
+
+def test_losses__a_denominator_never_falls_below_its_floor():
+    assert values(Losses({"roi/class": term(0.7, 0.3)})) == {"roi/class": pytest.approx(0.7)}
+    assert values(Losses({"roi/class": term(0.7, 0.3, floor=0.1)})) == {"roi/class": pytest.approx(0.7 / 0.3)}
+
+
+def test_losses__the_sum_is_multiplied_by_the_processes_whose_gradients_are_averaged():
+    assert values(Losses({"roi/class": term(6.0, 4.0)}), processes=2) == {"roi/class": 3.0}
+
+
+def test_losses__soft_teachers_total():
+    names = ("rpn/class", "rpn/box", "roi/class", "roi/box")
+    labeled = Losses(dict(zip(names, map(term, (0.05, 0.04, 0.5, 0.3)), strict=True))).named("labeled")
+    unlabeled = Losses(dict(zip(names, map(term, (0.03, 0.02, 0.4, 0.1)), strict=True))).named("unlabeled")
+    assert sum(values(labeled + unlabeled * 4.0).values()) == pytest.approx(3.090000, abs=5e-7)
+
+
+def test_losses__factors_reach_every_term_below_their_name():
+    losses = Losses({"roi/class/foreground": term(1.0), "roi/box": term(1.0), "roibox": term(1.0)})
+    assert values(losses.scaled({"roi/class": 3.0})) == {"roi/class/foreground": 3.0, "roi/box": 1.0, "roibox": 1.0}
+    assert values(losses.scaled({"roi": 2.0, "roi/box": 5.0})) == {
+        "roi/class/foreground": 2.0,
+        "roi/box": 10.0,
+        "roibox": 1.0,
+    }
+
+
+def test_losses__named_puts_a_prefix_before_each_name():
+    assert list(Losses({"roi/box": term(1.0)}).named("unlabeled")) == ["unlabeled/roi/box"]
