@@ -5,25 +5,38 @@ from collections.abc import Iterator
 import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
+from torch.optim.sgd import sgd
 
 
 @torch.no_grad()
 def move_average(average: nn.Module, source: nn.Module, momentum: float, ok: Bool[Tensor, ""]) -> None:
-    """Change `average`, in place, to momentum x average + (1 - momentum) x source; momentum 0 copies.
+    """Change `average`, in place, to momentum x average + (1 - momentum) x source.
 
-    Parameters and floating-point buffers are averaged (a batch-norm's statistics belong to its weights), integer ones
-    are copied. Where `ok` is False, `average` stays as it is, bit for bit, whatever `source` holds; the host never
-    learns which it was.
+    Parameters and floating-point buffers are averaged (a batch-norm's statistics belong to its weights), integer
+    buffers are copied. Where `ok` is False, `average` stays as it is, bit for bit, whatever `source` holds; the host
+    never learns which it was. `average` must have been copied from `source`: the same tensors in the same layout.
     """
-    averages, sources = list(_state(average)), list(_state(source))
-    # The source is replaced, not its weight: 0 x NaN is NaN.
-    safe = [torch.where(ok, new, old) for old, new in zip(averages, sources, strict=True)]
-    moving = [place for place, tensor in enumerate(averages) if tensor.is_floating_point()]
-    copied = [place for place, tensor in enumerate(averages) if not tensor.is_floating_point()]
-    if moving:
-        torch._foreach_lerp_([averages[i] for i in moving], [safe[i] for i in moving], 1.0 - momentum)
-    if copied:
-        torch._foreach_copy_([averages[i] for i in copied], [safe[i] for i in copied])
+    pairs = list(zip(_state(average), _state(source), strict=True))
+    assert all(old.stride() == new.stride() for old, new in pairs), "the fused kernel pairs elements by their place"
+    moving = [(old, new) for old, new in pairs if old.is_floating_point()]
+    # average - (1 - momentum) x (average - source) is a descent step with gradient -source and weight decay 1. The
+    # fused kernel of SGD does it in one pass, and not at all where it is told that something was not finite.
+    sgd(
+        [old for old, _ in moving],
+        [new for _, new in moving],
+        [None] * len(moving),
+        fused=True,
+        found_inf=(~ok).float(),
+        lr=1.0 - momentum,
+        weight_decay=1.0,
+        maximize=True,
+        momentum=0.0,
+        dampening=0.0,
+        nesterov=False,
+    )
+    for old, new in pairs:
+        if not old.is_floating_point():
+            old.copy_(torch.where(ok, new, old))
 
 
 def _state(network: nn.Module) -> Iterator[Tensor]:

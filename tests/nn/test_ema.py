@@ -38,7 +38,30 @@ def test_move_average__momentum_0_copies():
     average, source = small_network(), small_network()
     nn.init.normal_(source[0].weight)
     move_average(average, source, 0.0, OK)
-    assert torch.equal(average[0].weight, source[0].weight)
+    torch.testing.assert_close(average[0].weight, source[0].weight)
+
+
+def test_move_average__is_lerp_in_any_layout():
+    average = small_network().to(memory_format=torch.channels_last)
+    source = copy.deepcopy(average)
+    nn.init.normal_(source[0].weight)
+    wanted = torch.lerp(average[0].weight, source[0].weight, 0.25)
+    move_average(average, source, 0.75, OK)
+    torch.testing.assert_close(average[0].weight, wanted)
+
+
+def test_move_average__networks_of_different_layout_are_refused():
+    average = small_network().to(memory_format=torch.channels_last)
+    with pytest.raises(AssertionError):
+        move_average(average, small_network(), 0.5, OK)
+
+
+def test_move_average__does_not_touch_its_source():
+    average, source = small_network(), small_network()
+    nn.init.normal_(source[0].weight)
+    before = copy.deepcopy(source.state_dict())
+    move_average(average, source, 0.5, OK)
+    assert all(torch.equal(before[name], tensor) for name, tensor in source.state_dict().items())
 
 
 def test_move_average__floating_point_buffers_follow_and_integers_are_copied():
