@@ -1,0 +1,231 @@
+"""Checkpoints: whole folders, written beside their place, flushed to the disk and renamed.
+
+    RUN/checkpoints/last/student.safetensors, teacher.safetensors    the networks, for evaluation and export
+    RUN/checkpoints/last/state.pt                                    all that a restart needs
+    RUN/checkpoints/step_00001000/                                   older ones, as many as the recipe keeps
+
+A crash at any moment leaves at least one whole checkpoint, and `find_last` finds the newest.
+"""
+
+import io
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel
+from torch import nn
+
+from ssodkit.data.annotations import Category
+from ssodkit.errors import TrainingError
+from ssodkit.plugins import PluginConfig
+from ssodkit.recipe.model import Recipe
+
+STATE = "state.pt"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a checkpoint belongs to. It is refused where any of these differs."""
+
+    recipe: dict[str, Any]
+    """Resolved, as JSON values."""
+    plugins: dict[str, str]
+    """`slot/type` -> the class that defines it, of every plug-in in the recipe."""
+    categories: tuple[Category, ...]
+    """In the order of the class labels."""
+    fold: str
+    """Hash of the labeled image ids."""
+
+    @classmethod
+    def of(cls, recipe: Recipe, categories: tuple[Category, ...], fold: str) -> "Origin":
+        """The origin of a run's checkpoints."""
+        return cls(recipe.model_dump(mode="json"), _plugins_of(recipe), categories, fold)
+
+    def as_state(self) -> dict[str, Any]:
+        """In plain types, as a checkpoint holds it."""
+        return {**asdict(self), "categories": [list(category) for category in self.categories]}
+
+    def refuse_other(self, saved: Mapping[str, Any], where: Path) -> None:
+        """Raise TrainingError if the origin `saved` in the checkpoint at `where` is another one."""
+        for what, here, there in (
+            ("recipe", flatten(self.recipe), flatten(saved["recipe"])),
+            ("set of plug-ins", self.plugins, saved["plugins"]),
+            ("class table", _by_label(self.categories), _by_label(saved["categories"])),
+            ("labeled fold", {"hash": self.fold}, {"hash": saved["fold"]}),
+        ):
+            differences = [
+                f"{key}: {there.get(key, 'absent')} there, {here.get(key, 'absent')} here"
+                for key in sorted({*here, *there}, key=str)
+                if here.get(key) != there.get(key)
+            ]
+            if differences:
+                more = f"; and {len(differences) - 4} more" if len(differences) > 4 else ""
+                raise TrainingError(
+                    f"{where} is a checkpoint with another {what} ({'; '.join(differences[:4])}{more}). "
+                    "Go on with what it was made with, or start a new run."
+                )
+
+
+class Checkpoints:
+    """Writes the checkpoints of one run."""
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder = folder
+        self.keep = keep
+
+    def save(self, state: Mapping[str, Any], networks: Mapping[str, nn.Module], name: str = "last") -> Path:
+        """Write a checkpoint of `state["step"]`; an older `last` moves aside, an older one of another name goes.
+
+        Raises TrainingError if the disk refuses, for instance because it is full: what was there before stays.
+        """
+        writing, goal = self.folder / ".writing", self.folder / name
+        try:
+            shutil.rmtree(writing, ignore_errors=True)
+            writing.mkdir(parents=True)
+            self._write_files(writing, state, networks)
+            if goal.exists():
+                self._move_aside(goal)
+            writing.rename(goal)
+            _flush_folder(self.folder)
+        except OSError as error:
+            shutil.rmtree(writing, ignore_errors=True)
+            raise TrainingError(
+                f"{goal}: the checkpoint of step {state['step']} cannot be written ({error.strerror or error}). "
+                f"The one before is untouched; make room and go on with `ssodkit run --resume {self.folder.parent}`."
+            ) from error
+        self._forget_old()
+        return goal
+
+    def _write_files(self, folder: Path, state: Mapping[str, Any], networks: Mapping[str, nn.Module]) -> None:
+        from safetensors.torch import save
+
+        about = {
+            "format": "ssodkit",
+            "step": str(state["step"]),
+            "categories": json.dumps(state["origin"]["categories"]),
+        }
+        for name, network in networks.items():
+            tensors = {key: tensor.contiguous() for key, tensor in network.state_dict().items()}
+            _write(folder / f"{name}.safetensors", save(tensors, metadata={**about, "network": name}))
+        buffer = io.BytesIO()
+        torch.save(dict(state), buffer)
+        _write(folder / STATE, buffer.getbuffer())
+        _flush_folder(folder)
+
+    def _move_aside(self, old: Path) -> None:
+        if old.name == "last":
+            old.rename(self.folder / f"step_{read_step(old):08d}")
+        else:
+            shutil.rmtree(old)
+
+    def _forget_old(self) -> None:
+        older = sorted(self.folder.glob("step_*"))
+        for folder in older[: max(0, len(older) - (self.keep - 1))]:
+            shutil.rmtree(folder)
+
+
+def find_last(run: Path) -> Path:
+    """The newest whole checkpoint of a run; raises TrainingError where there is none."""
+    folder = run / "checkpoints"
+    for candidate in (folder / "last", *sorted(folder.glob("step_*"), reverse=True)):
+        if (candidate / STATE).is_file():
+            return candidate
+    raise TrainingError(f"{run} holds no checkpoint; give the folder of a run that has saved one")
+
+
+def load_state(checkpoint: Path) -> dict[str, Any]:
+    """All that a restart needs, on the CPU. Nothing in the file can run code.
+
+    Raises TrainingError if the file is damaged or holds anything but numbers, text and tensors.
+    """
+    try:
+        state = torch.load(checkpoint / STATE, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0]
+        raise TrainingError(f"{checkpoint / STATE} is damaged ({reason}); take an older checkpoint") from error
+    assert isinstance(state, dict)
+    return state
+
+
+def load_network(checkpoint: Path, name: str, network: nn.Module) -> None:
+    """Put the saved weights into `network`; raises TrainingError if they are not its own."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = checkpoint / f"{name}.safetensors"
+    try:
+        network.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise TrainingError(f"{path} does not hold the {name} of this recipe: {reason}") from error
+
+
+def read_step(checkpoint: Path) -> int:
+    """The step of a checkpoint, without reading its tensors."""
+    return int(_read_metadata(checkpoint)["step"])
+
+
+def read_categories(checkpoint: Path) -> tuple[Category, ...]:
+    """The class table of a checkpoint, in the order of the labels."""
+    return tuple(Category(*pair) for pair in json.loads(_read_metadata(checkpoint)["categories"]))
+
+
+def flatten(value: Any, key: str = "") -> dict[str, Any]:
+    """Nested mappings and lists as one mapping with dotted keys."""
+    if isinstance(value, Mapping) and value:
+        parts = {f"{key}.{name}" if key else str(name): part for name, part in value.items()}
+    elif isinstance(value, list | tuple) and value:
+        parts = {f"{key}.{place}": part for place, part in enumerate(value)}
+    else:
+        return {key: value}
+    return {name: leaf for inner, part in parts.items() for name, leaf in flatten(part, inner).items()}
+
+
+def _by_label(categories: Iterable[Iterable[object]]) -> dict[str, str]:
+    pairs = enumerate(categories)
+    return {f"class {label}": " ".join(str(part) for part in pair) for label, pair in pairs}
+
+
+def _plugins_of(value: object) -> dict[str, str]:
+    found: dict[str, str] = {}
+    if isinstance(value, PluginConfig):
+        found[f"{value.slot}/{value.type}"] = f"{type(value).__module__}.{type(value).__qualname__}"
+    if isinstance(value, BaseModel):
+        parts = [getattr(value, name) for name in type(value).model_fields]
+    elif isinstance(value, Mapping):
+        parts = list(value.values())
+    else:
+        parts = list(value) if isinstance(value, list | tuple) else []
+    for part in parts:
+        found |= _plugins_of(part)
+    return found
+
+
+def _read_metadata(checkpoint: Path) -> dict[str, str]:
+    from safetensors import safe_open
+
+    with safe_open(checkpoint / "student.safetensors", framework="pt") as file:
+        metadata: dict[str, str] = file.metadata()
+    return metadata
+
+
+def _write(path: Path, content: bytes | memoryview) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make the names in a folder last through a loss of power."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

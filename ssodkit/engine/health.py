@@ -1,0 +1,232 @@
+"""Pseudo-label health: what the teacher finds, what the filters leave, and how right it is against hidden labels.
+
+Hidden labels are joined with the steps' reports here, by image id, outside the step; nothing else in a run sees
+them. Labeled images that are also in the unlabeled stream are left out.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float64, Int64
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from ssodkit.data.annotations import ImageSet
+from ssodkit.ops.boxes import clip_boxes, has_area, pairwise_iou
+from ssodkit.ops.collect import sum_over_processes
+from ssodkit.ops.homography import warp_boxes
+from ssodkit.structures.records import join
+from ssodkit.structures.run import Report
+from ssodkit.structures.teaching import Targets
+from ssodkit.structures.views import View
+
+BINS = 20
+"""Of the histogram of confidences, between 0 and 1."""
+LAST_SHARE = 0.1
+"""The share of the run, at its end, that the end table speaks of."""
+CHUNK = 256
+"""Images that are compared with their hidden labels at once: bounds the memory."""
+
+Counts = dict[str, Tensor]
+"""Name -> sums over images and processes: `steps`, `images`, `found`, `histogram`, `passed` (one per filter), and one
+per class: `taught`, `right`, `hidden`."""
+Summary = dict[str, Any]
+"""Counts as a reader wants them: plain numbers, lists and dicts."""
+
+
+class Health:
+    """Collects the reports of steps, and counts them every so often."""
+
+    def __init__(
+        self, labeled: ImageSet, hidden: ImageSet | None, steps: int, quiet_after: int, device: torch.device
+    ) -> None:
+        """`hidden` are the images of the unlabeled stream with their labels, None where these do not exist."""
+        self.names = tuple(category.name for category in labeled.categories)
+        self.hidden = hidden
+        self.labeled_ids = torch.from_numpy(labeled.ids)
+        self.labeled_boxes_per_image = float((~(labeled.crowd | labeled.difficult)).sum()) / max(1, len(labeled))
+        self.last_begins = steps - max(1, round(LAST_SHARE * steps))
+        self.quiet_after = quiet_after
+        self.device = device
+        self.filters: tuple[str, ...] = ()
+        self._waiting: list[Report] = []
+        self._speaks_of_last = False
+        self._recent: Counts = {}
+        self._last: Counts = {}
+        self._quiet_steps = 0
+
+    def add(self, step: int, reports: Sequence[Report]) -> None:
+        """Take note of the reports of update number `step`; the host waits for nothing."""
+        if step > self.last_begins and not self._speaks_of_last:
+            self.settle()
+            self._speaks_of_last = True
+        if reports:
+            self.filters = tuple(reports[0].selection.passed)
+            self._waiting.append(join(list(reports)))
+
+    def settle(self) -> None:
+        """Count what waits, over all processes. The host waits for the device."""
+        if not self._waiting:
+            return
+        steps, report = len(self._waiting), join(self._waiting)
+        self._waiting = []
+        counts = {"steps": torch.tensor([float(steps)])} | self._count(report)
+        self._recent = _add(self._recent, counts)
+        if self._speaks_of_last:
+            self._last = _add(self._last, counts)
+
+    def report(self) -> tuple[Summary | None, str | None]:
+        """A summary of the steps since the last one, and a warning if no pseudo-box has passed for long."""
+        self.settle()
+        counts, self._recent = self._recent, {}
+        if not counts:
+            return None, None
+        self._quiet_steps = 0 if counts["taught"].sum() else self._quiet_steps + int(counts["steps"])
+        warning = None
+        if self._quiet_steps >= self.quiet_after:
+            warning = _explain_silence(self._quiet_steps, counts, self.filters)
+            self._quiet_steps = 0
+        return self._summarize(counts), warning
+
+    def last(self) -> Summary | None:
+        """A summary of the last 10 % of the run."""
+        self.settle()
+        return self._summarize(self._last) if self._last else None
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a restart needs; call `settle` first."""
+        assert not self._waiting
+        return {
+            "recent": self._recent,
+            "last": self._last,
+            "quiet_steps": self._quiet_steps,
+            "filters": list(self.filters),
+            "speaks_of_last": self._speaks_of_last,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state."""
+        self._recent, self._last = state["recent"], state["last"]
+        self._quiet_steps = state["quiet_steps"]
+        self.filters = tuple(state["filters"])
+        self._speaks_of_last = state["speaks_of_last"]
+
+    def _count(self, report: Report) -> Counts:
+        ids = report.view.image_ids.cpu()
+        counted = ~torch.isin(ids, self.labeled_ids)
+        total: Counts = {}
+        for start in range(0, len(ids), CHUNK):
+            rows = slice(start, start + CHUNK)
+            truth = self._look_up(ids[rows], report.view[rows])
+            total = _add(total, count(report[rows], truth, counted[rows].to(self.device), len(self.names)))
+        lengths = [len(part) for part in total.values()]
+        summed = sum_over_processes(torch.cat(list(total.values()))).cpu()
+        return dict(zip(total, summed.split(lengths), strict=True))
+
+    def _look_up(self, ids: Tensor, view: View) -> Targets | None:
+        """The hidden labels of these images, in the frame of `view`."""
+        if self.hidden is None:
+            return None
+        truth = self.hidden.targets(self.hidden.positions(ids.numpy())).to(self.device)
+        boxes = clip_boxes(warp_boxes(truth.boxes, view.homography), view.sizes)
+        keep = truth.valid & (truth.weight > 0) & has_area(boxes)
+        return Targets(boxes, truth.labels, keep, truth.weight, truth.crowd)
+
+    def _summarize(self, counts: Counts) -> Summary:
+        images = max(1.0, float(counts["images"]))
+        found = max(1.0, float(counts["found"]))
+        taught = counts["taught"]
+        summary: Summary = {
+            "steps": int(counts["steps"]),
+            "images": int(counts["images"]),
+            "found_per_image": float(counts["found"]) / images,
+            "boxes_per_image": float(taught.sum()) / images,
+            "labeled_boxes_per_image": self.labeled_boxes_per_image,
+            "boxes_per_class": dict(zip(self.names, map(int, taught.tolist()), strict=True)),
+            "passed": {
+                name: share / found for name, share in zip(self.filters, counts["passed"].tolist(), strict=True)
+            },
+            "score_histogram": [int(number) for number in counts["histogram"].tolist()],
+        }
+        if "hidden" in counts:
+            summary["precision"] = _share(counts["right"].sum(), taught.sum())
+            summary["recall"] = _share(counts["right"].sum(), counts["hidden"].sum())
+        return summary
+
+
+def count(report: Report, truth: Targets | None, counted: Bool[Tensor, "batch"], num_classes: int) -> Counts:
+    """The numbers of one report, of the images that are `counted`; all on the device, float64.
+
+    Pseudo-labels are what teaches classes with a weight above 0.
+    """
+    found, classes = report.found, report.selection.supervision.classes
+    is_found = found.valid & counted[:, None]
+    is_taught = classes.valid & (classes.weight > 0) & counted[:, None]
+    bins = one_hot((found.confidence * BINS).long().clamp(0, BINS - 1), BINS)
+    counts = {
+        "images": counted.sum()[None],
+        "found": is_found.sum()[None],
+        "histogram": (bins * is_found[..., None]).sum(dim=(0, 1)),
+        "passed": torch.stack([(mask & is_found).sum() for mask in report.selection.passed.values()])
+        if report.selection.passed
+        else is_found.new_zeros(0),
+        "taught": _per_class(classes.labels, is_taught, num_classes),
+    }
+    if truth is not None:
+        right = match_one_to_one(classes.where(is_taught), truth)
+        counts["right"] = _per_class(classes.labels, right, num_classes)
+        counts["hidden"] = _per_class(truth.labels, truth.valid & counted[:, None], num_classes)
+    return {name: number.double() for name, number in counts.items()}
+
+
+def match_one_to_one(pseudo: Targets, truth: Targets, iou: float = 0.5) -> Bool[Tensor, "batch boxes"]:
+    """Which pseudo-boxes find a true box of their class that overlaps by `iou` or more and is nobody else's yet.
+
+    In the order of the rows: each takes the free box with which it overlaps most.
+    """
+    overlaps = pairwise_iou(pseudo.boxes, truth.boxes)
+    fits = (pseudo.labels[:, :, None] == truth.labels[:, None]) & pseudo.valid[:, :, None] & truth.valid[:, None]
+    overlaps = torch.where(fits & (overlaps >= iou), overlaps, 0.0)
+    right = torch.zeros_like(pseudo.valid)
+    if truth.valid.shape[1] == 0:
+        return right
+    for row in range(pseudo.valid.shape[1]):
+        best, place = overlaps[:, row].max(dim=1)
+        right[:, row] = best > 0
+        taken = one_hot(place, truth.valid.shape[1]).bool() & right[:, row, None]
+        overlaps = overlaps.masked_fill(taken[:, None], 0.0)
+    return right
+
+
+def _per_class(
+    labels: Int64[Tensor, "batch boxes"], keep: Bool[Tensor, "batch boxes"], num_classes: int
+) -> Float64[Tensor, "classes"]:
+    counts = torch.zeros(num_classes, dtype=torch.float64, device=labels.device)
+    return counts.scatter_add_(0, labels.flatten(), keep.flatten().double())
+
+
+def _add(first: Counts, second: Counts) -> Counts:
+    return {name: first[name] + number for name, number in second.items()} if first else second
+
+
+def _share(part: Tensor, whole: Tensor) -> float | None:
+    return float(part / whole) if whole else None
+
+
+def _explain_silence(steps: int, counts: Counts, filters: Sequence[str]) -> str:
+    found = int(counts["found"])
+    if found == 0:
+        return (
+            f"No pseudo-box for {steps} steps: the teacher finds nothing at all. Give it more steps on labeled images "
+            "before the unlabeled weight rises, or check that the labeled loss falls."
+        )
+    removed = ", ".join(
+        f"`{name}` {found - int(passed)}" for name, passed in zip(filters, counts["passed"].tolist(), strict=True)
+    )
+    best = (int(counts["histogram"].nonzero().max()) + 1) / BINS
+    return (
+        f"No pseudo-box for {steps} steps. Of the teacher's last {found} detections, all below a confidence of "
+        f"{best:.2f}, the filters removed: {removed}. Try lower thresholds in `method.selector`, or more steps on "
+        "labeled images before the unlabeled weight rises."
+    )

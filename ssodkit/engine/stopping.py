@@ -1,0 +1,48 @@
+"""Stopping on SIGINT and SIGTERM: the first asks politely, the second ends the process at once."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from ssodkit.errors import Interrupted
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stopping:
+    """Within its `with`, the first signal is remembered in `received`; a second one has its usual effect."""
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+        self._raises = False
+        self._usual: dict[signal.Signals, object] = {}
+
+    def __enter__(self) -> "Stopping":
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python sets no handler
+            self._usual = {number: signal.signal(number, self._receive) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._usual.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Where nothing can be lost, such as in an evaluation: the first signal raises Interrupted right there."""
+        self._raises = True
+        try:
+            yield
+        finally:
+            self._raises = False
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        self.received = signal.Signals(number)
+        if self._raises:
+            raise Interrupted(f"stopped by {self.received.name}", self.received)

@@ -1,0 +1,42 @@
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from ssodkit.engine.stopping import Stopping
+from ssodkit.errors import Interrupted
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopping__the_first_signal_is_only_remembered(number):
+    with Stopping() as stopping:
+        assert stopping.received is None
+        os.kill(os.getpid(), number)
+        assert stopping.received == number
+
+
+def test_stopping__handlers_are_put_back():
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with Stopping():
+        assert signal.getsignal(signal.SIGINT) != before[0]
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_stopping__where_nothing_can_be_lost_the_first_signal_raises():
+    with pytest.raises(Interrupted) as caught, Stopping() as stopping, stopping.at_once():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert caught.value.signal == signal.SIGTERM
+
+
+def test_stopping__the_second_signal_ends_the_process():
+    program = (
+        "import os, signal, time\n"
+        "from ssodkit.engine.stopping import Stopping\n"
+        "with Stopping():\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    time.sleep(30)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program], timeout=20).returncode == -signal.SIGTERM
