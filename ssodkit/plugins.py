@@ -9,6 +9,7 @@ import importlib
 import importlib.metadata
 import pkgutil
 import sys
+import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +41,14 @@ PACKAGES = (
 class Config(BaseModel):
     """Base of everything in a recipe: frozen, and unknown keys are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, serialize_by_alias=True
+    )
+
+    @classmethod
+    def fields_by_key(cls) -> Mapping[str, str]:
+        """The keys that recipes write, and the fields they set: another name only where a field has an alias."""
+        return {field.alias or name: name for name, field in cls.model_fields.items()}
 
 
 class PluginConfig(Config):
@@ -191,9 +199,8 @@ def load_plugins(modules: Iterable[str] = (), folder: Path | None = None) -> Non
             entry.load()
         except Exception as error:
             owner = entry.dist.name if entry.dist else entry.value
-            raise RecipeError(
-                f"the plug-in '{entry.name}' of the installed package {owner} cannot be imported: {_reason(error)}"
-            ) from error
+            plugin = f"the plug-in '{entry.name}' of the installed package {owner}"
+            raise RecipeError(f"{plugin} cannot be imported: {_reason(error)}") from error
     for name in modules:
         load_module(locate_module(name, folder or Path.cwd()))
 
@@ -233,7 +240,7 @@ def load_module(location: str) -> None:
         if found is None or Path(found).resolve() != path:
             raise RecipeError(f"its module name '{name}' is taken by {found or 'another module'}; rename the file")
     except Exception as error:
-        raise RecipeError(f"the plug-in module '{location}' cannot be imported: {_reason(error)}") from error
+        raise RecipeError(f"the module '{location}' cannot be imported: {_reason(error)}") from error
 
 
 def _module_name(path: Path) -> tuple[str, Path]:
@@ -247,4 +254,9 @@ def _module_name(path: Path) -> tuple[str, Path]:
 
 
 def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, RecipeError) else f"{type(error).__name__}: {error}"
+    """What went wrong in somebody's module, and in which line of it."""
+    if isinstance(error, RecipeError):
+        return str(error)
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if len(frames) > 1 else ""
+    return f"{type(error).__name__}: {error}{place}"

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from ssodkit.data.config import DataConfig
 from ssodkit.data.views import ViewsConfig
@@ -95,7 +95,7 @@ class EvaluationConfig(Config):
     """Which network is the run's result; both are scored and named."""
     metric: Literal["coco", "voc"] = "coco"
     """`voc` adds the 11-point metric of VOC2007."""
-    thresholds: tuple[float, ...] = (0.05, 0.001)
+    thresholds: tuple[float, ...] = Field((0.05, 0.001), min_length=1)
     """Test score thresholds, each a column; the first is the result."""
     images: int = Field(16, ge=1)
     """Images per forward."""
@@ -115,9 +115,3 @@ class Recipe(Config):
     engine: EngineConfig
     evaluation: EvaluationConfig = EvaluationConfig()
     watch: WatchConfig = WatchConfig()
-
-    @model_validator(mode="after")
-    def _thresholds_are_named(self) -> "Recipe":
-        if not self.evaluation.thresholds:
-            raise ValueError("evaluation.thresholds needs at least one score threshold")
-        return self

@@ -1,0 +1,197 @@
+"""The command line: one verb per thing a user does. What a verb needs is imported when it runs: help is quick."""
+
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ssodkit.errors import Interrupted, SsodkitError
+
+app = typer.Typer(
+    help="Semi-supervised object detection: a few labeled pictures, many without labels, a better detector.",
+    epilog="Anywhere in a command, --debug shows where an error comes from.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+recipe_app = typer.Typer(help="Check and show recipes.", no_args_is_help=True)
+app.add_typer(recipe_app, name="recipe")
+
+
+class Network(StrEnum):
+    """Which of a run's networks."""
+
+    STUDENT = "student"
+    TEACHER = "teacher"
+
+
+RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A file, or the name of a shipped recipe.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change one value of the recipe; may be repeated.")
+]
+OnDevice = Annotated[str | None, typer.Option("--device", metavar="cpu|cuda", help="Default: cuda where there is one.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
+
+
+def main() -> None:
+    """The console script `ssodkit`: errors that a user can mend end as a sentence, with exit code 2."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        app(arguments, prog_name="ssodkit")
+    except SsodkitError as error:
+        if "--debug" in sys.argv:
+            raise
+        rank = os.environ.get("RANK")
+        print(f"process {rank}: {error}" if rank else error, file=sys.stderr)
+        sys.exit(128 + error.signal if isinstance(error, Interrupted) else 2)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from ssodkit import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """What stands before the verb."""
+
+
+@app.command()
+def run(
+    recipe: Annotated[
+        str | None, typer.Argument(metavar="[RECIPE]", help="A file, or a shipped recipe's name.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Run folder; default: a new one in runs/.")] = None,
+    overrides: Overrides = None,
+    device: OnDevice = None,
+    processes: Annotated[int, typer.Option(min=1, metavar="N", help="Processes on this machine.")] = 1,
+    stop_after: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="End after step N, to go on later.")
+    ] = None,
+    resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Go on with the run in this folder.")] = None,
+) -> None:
+    """Train a recipe, or go on with a run."""
+    if (recipe is None) == (resume is None):
+        raise typer.BadParameter("give either a RECIPE or --resume DIR")
+    if resume is not None and (out is not None or overrides):
+        raise typer.BadParameter("a resumed run keeps its folder and its recipe: leave out --out and --set")
+    from ssodkit.recipe.check import load_recipe
+
+    loaded = load_recipe(recipe, overrides or ()) if recipe is not None else None
+    if processes > 1:
+        _launch(processes)
+        return
+    from ssodkit.engine import train
+
+    if loaded is not None:
+        train.train(loaded, out=out, device=device, stop_after=stop_after)
+    elif resume is not None:
+        train.resume(resume, device=device, stop_after=stop_after)
+
+
+@app.command(name="eval")
+def evaluate(run: RunFolder, device: OnDevice = None) -> None:
+    """Score the last checkpoint of a run again: student and teacher."""
+    from ssodkit.engine.evaluate import evaluate
+
+    evaluate(run, device=device)
+
+
+@app.command()
+def predict(
+    run: RunFolder,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGES...", help="Image files.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="For the pictures and the COCO results.")],
+    score: Annotated[float, typer.Option(min=0.0, max=1.0, help="Lowest score that is drawn.")] = 0.5,
+    network: Annotated[Network | None, typer.Option(help="Default: the recipe's result.")] = None,
+    device: OnDevice = None,
+) -> None:
+    """Draw what a trained network detects, and write it as COCO results."""
+    from ssodkit.engine.predict import predict
+
+    predict(run, images, out, network=network and network.value, score=score, device=device)
+
+
+@app.command(name="list")
+def list_(
+    kind: Annotated[str | None, typer.Argument(metavar="[KIND]", help="Such as selector, to see its fields.")] = None,
+) -> None:
+    """List the plug-ins that recipes can name."""
+    from ssodkit.plugins import load_plugins
+    from ssodkit.recipe.catalog import describe_slot, list_plugins
+
+    load_plugins()
+    print(describe_slot(kind) if kind else list_plugins(), end="")
+
+
+@recipe_app.command()
+def check(recipe: RecipeName, overrides: Overrides = None) -> None:
+    """Find every mistake in a recipe; no data, weights or labels need exist."""
+    from ssodkit.recipe.check import load_recipe
+
+    print(f"{load_recipe(recipe, overrides or ()).name}: no mistake found in {recipe}")
+
+
+@recipe_app.command()
+def show(recipe: RecipeName, overrides: Overrides = None) -> None:
+    """Print the whole recipe, and where each of its values comes from."""
+    from ssodkit.recipe.check import load_with_places
+    from ssodkit.recipe.show import show_recipe
+
+    print(show_recipe(*load_with_places(recipe, overrides or ())), end="")
+
+
+@recipe_app.command()
+def schema(
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Default: print it.")] = None,
+    recipe: Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="Include the plug-ins it names.")] = None,
+) -> None:
+    """Write the JSON schema with which editors complete and explain recipes."""
+    from ssodkit.plugins import load_plugins
+    from ssodkit.recipe.check import read_with_plugins
+    from ssodkit.recipe.schema import recipe_schema
+
+    if recipe is None:
+        load_plugins()
+    else:
+        read_with_plugins(recipe)
+    text = recipe_schema()
+    if out is None:
+        print(text, end="")
+    else:
+        out.write_text(text, encoding="utf-8")
+
+
+def _launch(processes: int) -> None:
+    """Run this command line in several processes on this machine, under torch's own launcher."""
+    from torch.distributed import run as launcher
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    place = ["--standalone", "--nproc-per-node", str(processes), "-m", "ssodkit"]
+    try:
+        launcher.run(launcher.parse_args([*place, *_without_processes(sys.argv[1:])]))
+    except ChildFailedError as error:
+        _, failure = error.get_first_failure()
+        raise typer.Exit(failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode) from error
+    except SignalException as error:
+        raise typer.Exit(128 + error.sigval) from error
+
+
+def _without_processes(arguments: list[str]) -> list[str]:
+    kept = [argument for argument in arguments if not argument.startswith("--processes=")]
+    if "--processes" in kept:
+        position = kept.index("--processes")
+        del kept[position : position + 2]
+    return kept

@@ -1,0 +1,54 @@
+"""Loading a recipe: read and merge its files, load its plug-ins, validate it, and check that its parts fit together.
+
+Recipes and plug-ins are all that is read: no data, weight or label file need exist.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from ssodkit.errors import RecipeError
+from ssodkit.plugins import load_module, load_plugins, locate_module
+from ssodkit.recipe.fit import check_fit
+from ssodkit.recipe.merge import read_tree
+from ssodkit.recipe.model import Recipe
+from ssodkit.recipe.read import Mistake, Written, refuse
+from ssodkit.recipe.validate import validate
+
+
+def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    """The recipe in a file, or the shipped one of this name, with `a.b=c` overrides.
+
+    Raises RecipeError with one line per mistake: `file:line:column key: what is wrong`.
+    """
+    return load_with_places(path, overrides)[0]
+
+
+def load_with_places(path: str | Path, overrides: Iterable[str] = ()) -> tuple[Recipe, Written]:
+    """A recipe, and the merged tree that says where each of its values was written."""
+    tree = read_with_plugins(path, overrides)
+    recipe = validate(tree)
+    check_fit(recipe, tree)
+    return recipe, tree
+
+
+def read_with_plugins(path: str | Path, overrides: Iterable[str] = ()) -> Written:
+    """The merged tree of a recipe, not validated; plug-ins are loaded, and those in files named by absolute path."""
+    tree = read_tree(path, overrides)
+    load_plugins()
+    entry = tree.value.get("plugins")
+    if entry is None or not isinstance(entry.value, list):
+        return tree
+    modules: list[Written] = []
+    mistakes: list[Mistake] = []
+    cause: RecipeError | None = None
+    for index, item in enumerate(entry.value):
+        location = locate_module(str(item.value), item.place.folder)
+        modules.append(replace(item, value=location))
+        try:
+            load_module(location)
+        except RecipeError as error:
+            mistakes.append(Mistake(item.place, f"plugins.{index}", str(error)))
+            cause = cause or error
+    refuse(mistakes, cause)
+    return replace(tree, value=tree.value | {"plugins": replace(entry, value=modules)})

@@ -1,0 +1,171 @@
+"""Whether the parts of a recipe fit together, before a network exists.
+
+Parts declare what they need, provide, read and write; nothing here knows a single plug-in.
+"""
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated, Any, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from ssodkit.detectors.backbones.base import BackboneConfig
+from ssodkit.detectors.criteria.base import BoxCriterionConfig, ClassCriterionConfig
+from ssodkit.plugins import Config, PluginConfig, members, slots
+from ssodkit.recipe.model import Recipe
+from ssodkit.recipe.read import Mistake, Written, refuse
+from ssodkit.recipe.validate import Location, dotted, locate
+from ssodkit.schedules.base import StepMarker
+
+Problem = tuple[Location, str]
+"""Path of a field, and what is wrong there."""
+Parts = list[tuple[Location, PluginConfig]]
+
+ALWAYS_SCORED = "confidence"
+"""The score that every detection carries."""
+
+
+def check_fit(recipe: Recipe, tree: Written) -> None:
+    """Raise RecipeError that shows everything that cannot work together, at its place in `tree`."""
+    parts = [(path, config) for path, config in walk(recipe) if isinstance(config, PluginConfig)]
+    problems: list[Problem] = [
+        *_unmet_needs(recipe, parts),
+        *_unwritten_scores(parts),
+        *_missing_views(recipe),
+        *_wrong_criteria(recipe),
+        *_frozen_noise(parts),
+        *_late_steps(recipe),
+    ]
+    refuse(_at_place(tree, path, text) for path, text in problems)
+
+
+def walk(value: object, path: Location = ()) -> Iterator[tuple[Location, Config]]:
+    """Every config inside `value`, itself included, with its path; outer before inner, in the order of fields."""
+    items: Iterable[tuple[int | str, object]] = ()
+    if isinstance(value, Config):
+        yield path, value
+        items = ((key, getattr(value, name)) for key, name in value.fields_by_key().items())
+    elif isinstance(value, Mapping):
+        items = value.items()
+    elif isinstance(value, list | tuple):
+        items = enumerate(value)
+    for key, item in items:
+        yield from walk(item, (*path, key))
+
+
+def _at_place(tree: Written, path: Location, text: str) -> Mistake:
+    _, node = locate(tree, path)
+    return Mistake(node.key if isinstance(node.value, dict) else node.place, dotted(path), text)
+
+
+def _unmet_needs(recipe: Recipe, parts: Parts) -> Iterator[Problem]:
+    """Capabilities come from the detector and its parts; inside one of its stages also from that stage."""
+    detector = recipe.detector
+    provided = frozenset[str]().union(*(part.provides for path, part in parts if path[0] == "detector"))
+    for path, part in parts:
+        stage = str(path[2]) if path[:2] == ("detector", "stages") else None
+        available = provided | (detector.stage_provides.get(stage, frozenset()) if stage else frozenset())
+        for need in sorted(part.needs - available):
+            owner = f"the stage '{stage}' of the detector '{detector.type}'" if stage else f"detector '{detector.type}'"
+            yield path, f"'{part.type}' needs '{need}', which {owner} does not provide; {_cure(recipe, part, need)}"
+
+
+def _cure(recipe: Recipe, part: PluginConfig, need: str) -> str:
+    providers = [f"stage '{name}'" for name, provided in recipe.detector.stage_provides.items() if need in provided]
+    providers += [f"{slot} '{name}'" for slot in slots() for name, one in members(slot).items() if need in one.provides]
+    frugal = [f"'{name}'" for name, one in members(part.slot).items() if need not in one.needs]
+    cure = f"provided by: {', '.join(providers)}" if providers else "nothing installed provides it"
+    return f"{cure}; every {part.slot} without this need: {', '.join(frugal)}" if frugal else cure
+
+
+def _unwritten_scores(parts: Parts) -> Iterator[Problem]:
+    """Scorers run in the order of their list, so each reads only what those before it wrote."""
+    written = [ALWAYS_SCORED]
+    everything = [ALWAYS_SCORED, *(part.writes for _, part in parts if part.writes)]
+    for path, part in parts:
+        known = written if part.writes else everything
+        for score in sorted(part.reads - set(known)):
+            yield (*path, *_field_that_says(part, score)), _unwritten(score, known, everything)
+        if part.writes:
+            written.append(part.writes)
+
+
+def _unwritten(score: str, known: list[str], everything: list[str]) -> str:
+    who = "no scorer before it writes" if score in everything else "no scorer writes"
+    writers = [name for name, one in members("instance_scorer").items() if one.writes == score]
+    near = difflib.get_close_matches(score, known, n=1)
+    if score in everything:
+        cure = "change the order of the scorers"
+    elif writers:
+        cure = f"add `- {{type: {writers[0]}}}` to method.scorers, or choose one of these"
+    else:
+        cure = f"did you mean '{near[0]}'?" if near else "choose one of these"
+    return f"reads the score '{score}', which {who}; scores here: {', '.join(known)}; {cure}"
+
+
+def _field_that_says(part: PluginConfig, text: str) -> Location:
+    """The path of the field inside `part` whose value is `text`; empty where none is."""
+    for path, config in walk(part):
+        for key, name in config.fields_by_key().items():
+            if key != "type" and getattr(config, name) == text:
+                return (*path, key)
+    return ()
+
+
+def _missing_views(recipe: Recipe) -> Iterator[Problem]:
+    method = recipe.method
+    if not recipe.views.labeled:
+        yield ("views", "labeled"), "give at least one view of the labeled images, such as `weak: []`"
+    for stream, names in method.needs_views.items():
+        views = getattr(recipe.views, stream)
+        for name in names:
+            if name not in views:
+                here = f"views here: {', '.join(views) or 'none'}"
+                text = f"the method '{method.type}' needs a view '{name}' of the {stream} images; {here}"
+                yield ("views", stream), text
+    if "unlabeled" in method.needs_views and recipe.data.batch.unlabeled == 0:
+        text = f"the method '{method.type}' learns from unlabeled images; give a step at least 1, not 0"
+        yield ("data", "batch", "unlabeled"), text
+
+
+def _wrong_criteria(recipe: Recipe) -> Iterator[Problem]:
+    wanted = {"class": ClassCriterionConfig, "box": BoxCriterionConfig}
+    for stage, rule in recipe.detector.stages.items():
+        for term, learned in rule.terms.items():
+            if not isinstance(learned.criterion, wanted[term]):
+                fitting = [name for name, one in members("criterion").items() if issubclass(one, wanted[term])]
+                text = f"'{learned.criterion.type}' is no criterion for the term '{term}'; one of: {', '.join(fitting)}"
+                yield ("detector", "stages", stage, "terms", term, "criterion"), text
+
+
+def _frozen_noise(parts: Parts) -> Iterator[Problem]:
+    for path, part in parts:
+        if isinstance(part, BackboneConfig) and part.freezes and not part.is_pretrained:
+            yield path, f"'{part.type}' freezes layers that have random weights; give it weights, or freeze nothing"
+
+
+def _late_steps(recipe: Recipe) -> Iterator[Problem]:
+    """Step numbers that a run of this length never reaches; shares and `never` are always right."""
+    end = recipe.engine.steps
+    cure = "write a share of the run such as `33 %`, or `never`, or lengthen the run"
+    for path, config in walk(recipe):
+        for key, name in config.fields_by_key().items():
+            if not _holds_step_numbers(type(config).model_fields[name]):
+                continue
+            value = getattr(config, name)
+            numbers = {(key, i): item for i, item in enumerate(value)} if isinstance(value, tuple) else {(key,): value}
+            for end_of_path, number in numbers.items():
+                if isinstance(number, int) and number >= end:
+                    text = f"step {number} is not before the run's end (engine.steps is {end}); {cure}"
+                    yield (*path, *end_of_path), text
+
+
+def _holds_step_numbers(field: FieldInfo) -> bool:
+    return any(isinstance(item, StepMarker) for item in field.metadata) or _is_marked(field.annotation)
+
+
+def _is_marked(annotation: Any) -> bool:
+    arguments = get_args(annotation)
+    if get_origin(annotation) is Annotated and any(isinstance(item, StepMarker) for item in arguments[1:]):
+        return True
+    return any(_is_marked(item) for item in arguments)

@@ -1,0 +1,85 @@
+"""The resolved recipe as text: to be saved with a run, to be compared, and to show where each value comes from."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+from ssodkit.recipe.model import Recipe
+from ssodkit.recipe.read import FLOAT, Written, parse_yaml
+from ssodkit.recipe.validate import Location, locate
+
+COMMENT_COLUMN = 64
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """YAML of the whole recipe, defaults included, that `load_recipe` reads back as an equal recipe from any folder."""
+    return _to_yaml(recipe.model_dump(mode="json"))
+
+
+def recipe_hash(recipe: Recipe) -> str:
+    """16 hexadecimal digits that differ where two runs would compute something else.
+
+    Where plug-in files lie does not count.
+    """
+    text = json.dumps(recipe.model_dump(mode="json", exclude={"plugins"}), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def show_recipe(recipe: Recipe, tree: Written) -> str:
+    """`dump_recipe` with a comment behind each value: the file, line and column that it comes from, or `default`."""
+    text = dump_recipe(recipe)
+    resolved = parse_yaml(text, "", [])
+    assert resolved is not None
+    origins = {leaf.place.line: _origin(path, leaf, tree) for path, leaf in _leaves(resolved, ())}
+    lines = (
+        f"{line:<{COMMENT_COLUMN - 2}}  # {origins[number]}" if number in origins else line
+        for number, line in enumerate(text.splitlines(), start=1)
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _leaves(node: Written, path: Location) -> Iterator[tuple[Location, Written]]:
+    """What the dumped text holds in one line each: scalars, empty mappings, and lists without mappings."""
+    if isinstance(node.value, dict) and node.value:
+        for key, item in node.value.items():
+            yield from _leaves(item, (*path, key))
+    elif isinstance(node.value, list) and not _is_flat(node.plain):
+        for index, item in enumerate(node.value):
+            yield from _leaves(item, (*path, index))
+    else:
+        yield path, node
+
+
+def _origin(path: Location, leaf: Written, tree: Written) -> str:
+    found, node = locate(tree, path)
+    is_written = found == path or not isinstance(node.value, dict | list) or node.plain == leaf.plain
+    return str(node.place) if is_written else "default"
+
+
+def _is_flat(value: object) -> bool:
+    return isinstance(value, list) and not any(isinstance(item, dict | list) for item in value)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what YAML 1.1 or 1.2 would take for something else than text; flat lists stand in one line."""
+
+    def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> yaml.SequenceNode:
+        return super().represent_sequence(tag, sequence, flow_style=_is_flat(sequence))
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        style = '"' if "\n" in text else None
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+.0123456789"))
+
+
+def _to_yaml(data: Any) -> str:
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=float("inf"))
