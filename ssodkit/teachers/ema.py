@@ -1,0 +1,73 @@
+"""EMA teacher: the moving average of the student, which labels while both train.
+
+Source: Tarvainen and Valpola, Mean Teacher, NeurIPS 2017, arXiv:1703.01780; the start as a running mean is that of
+Xu et al., Soft Teacher, ICCV 2021, arXiv:2106.09018.
+"""
+
+import copy
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from ssodkit.detectors.base import Detector
+from ssodkit.nn.ema import move_average
+from ssodkit.plugins import BuildContext, Slot, register
+from ssodkit.schedules.base import ScheduleConfig
+from ssodkit.schedules.running_mean import RunningMeanConfig
+from ssodkit.structures.predictions import Candidates, Features, Predictions, Seen
+from ssodkit.structures.progress import Progress
+from ssodkit.structures.views import View
+from ssodkit.teachers.base import Teacher, TeacherConfig
+
+
+@register
+class EmaTeacherConfig(TeacherConfig):
+    """The moving average of the student's parameters and buffers."""
+
+    type: Literal["ema"] = "ema"
+
+    momentum: Slot[ScheduleConfig] = RunningMeanConfig(cap=0.999)
+    """The share of itself that the teacher keeps in an update, 0 to 1."""
+    proposals: Literal["training", "test"] = "training"
+    """Which of the detector's proposal counts it labels with."""
+    score: float | None = Field(None, ge=0.0, le=1.0)
+    """Detections need a score above this; null: as in the detector's `test`."""
+
+    def build(self, student: Detector, context: BuildContext) -> "EmaTeacher":
+        return EmaTeacher(self, student)
+
+
+class EmaTeacher(Teacher):
+    """Starts as a copy of the student and follows it after every update."""
+
+    def __init__(self, config: EmaTeacherConfig, student: Detector) -> None:
+        super().__init__()
+        self.config = config
+        self.network = copy.deepcopy(student).requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> "EmaTeacher":
+        """Stay in eval mode, whatever is asked of the method around it."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def look(self, view: View) -> Seen:
+        """What it sees, with detections in the frame of `view`."""
+        features = self.network.extract(view)
+        stages = self.network.predict(features, proposals=self.config.proposals)
+        return Seen(features, stages, self.network.detect(stages, score=self.config.score))
+
+    @torch.no_grad()
+    def score_regions(self, features: Features, regions: Candidates) -> Predictions:
+        """Its answer about any boxes of a view it has looked at."""
+        return self.network.score_regions(features, regions)
+
+    def after_update(self, student: Detector, progress: Progress, ok: Tensor) -> None:
+        """Average the student in, with the momentum of `progress.step` = k finished updates.
+
+        Soft Teacher updates its teacher before every training step t, with m_t and the student's state S_t. S_t is the
+        state after t updates, so the update before step t is the one after update number k = t; the one before step 0
+        copies S_0 (m_0 = 0), as the constructor does. Student and teacher of every step are the same.
+        """
+        move_average(self.network, student, self.config.momentum.at(progress), ok)
