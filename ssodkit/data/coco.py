@@ -20,15 +20,16 @@ def read_coco(
 ) -> ImageSet:
     """The images of a COCO file, in its order, with their boxes; image files lie under `images`.
 
-    Where they are not `labeled`, annotations and categories may be absent and are not read. Raises DataError for
-    whatever cannot be trusted: see `docs/data.md`.
+    Where they need not be `labeled`, annotations and categories may be absent. Raises DataError for whatever cannot
+    be trusted: what is no COCO file, ids and names given twice, references to nothing, boxes that are none, missing
+    image files.
     """
     document = _load(file)
     entries = _list_of(document, "images", file)
     ids = _integers(entries, "id", "image", file)
     _refuse_duplicates(ids, "image id", lambda place: repr(entries[place].get("file_name")), file)
     names, sizes = _names_and_sizes(entries, file)
-    if labeled:
+    if labeled or {"annotations", "categories"} <= document.keys():
         categories = _categories(_list_of(document, "categories", file), file)
         columns, notes = _boxes(_list_of(document, "annotations", file), ids, sizes, categories, file, zero_size)
         result = make_image_set(images, names, ids, sizes, categories, notes=notes, **columns)

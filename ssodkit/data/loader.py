@@ -1,0 +1,217 @@
+"""From image sets to the batches of training and evaluation, in this process or in workers.
+
+An item of the training data is a step, not an image: what a step gets depends on its number alone, so that a resumed
+run and any number of workers see the same batches.
+"""
+
+import signal
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+
+from ssodkit.data.annotations import ImageSet
+from ssodkit.data.batch_plan import BatchPlan
+from ssodkit.data.pictures import Pictures, known_sizes
+from ssodkit.data.raw import RawBatch
+from ssodkit.data.sampler import StepSampler
+from ssodkit.data.sets import DataSets
+from ssodkit.data.views import ViewMaker, ViewsConfig
+from ssodkit.errors import SsodkitError
+from ssodkit.ops.random import make_key
+from ssodkit.structures.geometry import SemiBatch, Stream
+
+
+def training_batches(
+    sets: DataSets,
+    views: ViewsConfig,
+    plan: BatchPlan,
+    seed: int,
+    steps: range,
+    rank: int = 0,
+    device: torch.device | str = "cpu",
+    workers: int = 0,
+    uses_unlabeled: Callable[[int], bool] = lambda step: True,
+) -> Iterator[tuple[SemiBatch, ...]]:
+    """For each of `steps`, what this process trains on: one batch for each of its forwards.
+
+    On the CPU, views are made where images are decoded; else decoded pixels are sent to the device, and views made
+    there. Where `uses_unlabeled(step)` is False, no unlabeled image is touched. Raises DataError for an image that
+    cannot be read, also from workers.
+    """
+    return _load(_TrainingSteps(sets, views, plan, seed, rank, uses_unlabeled), steps, torch.device(device), workers)
+
+
+def evaluation_batches(
+    images: ImageSet,
+    maker: ViewMaker,
+    images_per_batch: int,
+    rank: int = 0,
+    world: int = 1,
+    device: torch.device | str = "cpu",
+    workers: int = 0,
+) -> Iterator[Stream]:
+    """Every image once over all processes, in order; the last batch of a process may be shorter.
+
+    A process takes a contiguous share; where there are fewer images than processes, some take none.
+    """
+    first, last = rank * len(images) // world, (rank + 1) * len(images) // world
+    places = [range(start, min(start + images_per_batch, last)) for start in range(first, last, images_per_batch)]
+    return _load(_EvaluationImages(images, maker, places), range(len(places)), torch.device(device), workers)
+
+
+class _Raw(Protocol):
+    """Decoded images on their way to a device."""
+
+    def pin_memory(self) -> "_Raw": ...
+    def to(self, device: torch.device | str) -> "_Raw": ...
+
+
+R = TypeVar("R", bound=_Raw)
+T = TypeVar("T")
+
+
+class _Source(ABC, Generic[R, T]):
+    """Items by number: first decoded, then made into views, which need not happen in the same process."""
+
+    @abstractmethod
+    def decode(self, number: int) -> R: ...
+
+    @abstractmethod
+    def finish(self, raw: R) -> T: ...
+
+
+@dataclass(frozen=True)
+class _RawStep:
+    """The decoded images of each forward of a step: labeled, and unlabeled if the step uses them."""
+
+    forwards: tuple[tuple[RawBatch, RawBatch | None], ...]
+
+    def pin_memory(self) -> "_RawStep":
+        return self._each(RawBatch.pin_memory)
+
+    def to(self, device: torch.device | str) -> "_RawStep":
+        return self._each(lambda raw: raw.to(device))
+
+    def _each(self, change: Callable[[RawBatch], RawBatch]) -> "_RawStep":
+        return _RawStep(
+            tuple((change(labeled), None if other is None else change(other)) for labeled, other in self.forwards)
+        )
+
+
+class _TrainingSteps(_Source[_RawStep, tuple[SemiBatch, ...]]):
+    """Item t is what one process trains on in step t."""
+
+    def __init__(
+        self,
+        sets: DataSets,
+        views: ViewsConfig,
+        plan: BatchPlan,
+        seed: int,
+        rank: int,
+        uses_unlabeled: Callable[[int], bool],
+    ) -> None:
+        self.plan, self.seed, self.rank, self.uses_unlabeled = plan, seed, rank, uses_unlabeled
+        unlabeled = sets.unlabeled if views.unlabeled and plan.batch.unlabeled else None
+        self.labeled = Pictures(sets.labeled)
+        self.unlabeled = None if unlabeled is None else Pictures(unlabeled)
+        sizes = known_sizes if plan.batch.same_orientation else _annotated_sizes
+        self.sampler = StepSampler(
+            seed, plan.batch, sizes(sets.labeled), None if unlabeled is None else sizes(unlabeled)
+        )
+        self.labeled_views = ViewMaker(views.labeled, views.minimum_visible, views.pad_to)
+        self.unlabeled_views = ViewMaker(views.unlabeled, views.minimum_visible, views.pad_to)
+
+    def decode(self, number: int) -> _RawStep:
+        rows = self.sampler.rows(number)
+        unlabeled = self.unlabeled if self.uses_unlabeled(number) else None
+        forwards: list[tuple[RawBatch, RawBatch | None]] = []
+        for share in self.plan.shares(rows, self.rank):
+            labeled = self._batch("labeled", self.labeled, rows.labeled, share.labeled, number)
+            other = None
+            if unlabeled is not None:
+                other = self._batch("unlabeled", unlabeled, rows.unlabeled, share.unlabeled, number)
+            forwards.append((labeled, other))
+        return _RawStep(tuple(forwards))
+
+    def finish(self, raw: _RawStep) -> tuple[SemiBatch, ...]:
+        return tuple(
+            SemiBatch(self.labeled_views.make(labeled), None if other is None else self.unlabeled_views.make(other))
+            for labeled, other in raw.forwards
+        )
+
+    def _batch(self, stream: str, pictures: Pictures, rows: NDArray[np.int64], share: slice, step: int) -> RawBatch:
+        keys = [make_key(self.seed, step, stream, place) for place in range(share.start, share.stop)]
+        return pictures.batch(rows[share].tolist(), keys)
+
+
+class _EvaluationImages(_Source[RawBatch, Stream]):
+    """Item i is the i-th batch of images to evaluate."""
+
+    def __init__(self, images: ImageSet, maker: ViewMaker, places: Sequence[range]) -> None:
+        self.pictures, self.maker, self.places = Pictures(images, keep=False), maker, places
+
+    def decode(self, number: int) -> RawBatch:
+        places = self.places[number]
+        return self.pictures.batch(places, [make_key("evaluation", place) for place in places])
+
+    def finish(self, raw: RawBatch) -> Stream:
+        return self.maker.make(raw)
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """An error of the user's data on its way out of a worker; torch would wrap it in a stack trace."""
+
+    error: SsodkitError
+
+
+class _Items(Dataset[object]):
+    """A source as torch's loader takes it."""
+
+    def __init__(self, source: _Source[R, T], finished: bool) -> None:
+        self.source, self.finished = source, finished
+
+    def __getitem__(self, number: int) -> object:
+        try:
+            raw = self.source.decode(number)
+            return self.source.finish(raw) if self.finished else raw
+        except SsodkitError as error:
+            return _Failure(error)
+
+
+def _load(source: _Source[R, T], numbers: range, device: torch.device, workers: int) -> Iterator[T]:
+    on_host = device.type == "cpu"
+    loader = DataLoader(
+        _Items(source, finished=on_host),
+        sampler=numbers,
+        batch_size=None,
+        collate_fn=_as_it_is,
+        num_workers=workers,
+        worker_init_fn=_ignore_signals,
+        pin_memory=device.type == "cuda",
+        generator=torch.Generator(),  # torch seeds its workers; without this it would draw from the global generator
+    )
+    for item in loader:
+        if isinstance(item, _Failure):
+            raise item.error
+        yield item if on_host else source.finish(item.to(device))
+
+
+def _as_it_is(item: T) -> T:
+    return item
+
+
+def _ignore_signals(worker: int) -> None:
+    """The training process decides when to stop; a worker that dies of the same Ctrl-C would be an error of its own."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _annotated_sizes(images: ImageSet) -> NDArray[np.int32]:
+    return images.sizes

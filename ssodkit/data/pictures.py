@@ -1,0 +1,58 @@
+"""The pixels of an image set: decoded when asked for, or once and kept where they are few."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssodkit.data.annotations import ImageSet
+from ssodkit.data.decode import decode_image, read_size
+from ssodkit.data.raw import RawBatch, stack_images
+
+KEPT = 256 * 2**20
+"""Bytes of decoded pixels up to which a set is kept in memory; worker processes share it."""
+
+
+class Pictures:
+    """Decoded images of a set. Small sets are decoded here and now, and broken files in them refused.
+
+    Raises DataError as `decode_image` does.
+    """
+
+    def __init__(self, images: ImageSet, keep: bool = True) -> None:
+        self.images = images
+        self._kept: NDArray[np.uint8] | None = None
+        self._ends = np.cumsum(images.sizes.astype(np.int64).prod(axis=1) * 3)
+        annotated = bool(len(images)) and images.sizes.min() > 0
+        if keep and annotated and self._ends[-1] <= KEPT:
+            # One array: as many small ones would be copied into each worker that touches their reference counts.
+            pixels = np.empty(self._ends[-1], dtype=np.uint8)
+            for index in range(len(images)):
+                image = self._decode(index)
+                pixels[self._ends[index] - image.size : self._ends[index]] = image.reshape(-1)
+            self._kept = pixels
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """RGB pixels (height, width, 3) of an image."""
+        if self._kept is None:
+            return self._decode(index)
+        height, width = self.images.sizes[index].tolist()
+        end = int(self._ends[index])
+        return self._kept[end - height * width * 3 : end].reshape(height, width, 3)
+
+    def batch(self, places: Sequence[int], keys: Sequence[int]) -> RawBatch:
+        """These images with their labels, as one batch."""
+        ids = self.images.ids[np.asarray(places, dtype=np.int64)].tolist()
+        return stack_images([self.read(place) for place in places], ids, keys, self.images.targets(places))
+
+    def _decode(self, index: int) -> NDArray[np.uint8]:
+        height, width = self.images.sizes[index].tolist()
+        return decode_image(self.images.path(index), (height, width) if height else None)
+
+
+def known_sizes(images: ImageSet) -> NDArray[np.int32]:
+    """Height and width (n, 2) of all images; where nobody annotated them, from the headers of the files."""
+    sizes = images.sizes.copy()
+    for index in np.flatnonzero(sizes[:, 0] == 0).tolist():
+        sizes[index] = read_size(images.path(index))
+    return sizes

@@ -1,0 +1,199 @@
+"""The image sets of a recipe, read, checked and split: everything that can fail about data fails here."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssodkit.data.annotations import Category, ImageSet
+from ssodkit.data.checks import listed
+from ssodkit.data.coco import read_coco
+from ssodkit.data.config import (
+    CocoSource,
+    DataConfig,
+    DigitsSource,
+    FolderSource,
+    LabeledRule,
+    LabeledSource,
+    RestSource,
+    VocSource,
+)
+from ssodkit.data.digits import open_digits
+from ssodkit.data.folder import read_folder
+from ssodkit.data.overlap import shared_files
+from ssodkit.data.splits import Fold, draw_fold
+from ssodkit.data.voc import read_voc
+from ssodkit.errors import DataError
+
+OnProgress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class DataSets:
+    """What a recipe's `data` opens. All labels count in the table `categories`."""
+
+    labeled: ImageSet
+    unlabeled: ImageSet | None
+    """Without labels; None where a step takes no unlabeled image."""
+    hidden: ImageSet | None
+    """The unlabeled images, in the same order, with the labels that no step may see; None where nobody knows them."""
+    test: ImageSet
+    validation: ImageSet | None
+    fold: Fold
+    categories: tuple[Category, ...]
+    notes: tuple[str, ...]
+    """What was left out, clipped or looks suspicious, in sentences."""
+
+
+def open_data(config: DataConfig, on_progress: OnProgress | None = None) -> DataSets:
+    """Read all sets of a recipe. `on_progress(done, total)` is called while embedded data is made.
+
+    Raises DataError that begins with the key of the recipe it is about.
+    """
+    train = _read("data.train", config.train, on_progress)
+    fold = draw_fold(train, config.folds, config.percent, config.fold)
+    chosen = np.isin(train.ids, fold.image_ids)
+    labeled = apply_rule(_without_dropped(train.subset(np.flatnonzero(chosen)), config), config.labeled)
+    pool = _unlabeled_pool(train, chosen, config, on_progress)
+    test = _in_table("data.test", _read("data.test", config.test, on_progress), train.categories)
+    validation = None
+    if config.validation is not None:
+        validation = _read("data.validation", config.validation, on_progress)
+        validation = _in_table("data.validation", validation, train.categories)
+    read = [images for images in (train, labeled, pool, test, validation) if images is not None]
+    return DataSets(
+        labeled=labeled,
+        # The one place where labels are taken from unlabeled images: whatever trains on them gets this set.
+        unlabeled=None if pool is None else pool.without_labels(),
+        hidden=_known_labels(pool, train.categories),
+        test=test,
+        validation=validation,
+        fold=fold,
+        categories=train.categories,
+        notes=tuple(
+            dict.fromkeys([note for images in read for note in images.notes] + _leaks(config, train, pool, test))
+        ),
+    )
+
+
+def apply_rule(images: ImageSet, rule: LabeledRule) -> ImageSet:
+    """Labeled images as a recipe wants them; the answer's notes say how many images and boxes were left out.
+
+    Raises DataError if no image is left.
+    """
+    notes = []
+    if rule.crowd == "drop" and images.crowd.any():
+        notes.append(f"{np.count_nonzero(images.crowd)} crowd boxes of labeled images are not used")
+        images = images.with_boxes(~images.crowd)
+    small = images.sizes.min(axis=1) < rule.minimum_side
+    if small.any():
+        notes.append(f"{np.count_nonzero(small)} labeled images with a side under {rule.minimum_side} px are left out")
+        images = images.subset(np.flatnonzero(~small))
+    kept = _largest(images, rule.at_most)
+    if not kept.all():
+        notes.append(f"{np.count_nonzero(~kept)} boxes beyond the {rule.at_most} largest of their images are not used")
+        images = images.with_boxes(kept)
+    empty = images.boxes_per_image(~(images.crowd | images.difficult)) == 0
+    if rule.empty_images == "drop" and empty.any():
+        notes.append(f"{np.count_nonzero(empty)} labeled images without a box that can be learned are left out")
+        images = images.subset(np.flatnonzero(~empty))
+    if not len(images):
+        raise DataError(f"data.labeled leaves no labeled image: {'; '.join(notes)}. Raise data.percent.")
+    return replace(images, notes=images.notes + tuple(notes))
+
+
+def _read(key: str, source: LabeledSource | FolderSource, on_progress: OnProgress | None) -> ImageSet:
+    try:
+        match source:
+            case CocoSource():
+                labeled = key != "data.unlabeled"
+                images = read_coco(source.annotations, source.images, source.zero_size_boxes, labeled)
+            case VocSource():
+                images = read_voc(source.root, source.split, source.classes, source.zero_size_boxes)
+            case DigitsSource():
+                images = open_digits(source, on_progress)
+            case FolderSource():
+                images = read_folder(source.images)
+    except DataError as error:
+        raise DataError(f"{key}: {error}") from error
+    if not len(images):
+        raise DataError(f"{key}: there is no image in it.")
+    return images
+
+
+def _without_dropped(images: ImageSet, config: DataConfig) -> ImageSet:
+    if not (isinstance(config.train, VocSource) and config.train.difficult == "drop" and images.difficult.any()):
+        return images
+    note = f"{np.count_nonzero(images.difficult)} difficult boxes of labeled images are not used"
+    return replace(images.with_boxes(~images.difficult), notes=(*images.notes, note))
+
+
+def _unlabeled_pool(
+    train: ImageSet, chosen: NDArray[np.bool_], config: DataConfig, on_progress: OnProgress | None
+) -> ImageSet | None:
+    """The unlabeled images, still with the labels their source has; None where a step takes none."""
+    if not config.batch.unlabeled or config.unlabeled is None:
+        return None
+    if not isinstance(config.unlabeled, RestSource):
+        return _read("data.unlabeled", config.unlabeled, on_progress)
+    rest = train if config.unlabeled.include_labeled else train.subset(np.flatnonzero(~chosen))
+    if not len(rest):
+        raise DataError(
+            "data.unlabeled: every training image is labeled, so there is no rest. Lower data.percent, set "
+            "data.unlabeled.include_labeled, or set data.batch.unlabeled to 0."
+        )
+    return rest
+
+
+def _in_table(key: str, images: ImageSet, categories: tuple[Category, ...]) -> ImageSet:
+    """The same images with labels that count in another table of the same categories, whatever its order."""
+    if set(images.categories) != set(categories):
+        mine, theirs = (sorted(set(table)) for table in (images.categories, categories))
+        raise DataError(
+            f"{key} and data.train must have the same categories, by id and name. "
+            f"Only in data.train: {_named(set(theirs) - set(mine))}. Only in {key}: {_named(set(mine) - set(theirs))}."
+        )
+    place = {category: label for label, category in enumerate(categories)}
+    label_of = np.array([place[category] for category in images.categories], dtype=np.int16)
+    return replace(images, labels=label_of[images.labels], categories=categories)
+
+
+def _named(categories: set[Category]) -> str:
+    return listed(sorted(categories), lambda category: f"{category.id} '{category.name}'") or "none"
+
+
+def _known_labels(pool: ImageSet | None, categories: tuple[Category, ...]) -> ImageSet | None:
+    if pool is None or not len(pool.boxes) or set(pool.categories) != set(categories):
+        return None
+    return _in_table("data.unlabeled", pool, categories)
+
+
+def _largest(images: ImageSet, at_most: int) -> NDArray[np.bool_]:
+    """Which boxes are among the `at_most` largest of their image."""
+    owner = np.repeat(np.arange(len(images)), images.boxes_per_image())
+    areas = np.prod(images.boxes[:, 2:] - images.boxes[:, :2], axis=1)
+    order = np.lexsort((-areas, owner))
+    kept = np.empty(len(order), dtype=bool)
+    kept[order] = np.arange(len(order)) - images.offsets[owner] < at_most
+    return kept
+
+
+def _leaks(config: DataConfig, train: ImageSet, pool: ImageSet | None, test: ImageSet) -> list[str]:
+    """Warnings about images that are trained on and tested on. Parts of the embedded data are apart by construction."""
+    trained: dict[str, tuple[LabeledSource | FolderSource, ImageSet]] = {"data.train": (config.train, train)}
+    if pool is not None and config.unlabeled is not None and not isinstance(config.unlabeled, RestSource):
+        trained["data.unlabeled"] = (config.unlabeled, pool)
+    notes = []
+    for key, (source, images) in trained.items():
+        if (
+            isinstance(source, DigitsSource)
+            and isinstance(config.test, DigitsSource)
+            and source.part != config.test.part
+        ):
+            continue
+        pairs = shared_files(images, test)
+        if pairs:
+            shown = listed(pairs, lambda pair: f"{pair[0]} = {pair[1]}", at_most=3)
+            notes.append(f"{key} and data.test share {len(pairs)} images by content ({shown}): results say too much")
+    return notes
