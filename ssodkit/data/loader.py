@@ -47,14 +47,14 @@ def training_batches(
     return _load(_TrainingSteps(sets, views, plan, seed, rank, uses_unlabeled), steps, torch.device(device), workers)
 
 
-def evaluation_batches(
+def test_batches(
     images: ImageSet,
     maker: ViewMaker,
     images_per_batch: int,
-    rank: int = 0,
-    world: int = 1,
-    device: torch.device | str = "cpu",
-    workers: int = 0,
+    rank: int = 0,  # noqa: PT028
+    world: int = 1,  # noqa: PT028
+    device: torch.device | str = "cpu",  # noqa: PT028
+    workers: int = 0,  # noqa: PT028
 ) -> Iterator[Stream]:
     """Every image once over all processes, in order; the last batch of a process may be shorter.
 
@@ -62,7 +62,7 @@ def evaluation_batches(
     """
     first, last = rank * len(images) // world, (rank + 1) * len(images) // world
     places = [range(start, min(start + images_per_batch, last)) for start in range(first, last, images_per_batch)]
-    return _load(_EvaluationImages(images, maker, places), range(len(places)), torch.device(device), workers)
+    return _load(_TestImages(images, maker, places), range(len(places)), torch.device(device), workers)
 
 
 class _Raw(Protocol):
@@ -150,7 +150,7 @@ class _TrainingSteps(_Source[_RawStep, tuple[SemiBatch, ...]]):
         return pictures.batch(rows[share].tolist(), keys)
 
 
-class _EvaluationImages(_Source[RawBatch, Stream]):
+class _TestImages(_Source[RawBatch, Stream]):
     """Item i is the i-th batch of images to evaluate."""
 
     def __init__(self, images: ImageSet, maker: ViewMaker, places: Sequence[range]) -> None:
@@ -158,7 +158,7 @@ class _EvaluationImages(_Source[RawBatch, Stream]):
 
     def decode(self, number: int) -> RawBatch:
         places = self.places[number]
-        return self.pictures.batch(places, [make_key("evaluation", place) for place in places])
+        return self.pictures.batch(places, [make_key("test", place) for place in places])
 
     def finish(self, raw: RawBatch) -> Stream:
         return self.maker.make(raw)
