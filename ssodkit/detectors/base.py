@@ -5,13 +5,14 @@ A stage is any part with candidates, class logits and boxes. Its terms name the 
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
-from ssodkit.assigners.matchers.base import MatcherConfig
+from ssodkit.assigners.matchers.base import Matcher, MatcherConfig
 from ssodkit.detectors.criteria.base import CriterionConfig
+from ssodkit.ops.coding import BoxCoder
 from ssodkit.plugins import BuildContext, Config, PluginConfig, Slot
 from ssodkit.structures.predictions import Candidates, Detections, Features, Predictions, Stages
 from ssodkit.structures.teaching import Supervision
@@ -21,12 +22,35 @@ NormalizerName = Literal["sampled", "sampled_of_each", "quota", "positives", "we
 """Functions of `detectors/normalizers.py`."""
 
 
+class BoxCodeConfig(Config):
+    """How a stage's regressor writes boxes; see `ops.coding`."""
+
+    center_std: float = Field(1.0, gt=0.0)
+    """Divides center shifts, which are in candidate sides."""
+    side_std: float = Field(1.0, gt=0.0)
+    """Divides log ratios of sides."""
+    largest_ratio: float = Field(1000.0 / 16.0, gt=1.0)
+    """A decoded side is at most this many candidate sides."""
+    limits_shrinking: bool = True
+    """Whether it is also at least the candidate's divided by `largest_ratio` (torchvision, detectron2: no)."""
+
+    @property
+    def coder(self) -> BoxCoder:
+        """The coder that these numbers describe."""
+        return BoxCoder(self.center_std, self.side_std, self.largest_ratio, self.limits_shrinking)
+
+
 class Sampler(Config):
     """A random sample of a stage's candidates."""
 
     per_image: int = Field(ge=1)
     positive_share: float = Field(ge=0.0, le=1.0)
     """At most this share are positives; background fills the rest."""
+
+    @property
+    def positives(self) -> int:
+        """The most positives per image, rounded down."""
+        return int(self.per_image * self.positive_share)
 
 
 class TermRule(Config):
@@ -50,6 +74,13 @@ class StageRule(Config):
     one_class: bool = False
     """The stage knows one class: all targets are class 0."""
     terms: dict[Literal["class", "box"], TermRule]
+
+    @model_validator(mode="after")
+    def _quota_needs_a_sampler(self) -> Self:
+        for name, term in self.terms.items():
+            if term.normalizer == "quota" and self.sampler is None:
+                raise ValueError(f"the normalizer `quota` of terms.{name} counts the sampler's draws: give a `sampler`")
+        return self
 
 
 class Proposals(Config):
@@ -78,6 +109,8 @@ class TestRule(Config):
     nms: float = Field(0.5, gt=0.0, le=1.0)
     at_most: int = Field(100, ge=1)
     """Detections per image."""
+    minimum_side: float = Field(0.0, ge=0.0)
+    """Pixels; both sides of a detection are longer than this."""
 
 
 class DetectorConfig(PluginConfig, ABC):
@@ -101,6 +134,12 @@ class Detector(nn.Module, ABC):
     stage_rules: Mapping[str, StageRule]
     matchers: nn.ModuleDict
     """Stage -> its built matcher."""
+
+    def matcher(self, stage: str) -> Matcher:
+        """The matcher of a stage."""
+        matcher = self.matchers[stage]
+        assert isinstance(matcher, Matcher)
+        return matcher
 
     @abstractmethod
     def extract(self, view: View) -> Features:

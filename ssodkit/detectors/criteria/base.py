@@ -37,6 +37,7 @@ class BoxCriterionConfig(CriterionConfig, ABC):
     def __call__(self, predictions: Predictions, labels: Tensor, boxes: Tensor) -> Tensor:
         """Losses of shape (batch, candidates), fp32 or finer.
 
-        `boxes` (batch, candidates, 4) are the targets in pixels; rows of candidates that are not positive hold
-        the candidate's own box. `labels` (batch, candidates) choose the regressor where there is one per class.
+        `boxes` (batch, candidates, 4) are the targets in pixels; where a candidate is not positive, both it and its
+        target are the unit box, and the loss is finite but not used. `labels` (batch, candidates), of a foreground
+        class everywhere, choose the regressor where there is one per class.
         """

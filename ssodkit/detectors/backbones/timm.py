@@ -1,0 +1,131 @@
+"""Any network of timm (huggingface/pytorch-image-models) that gives feature pyramids."""
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ssodkit.detectors.backbones.base import Backbone, BackboneConfig
+from ssodkit.errors import RecipeError, TrainingError
+from ssodkit.plugins import BuildContext, register
+
+
+@register
+class TimmConfig(BackboneConfig):
+    """A network by its name in timm; mean and standard deviation of the pixels are those of its weights."""
+
+    type: Literal["timm"] = "timm"
+
+    name: str = "resnet50.tv_in1k"
+    weights: Literal["timm", "random"] | Path = "timm"
+    """`timm` downloads them once, or takes them from its cache; a path is a safetensors file of this network;
+    `random` starts from scratch."""
+    strides: tuple[int, ...] = Field((4, 8, 16, 32), min_length=1)
+    """The feature maps that are used, finest first."""
+    frozen_stages: int = Field(1, ge=0)
+    """How many stages, with all before them, do not learn: 1 is the stem and the stage of the first stride."""
+    batch_norm: Literal["frozen", "train"] = "frozen"
+    """Frozen: neither statistics nor scale and offset change."""
+
+    @property
+    def is_pretrained(self) -> bool:
+        return self.weights != "random"
+
+    @property
+    def freezes(self) -> bool:
+        return self.frozen_stages > 0 or self.batch_norm == "frozen"
+
+    def build(self, context: BuildContext) -> "Timm":
+        return Timm(self, context.load_weights)
+
+
+class Timm(Backbone):
+    """The network's maps of the config's strides; what is frozen stays so in train mode."""
+
+    def __init__(self, config: TimmConfig, load_weights: bool) -> None:
+        super().__init__()
+        self.config = config
+        network = _create(config, load_weights)
+        self.network: nn.Module = network
+        self.strides = config.strides
+        self.channels = tuple(network.feature_info.channels())
+        self.register_buffer("mean", torch.tensor(network.pretrained_cfg["mean"]))
+        self.register_buffer("std", torch.tensor(network.pretrained_cfg["std"]))
+        self._fixed = _frozen_parameters(network, config)
+        for name, parameter in self.network.named_parameters():
+            parameter.requires_grad_(name not in self._fixed)
+
+    def train(self, mode: bool = True) -> Self:
+        """Batch-norm without learning keeps its statistics too."""
+        super().train(mode)
+        for name, module in self.network.named_modules():
+            if f"{name}.weight" in self._fixed and isinstance(module, _BatchNorm):
+                module.eval()
+        return self
+
+    def forward(self, images: Float[Tensor, "batch 3 height width"]) -> list[Tensor]:
+        """Feature maps, finest first."""
+        maps = self.network(images)
+        if str(getattr(self.network, "output_fmt", "NCHW")) == "NHWC":
+            return [level.permute(0, 3, 1, 2) for level in maps]
+        return list(maps)
+
+
+def _create(config: TimmConfig, load_weights: bool) -> Any:
+    import timm
+
+    if config.name.split(".")[0] not in timm.list_models():
+        raise RecipeError(f"detector.backbone.name: timm has no network '{config.name}'")
+    with torch.device("meta"):
+        strides = timm.create_model(config.name, features_only=True).feature_info.reduction()
+    missing = [stride for stride in config.strides if stride not in strides]
+    if missing:
+        raise RecipeError(
+            f"detector.backbone.strides: {config.name} has no map of stride {missing[0]}, "
+            f"but of {', '.join(map(str, strides))}"
+        )
+    source = {} if config.weights in ("timm", "random") else {"pretrained_cfg_overlay": {"file": str(config.weights)}}
+    try:
+        return timm.create_model(
+            config.name,
+            features_only=True,
+            out_indices=tuple(strides.index(stride) for stride in config.strides),
+            pretrained=load_weights and config.is_pretrained,
+            **source,
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        if not (load_weights and config.is_pretrained):
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise TrainingError(
+            f"The weights of {config.name} cannot be read ({reason}). Give a safetensors file of it as "
+            "`detector.backbone.weights`, or run once with a network so that timm keeps them."
+        ) from error
+
+
+def _frozen_parameters(network: Any, config: TimmConfig) -> frozenset[str]:
+    """Names of the parameters that do not learn: those up to the end of the last frozen stage, and batch-norm's."""
+    names = [name for name, _ in network.named_parameters()]
+    frozen = set()
+    if config.frozen_stages:
+        if config.frozen_stages > len(config.strides):
+            raise RecipeError(f"detector.backbone.frozen_stages: {config.name} has {len(config.strides)} stages here")
+        stage = network.feature_info.module_name()[config.frozen_stages - 1]
+        inside = [
+            place for place, name in enumerate(names) if name.startswith((f"{stage}.", f"{stage.replace('.', '_')}."))
+        ]
+        if not inside:
+            raise RecipeError(
+                f"detector.backbone.frozen_stages: the layers of {config.name} are not in the order of its stages; "
+                "set it to 0"
+            )
+        frozen.update(names[: inside[-1] + 1])
+    if config.batch_norm == "frozen":
+        for name, module in network.named_modules():
+            if isinstance(module, _BatchNorm):
+                frozen.update(f"{name}.{part}" for part, _ in module.named_parameters(recurse=False))
+    return frozenset(frozen)

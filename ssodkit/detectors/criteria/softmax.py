@@ -1,0 +1,27 @@
+"""Softmax cross-entropy over the classes and background, with an optional focus on hard candidates."""
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from ssodkit.detectors.criteria.base import ClassCriterionConfig
+from ssodkit.ops.losses import softmax_cross_entropy
+from ssodkit.plugins import register
+
+
+@register
+class SoftmaxConfig(ClassCriterionConfig):
+    """Background is the last column. A soft target of t says its label with t and background with 1 - t."""
+
+    type: Literal["softmax"] = "softmax"
+    activation: ClassVar[str] = "softmax"
+
+    focus: float = Field(0.0, ge=0.0)
+    """Exponent of 1 - p: 0 is cross-entropy; 1.5 is Unbiased Teacher's focal loss."""
+
+    def __call__(self, logits: Tensor, labels: Tensor, target: Tensor) -> Tensor:
+        background = torch.full_like(labels, logits.shape[-1] - 1)
+        said = target * softmax_cross_entropy(logits, labels, self.focus)
+        return said + (1.0 - target) * softmax_cross_entropy(logits, background, self.focus)

@@ -1,0 +1,154 @@
+"""Faster R-CNN with a feature pyramid: anchors are proposed, proposals are classified.
+
+Source: Ren et al., Faster R-CNN, arXiv:1506.01497; Lin et al., Feature Pyramid Networks, arXiv:1612.03144. What the
+published trainers choose differently is a field each; the recipes of this detector are those choices.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import ClassVar, Literal, Self
+
+import torch
+from jaxtyping import Float
+from pydantic import model_validator
+from torch import Tensor, nn
+
+from ssodkit.detectors.anchors import AnchorConfig, make_anchors
+from ssodkit.detectors.backbones.base import BackboneConfig
+from ssodkit.detectors.base import BoxCodeConfig, Detector, DetectorConfig, Proposals, StageRule
+from ssodkit.detectors.criteria.base import BoxCriterionConfig, ClassCriterionConfig
+from ssodkit.detectors.detections import find
+from ssodkit.detectors.rpn import ProposalRule, RpnConfig, RpnHead, propose
+from ssodkit.detectors.sampling import sample_regions
+from ssodkit.nn.fpn import Fpn, FpnConfig
+from ssodkit.nn.roi_head import RoiHead, RoiHeadConfig
+from ssodkit.plugins import BuildContext, Slot, register
+from ssodkit.structures.predictions import Candidates, Detections, Features, Predictions, Stages
+from ssodkit.structures.teaching import Supervision
+from ssodkit.structures.views import View
+
+
+class RoiConfig(RoiHeadConfig):
+    """The box head: which features, how wide, and how its boxes are written."""
+
+    code: BoxCodeConfig = BoxCodeConfig(center_std=0.1, side_std=0.2)
+
+
+@register
+class FasterRcnnConfig(DetectorConfig):
+    """Two stages: `rpn` proposes, `roi` answers about any region."""
+
+    type: Literal["faster_rcnn"] = "faster_rcnn"
+    provides: ClassVar[frozenset[str]] = frozenset({"exact_regions"})
+    stage_provides: ClassVar[Mapping[str, frozenset[str]]] = {
+        "rpn": frozenset({"predictions"}),
+        "roi": frozenset(),
+    }
+
+    backbone: Slot[BackboneConfig]
+    neck: FpnConfig = FpnConfig()
+    anchors: AnchorConfig = AnchorConfig()
+    rpn: RpnConfig = RpnConfig()
+    proposals: ProposalRule = ProposalRule(
+        training=Proposals(per_level=2000, keep=1000), test=Proposals(per_level=1000, keep=1000)
+    )
+    roi: RoiConfig = RoiConfig()
+
+    @model_validator(mode="after")
+    def _stages_are_its_own(self) -> Self:
+        if set(self.stages) != {"rpn", "roi"}:
+            raise ValueError(f"stages of faster_rcnn are rpn and roi, not {', '.join(self.stages) or 'none'}")
+        for name, activation in (("rpn", "sigmoid"), ("roi", "softmax")):
+            _check_terms(name, self.stages[name], activation)
+        if not self.stages["rpn"].one_class:
+            raise ValueError("stages.rpn.one_class must be true: proposals have no class")
+        return self
+
+    def build(self, context: BuildContext) -> "FasterRcnn":
+        return FasterRcnn(self, context)
+
+
+class FasterRcnn(Detector):
+    """Answers about any region exactly: a box is pooled from the pyramid, wherever it came from."""
+
+    def __init__(self, config: FasterRcnnConfig, context: BuildContext) -> None:
+        super().__init__()
+        self.config = config
+        self.num_classes = context.num_classes
+        self.stage_rules = config.stages
+        self.backbone = config.backbone.build(context)
+        self.neck = Fpn(config.neck, self.backbone.channels, self.backbone.strides)
+        self.rpn = RpnHead(config.neck.channels, _anchors_per_cell(config.anchors))
+        regressions = self.num_classes if config.roi.boxes_per_class else 1
+        self.roi = RoiHead(config.roi, config.neck.channels, self.neck.strides, self.num_classes + 1, regressions)
+        self.matchers = nn.ModuleDict({name: rule.matcher.build(context) for name, rule in config.stages.items()})
+
+    def extract(self, view: View) -> Features:
+        """The pyramid of the normalized images; the padding is 0 after normalizing."""
+        images = _normalize(view, self.backbone.mean, self.backbone.std)
+        return Features(self.neck(self.backbone(images)), self.neck.strides, view.without_pixels())
+
+    def predict(
+        self,
+        features: Features,
+        supervision: Supervision | None = None,
+        proposals: Literal["training", "test"] = "test",
+    ) -> Stages:
+        """Anchors and proposals. With `supervision`, `roi` answers about the sample drawn from it, and has a plan."""
+        logits, codes = self.rpn(features.maps)
+        anchors = make_anchors(self.config.anchors, features)
+        rpn = Predictions(anchors, logits, "sigmoid", codes, self.config.rpn.code.coder)
+        rule = self.config.proposals
+        lengths = [
+            level.shape[-2] * level.shape[-1] * count
+            for level, count in zip(features.maps, self.config.anchors.per_cell, strict=True)
+        ]
+        regions = propose(rpn, lengths, features.view.sizes, getattr(rule, proposals), rule)
+        plan = None
+        if supervision is not None:
+            regions, plan = sample_regions(
+                regions,
+                self.stage_rules["roi"],
+                self.matcher("roi"),
+                supervision,
+                features.view.keys,
+                rule.append_targets,
+            )
+        roi = replace(self.score_regions(features, regions), plan=plan)
+        return Stages({"rpn": rpn, "roi": roi}, features.view)
+
+    def score_regions(self, features: Features, regions: Candidates) -> Predictions:
+        """The box head's answers; regions that are not valid or have no area answer 0."""
+        logits, codes = self.roi(features.maps, regions.boxes, regions.valid)
+        return Predictions(regions, logits, "softmax", codes, self.config.roi.code.coder)
+
+    def detect(self, stages: Stages, score: float | None = None) -> Detections:
+        """Final detections of the last stage."""
+        return find(stages.last, stages.view.sizes, self.config.test, score)
+
+
+def _check_terms(name: str, rule: StageRule, activation: str) -> None:
+    if set(rule.terms) != {"class", "box"}:
+        raise ValueError(f"stages.{name}.terms needs both class and box")
+    class_criterion, box_criterion = rule.terms["class"].criterion, rule.terms["box"].criterion
+    if not isinstance(class_criterion, ClassCriterionConfig) or class_criterion.activation != activation:
+        raise ValueError(f"stages.{name}.terms.class.criterion must compare class logits under a {activation}")
+    if not isinstance(box_criterion, BoxCriterionConfig):
+        raise ValueError(f"stages.{name}.terms.box.criterion must compare boxes")
+
+
+def _anchors_per_cell(config: AnchorConfig) -> int:
+    """Anchors in a cell; the head is shared, so all levels must agree."""
+    if len(set(config.per_cell)) != 1:
+        raise ValueError("anchors.sides must have equally many sides on every level: the head is shared")
+    return config.per_cell[0]
+
+
+def _normalize(view: View, mean: Tensor, std: Tensor) -> Float[Tensor, "batch 3 height width"]:
+    """(pixels / 255 - mean) / std in the dtype of the mean, and 0 in the padding."""
+    images = view.pixels.to(mean.dtype) / 255.0
+    images = (images - mean[:, None, None]) / std[:, None, None]
+    height, width = images.shape[-2:]
+    row = torch.arange(height, device=images.device) < view.sizes[:, :1]
+    column = torch.arange(width, device=images.device) < view.sizes[:, 1:]
+    return images * (row[:, None, :, None] & column[:, None, None, :])

@@ -1,0 +1,117 @@
+"""Learning, written once for all detectors: one forward of several views, who learns from what, and the losses."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from ssodkit.detectors.base import Detector, StageRule, TermRule
+from ssodkit.detectors.criteria.base import BoxCriterionConfig, ClassCriterionConfig
+from ssodkit.detectors.normalizers import NORMALIZERS, Parts
+from ssodkit.detectors.sampling import match, sample, taught_sets
+from ssodkit.ops.boxes import at_least_fp32
+from ssodkit.ops.rows import take_rows
+from ssodkit.structures.predictions import Predictions, Stages
+from ssodkit.structures.records import join
+from ssodkit.structures.run import Losses, Term
+from ssodkit.structures.teaching import Assignment, Plan, Supervision, Targets
+from ssodkit.structures.views import View
+
+Joined = Literal["auto", "always", "never"]
+WORTHWHILE = 1.1
+"""Views are joined where their common canvas has at most this many times their pixels."""
+
+
+def predict_together(
+    detector: Detector, views: Sequence[View], supervisions: Sequence[Supervision], joined: Joined = "auto"
+) -> list[Stages]:
+    """What the student says about each view, with the training proposals: in one forward where that pays, else in turn.
+
+    The answers are the same either way where no batch statistics are trained and canvases are equal.
+    """
+    if len(views) == 1 or joined == "never" or (joined == "auto" and _growth(views) > WORTHWHILE):
+        return [
+            detector.predict(detector.extract(view), supervision, proposals="training")
+            for view, supervision in zip(views, supervisions, strict=True)
+        ]
+    together = detector.extract(join(list(views)))
+    stages = detector.predict(together, join(list(supervisions)), proposals="training")
+    ends = torch.tensor([len(view.keys) for view in views]).cumsum(dim=0).tolist()
+    return [stages[end - len(view.keys) : end] for view, end in zip(views, ends, strict=True)]
+
+
+@torch.no_grad()
+def assign(detector: Detector, stages: Stages, supervision: Supervision) -> Plan:
+    """Who learns from what, per stage and term: matched and sampled once per distinct set of targets.
+
+    The plan of a stage that had to sample before it could predict is taken over.
+    """
+    plan: dict[str, dict[str, Assignment]] = {}
+    for name, predictions in stages.by_name.items():
+        if predictions.plan is not None:
+            plan[name] = dict(predictions.plan)
+            continue
+        rule, done = detector.stage_rules[name], {}
+        for term, targets in taught_sets(rule, supervision).items():
+            if id(targets) not in done:
+                matched = match(detector.matcher(name), predictions, targets, supervision.progress)
+                done[id(targets)] = sample(matched, rule.sampler, stages.view.keys, name)
+            plan.setdefault(name, {})[term] = done[id(targets)]
+    return plan
+
+
+def loss(detector: Detector, stages: Stages, plan: Plan, supervision: Supervision) -> Losses:
+    """The terms of all stages, named `stage/term`; each is 0 with a gradient, not None, where nothing learns."""
+    terms: dict[str, Term] = {}
+    for name, predictions in stages.by_name.items():
+        rule = detector.stage_rules[name]
+        taught = taught_sets(rule, supervision)
+        for term, term_rule in rule.terms.items():
+            parts = _term(predictions, plan[name][term], _at_least_one(taught[term]), rule, term_rule)
+            for part, (total, denominator) in parts.items():
+                terms[f"{name}/{term}{part}"] = Term(total, denominator, term_rule.floor, term_rule.weight)
+    return Losses(terms)
+
+
+def _growth(views: Sequence[View]) -> float:
+    """Pixels of the common canvas, over all rows, per pixel of the views' own canvases."""
+    height, width = (max(view.pixels.shape[axis] for view in views) for axis in (2, 3))
+    own = sum(len(view.pixels) * view.pixels.shape[2] * view.pixels.shape[3] for view in views)
+    return height * width * sum(len(view.pixels) for view in views) / own
+
+
+def _at_least_one(targets: Targets) -> Targets:
+    """Targets with a row to gather from, even where no image has any."""
+    return targets if targets.boxes.shape[1] else Targets.empty(len(targets.boxes), targets.boxes.device, length=1)
+
+
+def _term(predictions: Predictions, assignment: Assignment, targets: Targets, rule: StageRule, term: TermRule) -> Parts:
+    place = assignment.index.clamp(min=0)
+    labels, learns = take_rows(targets.labels, place), assignment.positive
+    if isinstance(term.criterion, BoxCriterionConfig):
+        losses = _box_losses(term.criterion, predictions, learns, labels, take_rows(targets.boxes, place))
+    else:
+        assert isinstance(term.criterion, ClassCriterionConfig)
+        hard = torch.ones_like(assignment.quality)
+        target = torch.where(learns, assignment.quality, hard) if term.quality == "target" else hard
+        losses = term.criterion(predictions.class_logits, labels.masked_fill(~learns, predictions.num_classes), target)
+        learns = learns | assignment.background
+    weight = assignment.weight * learns
+    if term.quality == "weight":
+        weight = torch.where(assignment.positive, weight * assignment.quality, weight)
+    quota = rule.sampler.per_image if rule.sampler is not None else 0
+    return NORMALIZERS[term.normalizer](losses, weight.to(losses.dtype), assignment, quota)
+
+
+def _box_losses(
+    criterion: BoxCriterionConfig, predictions: Predictions, learns: Tensor, labels: Tensor, goals: Tensor
+) -> Tensor:
+    """Losses where a candidate `learns`; elsewhere both boxes are the unit box, whose code is finite and 0."""
+    boxes = at_least_fp32(predictions.candidates.boxes)
+    unit = pad(boxes.new_ones(2), (2, 0))
+    own = torch.where(learns[..., None], boxes, unit)
+    asked = replace(predictions, candidates=replace(predictions.candidates, boxes=own))
+    return criterion(asked, labels, torch.where(learns[..., None], goals.to(boxes.dtype), unit))

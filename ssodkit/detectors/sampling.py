@@ -1,0 +1,193 @@
+"""From matches to what a stage learns: ignored candidates, and the random sample, drawn from the views' keys."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from ssodkit.assigners.matchers.base import Matcher
+from ssodkit.detectors.base import Sampler, StageRule
+from ssodkit.ops.boxes import at_least_fp32
+from ssodkit.ops.coding import BoxCoder
+from ssodkit.ops.matching import best_coverage
+from ssodkit.ops.random import uniform
+from ssodkit.ops.rows import first_rows, take_rows
+from ssodkit.structures.predictions import Candidates, Predictions
+from ssodkit.structures.progress import Progress
+from ssodkit.structures.teaching import IGNORE, Assignment, Supervision, Targets
+
+CROWD_COVERAGE = 0.5
+"""A background candidate with at least this share of its area in a crowd is ignored."""
+
+
+def taught_sets(rule: StageRule, supervision: Supervision) -> Mapping[str, Targets]:
+    """Term -> the target set that teaches it; all of one class where the stage knows one."""
+    sets = {name: getattr(supervision, name) for name in ("objectness", "classes", "boxes")}
+    if rule.one_class:
+        alike: dict[int, Targets] = {}
+        for targets in sets.values():
+            alike.setdefault(id(targets), replace(targets, labels=torch.zeros_like(targets.labels)))
+        sets = {name: alike[id(targets)] for name, targets in sets.items()}
+    return {term: sets[part.taught_by] for term, part in rule.terms.items()}
+
+
+@torch.no_grad()
+def match(matcher: Matcher, predictions: Predictions, targets: Targets, progress: Progress) -> Assignment:
+    """What every candidate could learn from; a positive's weight is its target's.
+
+    Targets of weight above 0 are matched first. A candidate left as background is ignored if the same matcher would
+    have given it to a target of weight 0, or if half of its area lies in a crowd.
+    """
+    teaches = (targets.weight > 0.0) & ~targets.crowd
+    assignment = matcher(predictions, targets.where(teaches), progress)
+    if not targets.boxes.shape[1]:
+        return assignment
+    undecided = matcher(predictions, targets.where(~teaches & ~targets.crowd), progress).positive
+    boxes = at_least_fp32(predictions.candidates.boxes)
+    crowded = best_coverage(boxes, targets.boxes, targets.valid & targets.crowd) >= CROWD_COVERAGE
+    index = torch.where(assignment.background & (undecided | crowded), IGNORE, assignment.index)
+    weight = torch.where(index >= 0, targets.weight.gather(1, index.clamp(min=0)), assignment.weight)
+    return replace(assignment, index=index, weight=weight.to(assignment.weight.dtype))
+
+
+@torch.no_grad()
+def sample(assignment: Assignment, sampler: Sampler | None, keys: Int64[Tensor, "batch"], purpose: str) -> Assignment:
+    """The same assignment with weight 0 for candidates that were not drawn, and with the draws counted.
+
+    Drawn are the positives with the largest random numbers, at most the sampler's share, and as many of the background
+    candidates as are missing. Without a sampler all positives and background candidates are drawn.
+    """
+    if sampler is None:
+        drawn = assignment.positive | assignment.background
+    else:
+        draws = uniform(keys, (assignment.index.shape[1],), purpose)
+        positive = _largest(draws, assignment.positive, torch.full_like(keys, sampler.positives), sampler.positives)
+        room = sampler.per_image - positive.sum(dim=1)
+        drawn = positive | _largest(draws, assignment.background, room, sampler.per_image)
+    weight = assignment.weight * drawn
+    return replace(assignment, weight=weight, sampled=drawn.sum(dim=1).to(weight.dtype))
+
+
+@torch.no_grad()
+def sample_regions(
+    proposals: Candidates,
+    rule: StageRule,
+    matcher: Matcher,
+    supervision: Supervision,
+    keys: Int64[Tensor, "batch"],
+    append_targets: bool = True,
+) -> tuple[Candidates, Mapping[str, Assignment]]:
+    """The regions that the box head is asked about in training, and what its terms learn from them.
+
+    Drawn for the class term's set; where another set teaches the boxes, the positives of a second draw join in, and
+    count in the box term alone. Both draws use the same random numbers, so that a proposal drawn twice is asked once,
+    and equal sets make equal samples. Regions that were not drawn are not valid.
+    """
+    taught = taught_sets(rule, supervision)
+    pool, for_class = _draw(proposals, taught["class"], rule, matcher, supervision, keys, append_targets)
+    if taught["class"] is taught["box"]:
+        return _compact(pool, {"class": for_class, "box": for_class}, rule.sampler)
+    box_pool, for_boxes = _draw(proposals, taught["box"], rule, matcher, supervision, keys, append_targets)
+    for_boxes = _positives(for_boxes)
+
+    # One row of all: the proposals, then the boxes appended for the class term, then those for the box term.
+    shared, length = proposals.boxes.shape[1], pool.boxes.shape[1]
+    places = torch.arange(box_pool.boxes.shape[1] + length - shared, device=keys.device)
+    box_places = torch.cat([places[:shared], places[length:]])
+    both = Candidates(
+        torch.cat([pool.boxes, box_pool.boxes[:, shared:]], dim=1),
+        torch.cat([pool.valid, box_pool.valid[:, shared:]], dim=1),
+    )
+    plan = {
+        "class": _spread(for_class, places[:length], len(places)),
+        "box": _spread(for_boxes, box_places, len(places)),
+    }
+    return _compact(both, plan, rule.sampler)
+
+
+def _largest(
+    draws: Float[Tensor, "batch candidates"],
+    eligible: Bool[Tensor, "batch candidates"],
+    count: Int64[Tensor, "batch"],
+    at_most: int,
+) -> Bool[Tensor, "batch candidates"]:
+    """The `count` eligible candidates of each image with the largest draws; no count is above `at_most`."""
+    best, index = draws.masked_fill(~eligible, -1.0).topk(min(at_most, draws.shape[1]), dim=1)
+    rank = torch.arange(index.shape[1], device=index.device)
+    return torch.zeros_like(eligible).scatter(1, index, (best >= 0.0) & (rank < count[:, None]))
+
+
+def _draw(
+    proposals: Candidates,
+    targets: Targets,
+    rule: StageRule,
+    matcher: Matcher,
+    supervision: Supervision,
+    keys: Tensor,
+    append_targets: bool,
+) -> tuple[Candidates, Assignment]:
+    pool = _append(proposals, targets) if append_targets else proposals
+    matched = match(matcher, _unanswered(pool), targets, supervision.progress)
+    return pool, sample(matched, rule.sampler, keys, "regions")
+
+
+def _append(proposals: Candidates, targets: Targets) -> Candidates:
+    """The proposals, followed by the boxes of the targets that teach."""
+    teaches = targets.valid & (targets.weight > 0.0) & ~targets.crowd
+    boxes = targets.boxes.to(proposals.boxes.dtype)
+    return Candidates(torch.cat([proposals.boxes, boxes], dim=1), torch.cat([proposals.valid, teaches], dim=1))
+
+
+def _unanswered(candidates: Candidates) -> Predictions:
+    """Candidates about which nothing is predicted yet: all that a matcher may read before the box head ran."""
+    nothing = candidates.boxes[..., :0]
+    return Predictions(candidates, nothing, "sigmoid", candidates.boxes[:, :, None][:, :, :0], BoxCoder())
+
+
+def _positives(assignment: Assignment) -> Assignment:
+    """The drawn positives alone; `sampled` still counts all draws."""
+    keeps = assignment.positive & (assignment.weight > 0.0)
+    return replace(
+        assignment,
+        index=assignment.index.masked_fill(~keeps, IGNORE),
+        weight=assignment.weight.masked_fill(~keeps, 0.0),
+    )
+
+
+def _spread(assignment: Assignment, places: Int64[Tensor, "candidates"], length: int) -> Assignment:
+    """The same assignment for a row of `length` candidates, in which its own stand at `places`."""
+
+    def spread(values: Tensor, fill: float) -> Tensor:
+        return values.new_full((len(values), length), fill).index_copy(1, places, values)
+
+    return replace(
+        assignment,
+        index=spread(assignment.index, IGNORE),
+        weight=spread(assignment.weight, 0.0),
+        quality=spread(assignment.quality, 0.0),
+    )
+
+
+def _compact(
+    pool: Candidates, plan: Mapping[str, Assignment], sampler: Sampler | None
+) -> tuple[Candidates, Mapping[str, Assignment]]:
+    """The drawn rows alone, padded to as many as can be drawn; assignments that are one object stay one."""
+    drawn = torch.stack([assignment.weight > 0.0 for assignment in plan.values()]).any(dim=0)
+    count = pool.boxes.shape[1]
+    if sampler is not None:
+        second = 0 if plan["class"] is plan["box"] else sampler.positives
+        count = sampler.per_image + second
+    rows = first_rows(drawn, count)
+    taken: dict[int, Assignment] = {}
+    for assignment in plan.values():
+        weight = take_rows(assignment.weight, rows)
+        taken[id(assignment)] = replace(
+            assignment,
+            index=take_rows(assignment.index, rows).masked_fill(weight == 0.0, IGNORE),
+            weight=weight,
+            quality=take_rows(assignment.quality, rows),
+        )
+    regions = Candidates(take_rows(pool.boxes, rows), take_rows(drawn, rows))
+    return regions, {term: taken[id(assignment)] for term, assignment in plan.items()}

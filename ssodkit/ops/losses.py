@@ -1,0 +1,38 @@
+"""Losses per element or candidate, not reduced, in fp32 or finer."""
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from ssodkit.ops.boxes import at_least_fp32
+
+
+def sigmoid_cross_entropy(logits: Float[Tensor, "*shape"], targets: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Binary cross-entropy of each logit; `targets` may be soft, in [0, 1]."""
+    logits = at_least_fp32(logits)
+    return binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="none")
+
+
+def softmax_cross_entropy(
+    logits: Float[Tensor, "*batch columns"], labels: Int64[Tensor, "*batch"], focus: float = 0.0
+) -> Float[Tensor, "*batch"]:
+    """-(1 - p)^focus log p, where p is the softmax probability of the label.
+
+    Source: Lin et al., RetinaNet, arXiv:1708.02002, eq. 4, with a softmax; focus 0 is cross-entropy.
+    """
+    log_prob = at_least_fp32(logits).log_softmax(dim=-1).gather(-1, labels[..., None])[..., 0]
+    if focus == 0.0:
+        return -log_prob
+    return -(1.0 - log_prob.exp()).clamp(min=0.0).pow(focus) * log_prob
+
+
+def smooth_l1(difference: Float[Tensor, "*shape"], beta: float) -> Float[Tensor, "*shape"]:
+    """|d| - beta / 2, and d^2 / (2 beta) where |d| < beta; beta 0 is |d|.
+
+    Source: Girshick, Fast R-CNN, arXiv:1504.08083, eq. 3, there with beta 1.
+    """
+    size = at_least_fp32(difference).abs()
+    if beta == 0.0:
+        return size
+    return torch.where(size < beta, 0.5 * size * size / beta, size - 0.5 * beta)

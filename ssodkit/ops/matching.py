@@ -1,0 +1,86 @@
+"""Overlaps of many candidates with the targets of their image, streamed over the targets.
+
+Five images of 268,569 anchors and 100 targets make 134 million pairs, 0.5 GiB for each intermediate of their IoU. Only
+a few targets are held against all candidates at a time, so no tensor over pairs exceeds `CHUNK_BYTES`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from ssodkit.ops.boxes import box_area, pairwise_intersection, pairwise_iou
+
+CHUNK_BYTES = 32 * 2**20
+"""Of one tensor over pairs; half of what is promised, as about five of them exist at once."""
+
+
+@dataclass(frozen=True)
+class Overlaps:
+    """What candidates and targets are to each other; IoU is 0 with anything that is not valid."""
+
+    iou: Float[Tensor, "batch candidates"]
+    """Each candidate's best with any target; 0 without targets."""
+    target: Int64[Tensor, "batch candidates"]
+    """The target of that IoU, the first of equals; 0 where the IoU is 0."""
+    target_iou: Float[Tensor, "batch targets"]
+    """Each target's best with any candidate."""
+    best_of: Int64[Tensor, "batch candidates"]
+    """The target that has no better candidate than this one, the last of several, or -1; equals are all best."""
+
+
+def best_overlaps(
+    candidates: Float[Tensor, "batch candidates 4"],
+    candidates_valid: Bool[Tensor, "batch candidates"],
+    targets: Float[Tensor, "batch targets 4"],
+    targets_valid: Bool[Tensor, "batch targets"],
+    minimum: float | None = None,
+) -> Overlaps:
+    """Best overlaps both ways. `best_of` is of targets whose best IoU is above 0 and at least `minimum`; None: none."""
+    candidates = candidates.masked_fill(~candidates_valid[..., None], 0.0)
+    targets = targets.to(candidates.dtype).masked_fill(~targets_valid[..., None], 0.0)
+    best = candidates.new_zeros(candidates.shape[:2])
+    best_target = torch.zeros_like(best, dtype=torch.int64)
+    best_of = torch.full_like(best, -1, dtype=torch.int32)
+    target_iou = candidates.new_zeros(targets.shape[:2])
+    for part in _chunks(candidates, targets.shape[1]):
+        iou = pairwise_iou(targets[:, part], candidates)  # batch targets candidates
+        chunk_best, chunk_target = iou.max(dim=1)
+        best_target = torch.where(chunk_best > best, chunk_target + part.start, best_target)
+        best = torch.maximum(best, chunk_best)
+        target_iou[:, part] = iou.amax(dim=2) if iou.shape[2] else 0.0
+        if minimum is not None:
+            best_of = torch.maximum(best_of, _best_of(iou, target_iou[:, part], minimum, part.start))
+    return Overlaps(best, best_target, target_iou, best_of.long())
+
+
+def _best_of(iou: Tensor, target_iou: Tensor, minimum: float, first: int) -> Tensor:
+    """For each candidate the last target whose best it is, or -1; `first` is the place of the chunk's first target."""
+    counts = (target_iou >= minimum) & (target_iou > 0.0)
+    # Equals are found whatever the rounding: both sides of the comparison are the same numbers.
+    is_best = (iou == target_iou[..., None]) & counts[..., None]  # batch targets candidates
+    place = torch.arange(first, first + iou.shape[1], dtype=torch.int32, device=iou.device)[:, None]
+    return torch.where(is_best, place, -1).amax(dim=1)
+
+
+def best_coverage(
+    candidates: Float[Tensor, "batch candidates 4"],
+    regions: Float[Tensor, "batch regions 4"],
+    regions_valid: Bool[Tensor, "batch regions"],
+) -> Float[Tensor, "batch candidates"]:
+    """The largest share of each candidate's area that lies in one region, 0 to 1; 0 for candidates without area."""
+    regions = regions.to(candidates.dtype).masked_fill(~regions_valid[..., None], 0.0)
+    area = box_area(candidates).clamp(min=torch.finfo(candidates.dtype).tiny)
+    best = torch.zeros_like(area)
+    for part in _chunks(candidates, regions.shape[1]):
+        best = torch.maximum(best, pairwise_intersection(regions[:, part], candidates).amax(dim=1) / area)
+    return best
+
+
+def _chunks(candidates: Tensor, targets: int) -> Iterator[slice]:
+    """Slices of the targets, as long as the pairs of one fit into `CHUNK_BYTES`."""
+    row_bytes = candidates.shape[0] * candidates.shape[1] * candidates.element_size()
+    length = max(1, CHUNK_BYTES // max(row_bytes, 1))
+    return (slice(start, min(start + length, targets)) for start in range(0, targets, length))

@@ -1,0 +1,21 @@
+"""Rows of padded batches: each image picks its own, without asking the host how many there are."""
+
+import torch
+from jaxtyping import Bool, Int64, Shaped
+from torch import Tensor
+
+
+def take_rows(
+    values: Shaped[Tensor, "batch rows *rest"], index: Int64[Tensor, "batch picked"]
+) -> Shaped[Tensor, "batch picked *rest"]:
+    """For each image the rows at `index`, in that order."""
+    expanded = index.reshape(*index.shape, *(1,) * (values.dim() - 2)).expand(*index.shape, *values.shape[2:])
+    return values.gather(1, expanded)
+
+
+def first_rows(mask: Bool[Tensor, "batch rows"], count: int) -> Int64[Tensor, "batch picked"]:
+    """The places of each image's first `count` True rows, in order; where it has fewer, False rows follow.
+
+    `picked` is `count`, or `rows` if that is less.
+    """
+    return torch.argsort(~mask, dim=1, stable=True)[:, :count]
