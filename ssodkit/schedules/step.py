@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from ssodkit.plugins import register
 from ssodkit.schedules.base import ScheduleConfig, StepNumber, to_step
@@ -13,14 +13,12 @@ from ssodkit.structures.progress import Progress
 class StepConfig(ScheduleConfig):
     """`before` up to a step, `after` from it on."""
 
-    model_config = ConfigDict(serialize_by_alias=True)  # `at` is the schedule's verb, so the field needs another name
-
     type: Literal["step"] = "step"
 
     before: float
     after: float
-    at_step: StepNumber = Field(alias="at")
-    """The first step that gets `after`; `at` in a recipe."""
+    at_step: StepNumber = Field(alias="at")  # `at` is the schedule's verb, so the field needs another name
+    """The first step that gets `after`."""
 
     def at(self, progress: Progress) -> float:
         """One of the two numbers."""
