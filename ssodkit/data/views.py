@@ -1,10 +1,20 @@
 """Views of a recipe: lists of transforms, drawn per image, applied to whole batches with one resampling."""
 
+from collections.abc import Mapping
+from typing import Self
 
+import torch
+from jaxtyping import Int64
 from pydantic import Field, model_validator
+from torch import Tensor
 
-from ssodkit.data.augment.base import TransformConfig
+from ssodkit.data.augment.base import DrawnView, TransformConfig
+from ssodkit.data.augment.render import render
+from ssodkit.data.raw import RawBatch
+from ssodkit.ops.random import derive_keys
 from ssodkit.plugins import Config, Slot
+from ssodkit.structures.geometry import Stream, carry
+from ssodkit.structures.views import View
 
 
 class ViewConfig(Config):
@@ -13,6 +23,8 @@ class ViewConfig(Config):
     transforms: tuple[Slot[TransformConfig], ...] = ()
     draws_as: str | None = None
     """Draw with the key of this other view of the stream: same transforms then draw the same, as shared geometry."""
+    fill: int = Field(125, ge=0, le=255)
+    """Gray value of what lies outside the original image and still in the view."""
 
     @model_validator(mode="before")
     @classmethod
@@ -25,7 +37,7 @@ class ViewsConfig(Config):
 
     labeled: dict[str, ViewConfig]
     """Every labeled view teaches."""
-    unlabeled: dict[str, ViewConfig] = {}
+    unlabeled: dict[str, ViewConfig] = Field(default_factory=dict)
     test: ViewConfig = ViewConfig()
     minimum_visible: float = Field(0.0, ge=0.0, le=1.0)
     """Boxes of which less than this share stays inside a view are dropped from it."""
@@ -33,9 +45,47 @@ class ViewsConfig(Config):
     """Canvas sides are multiples of this."""
 
     @model_validator(mode="after")
-    def _draws_as_names_a_view(self) -> "ViewsConfig":
+    def _draws_as_names_a_view(self) -> Self:
         for stream in (self.labeled, self.unlabeled):
             for name, view in stream.items():
                 if view.draws_as is not None and (view.draws_as not in stream or view.draws_as == name):
                     raise ValueError(f"view '{name}' draws as '{view.draws_as}', which is no other view of its stream")
         return self
+
+
+class ViewMaker:
+    """Makes all views of a stream from the same original images, and carries the labels into each."""
+
+    def __init__(self, views: Mapping[str, ViewConfig], minimum_visible: float, pad_to: int) -> None:
+        self.views = views
+        self.minimum_visible = minimum_visible
+        self.pad_to = pad_to
+
+    def make(self, raw: RawBatch) -> Stream:
+        """The views and their targets, on the device of the raw pixels; row i is raw image i in every view."""
+        original = _view(raw, raw.keys, raw.sizes, _identity(len(raw.sizes)), raw.pixels)
+        views = {name: self._make_view(raw, name) for name in self.views}
+        targets = {name: carry(raw.targets, original, view, self.minimum_visible) for name, view in views.items()}
+        return Stream(views, targets)
+
+    def _make_view(self, raw: RawBatch, name: str) -> View:
+        config = self.views[name]
+        keys = derive_keys(raw.keys, config.draws_as or name)
+        drawn = DrawnView.of(config.transforms, raw.sizes, keys)
+        pixels = render(drawn, raw.pixels, raw.sizes, self.pad_to, config.fill)
+        return _view(raw, keys, drawn.sizes, drawn.homography, pixels)
+
+
+def _view(raw: RawBatch, keys: Int64[Tensor, "batch"], sizes: Tensor, homography: Tensor, pixels: Tensor) -> View:
+    device = pixels.device
+    return View(
+        pixels=pixels,
+        sizes=sizes.to(device, non_blocking=True),
+        homography=homography.to(device, torch.float32, non_blocking=True),
+        image_ids=raw.image_ids.to(device, non_blocking=True),
+        keys=keys.to(device, non_blocking=True),
+    )
+
+
+def _identity(batch: int) -> Tensor:
+    return torch.eye(3, dtype=torch.float64).repeat(batch, 1, 1)

@@ -1,6 +1,7 @@
 """Homographies: one 3x3 matrix per view carries pixels of the original image into the view's frame.
 
-Coordinates are continuous: the pixel in column 0 covers [0, 1), and a flip maps x to width - x.
+Coordinates are continuous: the pixel in column 0 covers [0, 1), and a flip maps x to width - x. The same matrix moves
+boxes and pixels, so that they agree whatever point it turns about.
 """
 
 import torch
@@ -31,3 +32,58 @@ def relate(source: Float[Tensor, "batch 3 3"], goal: Float[Tensor, "batch 3 3"])
     Source: Xu et al., Soft Teacher, arXiv:2106.09018: M = T_goal T_source^-1. Inverted in float64.
     """
     return (goal.double() @ torch.linalg.inv(source.double())).to(source.dtype)
+
+
+def translation(right: Float[Tensor, "batch"], down: Float[Tensor, "batch"]) -> Float[Tensor, "batch 3 3"]:
+    """Shift by pixels to the right and down."""
+    matrix = _identity(right)
+    matrix[:, 0, 2] = right
+    matrix[:, 1, 2] = down
+    return matrix
+
+
+def scaling(across: Float[Tensor, "batch"], along: Float[Tensor, "batch"]) -> Float[Tensor, "batch 3 3"]:
+    """Multiply x by `across` and y by `along`."""
+    matrix = _identity(across)
+    matrix[:, 0, 0] = across
+    matrix[:, 1, 1] = along
+    return matrix
+
+
+def reflection(width: Float[Tensor, "batch"]) -> Float[Tensor, "batch 3 3"]:
+    """Mirror left and right within images of `width` pixels: x becomes width - x."""
+    matrix = _identity(width)
+    matrix[:, 0, 0] = -1.0
+    matrix[:, 0, 2] = width
+    return matrix
+
+
+def rotation(degrees: Float[Tensor, "batch"]) -> Float[Tensor, "batch 3 3"]:
+    """Turn about the origin; positive angles are clockwise as one sees them, because y points down."""
+    cosine, sine = torch.cos(degrees.deg2rad()), torch.sin(degrees.deg2rad())
+    matrix = _identity(degrees)
+    matrix[:, 0, 0] = cosine
+    matrix[:, 0, 1] = -sine
+    matrix[:, 1, 0] = sine
+    matrix[:, 1, 1] = cosine
+    return matrix
+
+
+def shearing(slope_x: Float[Tensor, "batch"], slope_y: Float[Tensor, "batch"]) -> Float[Tensor, "batch 3 3"]:
+    """First x gains `slope_x` times y, then y gains `slope_y` times the new x; the origin stays."""
+    matrix = _identity(slope_x)
+    matrix[:, 0, 1] = slope_x
+    matrix[:, 1, 0] = slope_y
+    matrix[:, 1, 1] = 1.0 + slope_x * slope_y
+    return matrix
+
+
+def about(
+    matrix: Float[Tensor, "batch 3 3"], x: Float[Tensor, "batch"], y: Float[Tensor, "batch"]
+) -> Float[Tensor, "batch 3 3"]:
+    """The same motion with the point (x, y) in the origin's place."""
+    return translation(x, y) @ matrix @ translation(-x, -y)
+
+
+def _identity(like: Float[Tensor, "batch"]) -> Float[Tensor, "batch 3 3"]:
+    return torch.eye(3, dtype=like.dtype, device=like.device).repeat(len(like), 1, 1)

@@ -1,0 +1,73 @@
+"""Changes of the three channels against each other: inversion, gray, gains, other orders."""
+
+from typing import Literal
+
+from jaxtyping import Int64
+from torch import Tensor
+
+from ssodkit.data.augment.base import Parameters, PixelConfig, PositiveRange, draw_between
+from ssodkit.ops import color
+from ssodkit.ops.random import uniform
+from ssodkit.plugins import register
+
+
+@register
+class InvertConfig(PixelConfig):
+    """Turn gray levels v into 255 - v."""
+
+    type: Literal["invert"] = "invert"
+
+    def draw(self, keys: Int64[Tensor, "rows"], sizes: Int64[Tensor, "rows 2"]) -> Parameters:
+        """Nothing."""
+        return ()
+
+    def apply(self, images: Tensor, masks: Tensor, parameters: Parameters) -> Tensor:
+        """See `ops.color.invert`."""
+        return color.invert(images)
+
+
+@register
+class GrayConfig(PixelConfig):
+    """Take the color away."""
+
+    type: Literal["gray"] = "gray"
+
+    def draw(self, keys: Int64[Tensor, "rows"], sizes: Int64[Tensor, "rows 2"]) -> Parameters:
+        """Nothing."""
+        return ()
+
+    def apply(self, images: Tensor, masks: Tensor, parameters: Parameters) -> Tensor:
+        """The luma in all three channels."""
+        return color.luma(images).expand_as(images)
+
+
+@register
+class GainConfig(PixelConfig):
+    """Multiply each channel by its own factor, as light of another color would."""
+
+    type: Literal["gain"] = "gain"
+    factor: PositiveRange = (0.8, 1.2)
+    """Drawn evenly for each channel."""
+
+    def draw(self, keys: Int64[Tensor, "rows"], sizes: Int64[Tensor, "rows 2"]) -> Parameters:
+        """Three factors."""
+        return (draw_between(keys, self.factor, "factor", (3,)),)
+
+    def apply(self, images: Tensor, masks: Tensor, parameters: Parameters) -> Tensor:
+        """See `ops.color.scale_channels`."""
+        return color.scale_channels(images, *parameters)
+
+
+@register
+class ChannelPermutationConfig(PixelConfig):
+    """Put red, green and blue into a random order; all six are equally likely."""
+
+    type: Literal["channel_permutation"] = "channel_permutation"
+
+    def draw(self, keys: Int64[Tensor, "rows"], sizes: Int64[Tensor, "rows 2"]) -> Parameters:
+        """The orders."""
+        return (uniform(keys, (3,), "order").argsort(dim=1),)
+
+    def apply(self, images: Tensor, masks: Tensor, parameters: Parameters) -> Tensor:
+        """See `ops.color.permute_channels`."""
+        return color.permute_channels(images, *parameters)

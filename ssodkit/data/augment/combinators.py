@@ -1,0 +1,59 @@
+"""Combinators: transforms that choose among others, for each image on its own."""
+
+from typing import Annotated, Literal
+
+from jaxtyping import Int64
+from pydantic import Field
+from torch import Tensor
+
+from ssodkit.data.augment.base import DrawnView, TransformConfig, draw_some, places
+from ssodkit.ops.random import derive_keys, integers, uniform
+from ssodkit.plugins import Slot, register
+
+Several = Annotated[tuple[Slot[TransformConfig], ...], Field(min_length=1)]
+
+
+@register
+class OneOfConfig(TransformConfig):
+    """One of several transforms, all equally likely."""
+
+    type: Literal["one_of"] = "one_of"
+    transforms: Several
+
+    def draw_into(self, view: DrawnView, rows: Int64[Tensor, "rows"], keys: Int64[Tensor, "rows"]) -> None:
+        """Let each transform draw for the rows that chose it."""
+        choice = integers(keys, (), 0, len(self.transforms) - 1, "choice")
+        for place, (name, transform) in enumerate(zip(places(self.transforms), self.transforms, strict=True)):
+            draw_some([transform], view, rows, derive_keys(keys, name), choice == place)
+
+
+@register
+class InRandomOrderConfig(TransformConfig):
+    """Several transforms, all of them, in an order drawn for each image."""
+
+    type: Literal["in_random_order"] = "in_random_order"
+    transforms: Several
+
+    def draw_into(self, view: DrawnView, rows: Int64[Tensor, "rows"], keys: Int64[Tensor, "rows"]) -> None:
+        """Let each transform draw for the rows that have it first, then for those that have it second, and so on."""
+        order = uniform(keys, (len(self.transforms),), "order").argsort(dim=1)
+        names = places(self.transforms)
+        for turn in order.unbind(dim=1):
+            for place, transform in enumerate(self.transforms):
+                draw_some([transform], view, rows, derive_keys(keys, names[place]), turn == place)
+
+
+@register
+class SometimesConfig(TransformConfig):
+    """Some transforms with a probability, otherwise others or none."""
+
+    type: Literal["sometimes"] = "sometimes"
+    probability: float = Field(ge=0.0, le=1.0)
+    then: Several
+    otherwise: tuple[Slot[TransformConfig], ...] = ()
+
+    def draw_into(self, view: DrawnView, rows: Int64[Tensor, "rows"], keys: Int64[Tensor, "rows"]) -> None:
+        """Let one list draw for the rows that it falls to, then the other for the rest."""
+        chosen = uniform(keys, (), "chosen") < self.probability
+        draw_some(self.then, view, rows, derive_keys(keys, "then"), chosen)
+        draw_some(self.otherwise, view, rows, derive_keys(keys, "otherwise"), ~chosen)
