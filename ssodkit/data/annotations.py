@@ -1,7 +1,7 @@
 """Images with boxes in flat arrays: what a worker process shares with its parent instead of copying it.
 
 A Python object per image or box would be copied into every worker as soon as its reference count is touched
-(118,287 images with 860,001 boxes are about 1 GB so); arrays are 28 MB in all, and stay shared after a fork.
+(118,287 images with 860,001 boxes are about 1 GB so); arrays are 25 MB in all, and stay shared after a fork.
 """
 
 import os
@@ -12,9 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from ssodkit.structures.teaching import Targets
+
+Column = NDArray[Any] | Sequence[Any]
+"""Values of one kind, one per image or box."""
 
 
 class Category(NamedTuple):
@@ -66,7 +69,7 @@ class ImageSet:
         """The file of an image."""
         return self.root / self.name(index)
 
-    def positions(self, ids: ArrayLike) -> NDArray[np.int64]:
+    def positions(self, ids: Column) -> NDArray[np.int64]:
         """Places of images by their ids. Raises KeyError for an id that no image has."""
         wanted = np.asarray(ids, dtype=np.int64)
         order = np.argsort(self.ids, kind="stable")
@@ -85,7 +88,7 @@ class ImageSet:
             return np.diff(self.offsets)
         return np.diff(np.concatenate([[0], np.cumsum(counted)])[self.offsets])
 
-    def subset(self, indices: ArrayLike) -> "ImageSet":
+    def subset(self, indices: Column) -> "ImageSet":
         """The images at these places, in this order; nothing is shared with this set."""
         chosen = np.asarray(indices, dtype=np.int64)
         name_rows, name_offsets = _ragged_rows(self.name_offsets, chosen)
@@ -106,7 +109,7 @@ class ImageSet:
         """The same images; no box, label or class of theirs can be found in the answer."""
         return replace(self.with_boxes(np.zeros(len(self.boxes), dtype=bool)), categories=())
 
-    def targets(self, indices: ArrayLike) -> Targets:
+    def targets(self, indices: Column) -> Targets:
         """The labels of these images, padded to the most boxes among them. Crowd and difficult boxes weigh 0."""
         chosen = np.asarray(indices, dtype=np.int64)
         rows, offsets = _ragged_rows(self.offsets, chosen)
@@ -143,15 +146,15 @@ class ImageSet:
 def make_image_set(
     root: Path,
     names: Sequence[str],
-    ids: ArrayLike,
-    sizes: ArrayLike,
+    ids: Column,
+    sizes: Column,
     categories: Sequence[Category] = (),
-    image_of_box: ArrayLike = (),
-    boxes: ArrayLike = (),
-    labels: ArrayLike = (),
-    areas: ArrayLike | None = None,
-    crowd: ArrayLike | None = None,
-    difficult: ArrayLike | None = None,
+    image_of_box: Column = (),
+    boxes: Column = (),
+    labels: Column = (),
+    areas: Column | None = None,
+    crowd: Column | None = None,
+    difficult: Column | None = None,
     notes: Sequence[str] = (),
 ) -> ImageSet:
     """Pack columns into a set; boxes may come in any order of images, and keep their order within an image.
@@ -163,7 +166,7 @@ def make_image_set(
     corners = np.asarray(boxes, dtype=np.float32).reshape(-1, 4)[order]
     encoded = [os.fsencode(name) for name in names]
 
-    def column(values: ArrayLike | None, dtype: type, default: Any) -> NDArray[Any]:
+    def column(values: Column | None, dtype: type, default: Any) -> NDArray[Any]:
         return np.full(len(owner), default, dtype) if values is None else np.asarray(values, dtype=dtype)[order]
 
     return ImageSet(
@@ -183,7 +186,7 @@ def make_image_set(
     )
 
 
-def _running_sum(counts: ArrayLike) -> NDArray[np.int64]:
+def _running_sum(counts: Column) -> NDArray[np.int64]:
     """0, and the sum up to and with each count."""
     return np.concatenate([[0], np.cumsum(np.asarray(counts, dtype=np.int64))]).astype(np.int64)
 

@@ -1,0 +1,242 @@
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssodkit.data.annotations import ImageSet
+from ssodkit.data.coco import read_coco
+from ssodkit.errors import DataError
+
+DOCUMENT: dict[str, Any] = {
+    "images": [
+        {"id": 9, "file_name": "nine.jpg", "height": 40, "width": 60},
+        {"id": 4, "file_name": "four.png", "height": 50, "width": 50},
+    ],
+    "annotations": [
+        {"id": 1, "image_id": 4, "category_id": 90, "bbox": [1, 2, 10, 20.5], "area": 77.5, "iscrowd": 0},
+        {"id": 2, "image_id": 9, "category_id": 3, "bbox": [0, 0, 60, 40], "iscrowd": 1, "segmentation": [[1, 2]]},
+        {"id": 3, "image_id": 4, "category_id": 3, "bbox": [5, 5, 5, 5]},
+    ],
+    "categories": [{"id": 3, "name": "cat"}, {"id": 90, "name": "dog"}],
+}
+
+
+def changed(**edits: Any) -> dict[str, Any]:
+    """The document with entries edited: `images_0={"id": 5}` updates the first image."""
+    document = copy.deepcopy(DOCUMENT)
+    for place, edit in edits.items():
+        key, number = place.rsplit("_", 1)
+        document[key][int(number)].update(edit)
+    return document
+
+
+def read(folder: Path, document: Any, **options: Any) -> ImageSet:
+    file = folder / "annotations.json"
+    file.write_text(document if isinstance(document, str) else json.dumps(document))
+    Image.new("RGB", (60, 40)).save(folder / "nine.jpg")
+    Image.new("RGB", (50, 50)).save(folder / "four.png")
+    return read_coco(file, folder, **options)
+
+
+def refusal(folder: Path, document: Any, **options: Any) -> str:
+    with pytest.raises(DataError) as caught:
+        read(folder, document, **options)
+    assert "annotations.json" in str(caught.value)
+    return str(caught.value)
+
+
+def test_read_coco__keeps_the_order_of_the_file(tmp_path):
+    images = read(tmp_path, DOCUMENT)
+    assert images.ids.tolist() == [9, 4]
+    assert images.sizes.tolist() == [[40, 60], [50, 50]]
+    assert images.path(1) == tmp_path / "four.png"
+    assert images.boxes.tolist() == [[0, 0, 60, 40], [1, 2, 11, 22.5], [5, 5, 10, 10]]
+    assert images.areas.tolist() == [2400, 77.5, 25]
+    assert images.crowd.tolist() == [True, False, False]
+    assert images.notes == ()
+
+
+def test_read_coco__category_ids_with_gaps_become_labels_and_go_back(tmp_path):
+    images = read(tmp_path, DOCUMENT)
+    assert images.labels.tolist() == [0, 1, 0]
+    assert images.category_ids[images.labels].tolist() == [3, 90, 3]
+
+
+def test_read_coco__an_image_without_boxes_stays(tmp_path):
+    document = changed()
+    document["annotations"] = []
+    assert read(tmp_path, document).boxes_per_image().tolist() == [0, 0]
+
+
+def test_read_coco__a_box_beyond_the_border_is_clipped_and_counted(tmp_path):
+    images = read(tmp_path, changed(annotations_0={"bbox": [-5, 40, 20, 20]}))
+    assert images.boxes[1].tolist() == [0, 40, 15, 50]
+    assert "1 boxes beyond the border of their image were clipped" in images.notes[0]
+
+
+def test_read_coco__a_box_outside_its_image_is_dropped_and_counted(tmp_path):
+    images = read(tmp_path, changed(annotations_0={"bbox": [50, 0, 20, 20]}))
+    assert images.boxes_per_image().tolist() == [1, 1]
+    assert "1 boxes outside their image were dropped" in images.notes[0]
+
+
+def test_read_coco__rounding_of_the_file_is_not_counted(tmp_path):
+    images = read(tmp_path, changed(annotations_1={"bbox": [0, 0, 60.004, 40]}))
+    assert images.boxes[0].tolist() == [0, 0, 60, 40]
+    assert images.notes == ()
+
+
+@pytest.mark.parametrize("box", [[1, 1, 0, 5], [1, 1, 5, 0.0], [1, 1, -3, 5], [1, 1, 5, -3]])
+def test_read_coco__a_box_without_width_or_height_is_refused(tmp_path, box):
+    text = refusal(tmp_path, changed(annotations_2={"bbox": box}))
+    assert "annotation 3 (image 4)" in text
+    assert str(box) in text
+    assert "zero_size_boxes: drop" in text
+
+
+def test_read_coco__all_boxes_without_size_are_counted_and_the_first_ten_named(tmp_path):
+    document = changed()
+    document["annotations"] = [
+        {"id": number, "image_id": 4, "category_id": 3, "bbox": [1, 1, 0, 1]} for number in range(12)
+    ]
+    text = refusal(tmp_path, document)
+    assert "(12 in all)" in text
+    assert "annotation 9 " in text
+    assert "annotation 10 " not in text
+    assert "and 2 more" in text
+
+
+def test_read_coco__boxes_without_size_are_dropped_where_the_recipe_says_so(tmp_path):
+    images = read(tmp_path, changed(annotations_2={"bbox": [1, 1, 5, -1]}), zero_size="drop")
+    assert images.boxes_per_image().tolist() == [1, 1]
+    assert "1 boxes without width or height were dropped" in images.notes[0]
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), 1e308 * 10])
+def test_read_coco__coordinates_that_are_no_numbers_are_refused(tmp_path, number):
+    text = refusal(tmp_path, changed(annotations_2={"bbox": [1, 1, number, 5]}), zero_size="drop")
+    assert "annotation 3 (image 4)" in text
+    assert "no finite numbers" in text
+
+
+@pytest.mark.parametrize("box", [None, [1, 2, 3], [1, 2, 3, "4"], {"x": 1}, [True, 1, 1, 1]])
+def test_read_coco__a_box_that_is_not_four_numbers_is_refused(tmp_path, box):
+    text = refusal(tmp_path, changed(annotations_2={"bbox": box}))
+    assert "annotation 3 (image 4)" in text
+    assert "x, y, width, height" in text
+
+
+def test_read_coco__a_duplicate_image_id_names_both_files(tmp_path):
+    text = refusal(tmp_path, changed(images_1={"id": 9}))
+    assert "same image id" in text
+    assert "9 is 'nine.jpg' and 'four.png'" in text
+
+
+def test_read_coco__a_duplicate_file_name_names_both_images(tmp_path):
+    text = refusal(tmp_path, changed(images_1={"file_name": "nine.jpg"}))
+    assert "'nine.jpg' is image 9 and image 4" in text
+
+
+def test_read_coco__a_duplicate_annotation_id_names_both(tmp_path):
+    text = refusal(tmp_path, changed(annotations_1={"id": 1}))
+    assert "same annotation id" in text
+    assert "1 is a box of image 4 and a box of image 9" in text
+
+
+def test_read_coco__duplicate_categories_are_refused(tmp_path):
+    assert "3 is 'cat' and 'dog'" in refusal(tmp_path, changed(categories_1={"id": 3}))
+    assert "'cat' is category 3 and category 90" in refusal(tmp_path, changed(categories_1={"name": "cat"}))
+
+
+def test_read_coco__an_unknown_category_or_image_is_refused(tmp_path):
+    assert "annotation 2 names category 5" in refusal(tmp_path, changed(annotations_1={"category_id": 5}))
+    assert "annotation 2 names image 5" in refusal(tmp_path, changed(annotations_1={"image_id": 5}))
+
+
+def test_read_coco__missing_image_files_are_all_counted_and_named(tmp_path):
+    document = changed(images_0={"file_name": "gone.jpg"}, images_1={"file_name": "Four.PNG"})
+    with pytest.raises(DataError) as caught:
+        read(tmp_path, document)
+    text = str(caught.value)
+    assert "2 of 2 image files do not exist" in text
+    assert str(tmp_path / "gone.jpg") in text
+    assert "there is 'four.png': other letter case" in text
+
+
+def test_read_coco__a_missing_image_folder_is_said(tmp_path):
+    (tmp_path / "annotations.json").write_text(json.dumps(DOCUMENT))
+    with pytest.raises(DataError, match="nowhere"):
+        read_coco(tmp_path / "annotations.json", tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        ([], "holds a list"),
+        ({"shapes": []}, "has no list 'images' (it has 'shapes')"),
+        ({"images": [], "annotations": []}, "has no list 'categories'"),
+        ({"images": [3], "annotations": [], "categories": []}, "images[0] is a int"),
+        ({"images": [], "annotations": [], "categories": []}, "lists no categories"),
+        ("not json", "is no JSON"),
+        ('{"images": [', "is no JSON"),
+    ],
+)
+def test_read_coco__a_file_that_is_not_coco_is_refused(tmp_path, document, said):
+    assert said in refusal(tmp_path, document)
+
+
+def test_read_coco__a_missing_annotation_file_is_said(tmp_path):
+    with pytest.raises(DataError, match=r"absent\.json cannot be read: No such file"):
+        read_coco(tmp_path / "absent.json", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        ({"images_0": {"id": "nine"}}, "image number 0 has 'id' 'nine'"),
+        ({"images_0": {"width": None}}, "height 40 and width None"),
+        ({"images_0": {"height": 0}}, "height 0 and width 60"),
+        ({"images_0": {"file_name": 7}}, "file name 7"),
+        ({"annotations_0": {"id": None}}, "annotation number 0 has 'id' None"),
+        ({"annotations_0": {"area": -1}}, "annotation 1 has the area -1"),
+        ({"annotations_0": {"area": float("nan")}}, "annotation 1 has the area nan"),
+        ({"categories_0": {"name": ""}}, "category 3 has the name ''"),
+    ],
+)
+def test_read_coco__entries_of_the_wrong_kind_are_refused(tmp_path, edit, said):
+    assert said in refusal(tmp_path, changed(**edit))
+
+
+def test_read_coco__unlabeled_images_need_no_annotations(tmp_path):
+    images = read(tmp_path, {"images": DOCUMENT["images"]}, labeled=False)
+    assert images.ids.tolist() == [9, 4]
+    assert images.categories == ()
+
+
+def test_read_coco__annotations_of_unlabeled_images_are_read_where_they_are(tmp_path):
+    assert len(read(tmp_path, DOCUMENT, labeled=False).boxes) == 3
+
+
+def test_read_coco__a_large_file_keeps_every_box(tmp_path):
+    count = 5000
+    document = {
+        "images": [{"id": n, "file_name": f"{n}.jpg", "height": 100, "width": 100} for n in range(count)],
+        "annotations": [
+            {"id": n, "image_id": (7 * n) % count, "category_id": n % 3, "bbox": [n % 50, 1, 10, 10]}
+            for n in range(4 * count)
+        ],
+        "categories": [{"id": n, "name": str(n)} for n in range(3)],
+    }
+    for number in range(count):
+        (tmp_path / f"{number}.jpg").touch()
+    (tmp_path / "annotations.json").write_text(json.dumps(document))
+    images = read_coco(tmp_path / "annotations.json", tmp_path)
+    assert images.boxes_per_image().tolist() == [4] * count
+    given = {(a["image_id"], a["category_id"], a["bbox"][0]) for a in document["annotations"]}
+    owner = np.repeat(images.ids, images.boxes_per_image())
+    kept = zip(owner.tolist(), images.labels.tolist(), images.boxes[:, 0].tolist(), strict=True)
+    assert set(kept) == given

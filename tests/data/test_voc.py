@@ -1,0 +1,125 @@
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from ssodkit.data.config import VOC_CLASSES
+from ssodkit.data.voc import read_voc
+from ssodkit.errors import DataError
+
+OBJECT = (
+    "<object><name>{name}</name><difficult>{difficult}</difficult><bndbox><xmin>{box[0]}</xmin><ymin>{box[1]}</ymin>"
+    "<xmax>{box[2]}</xmax><ymax>{box[3]}</ymax></bndbox><part><name>head</name></part></object>"
+)
+
+
+def write_image(
+    root: Path, name: str, objects: list[tuple[str, int, tuple[object, ...]]], size: object = (60, 40)
+) -> None:
+    """A VOC image with its annotation; `size` is width, height."""
+    for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (60, 40)).save(root / "JPEGImages" / f"{name}.jpg")
+    text = "".join(OBJECT.format(name=kind, difficult=difficult, box=box) for kind, difficult, box in objects)
+    shape = "<size><width>{}</width><height>{}</height><depth>3</depth></size>".format(*size)
+    (root / "Annotations" / f"{name}.xml").write_text(f"<annotation>{shape}{text}</annotation>")
+    with (root / "ImageSets" / "Main" / "train.txt").open("a") as file:
+        file.write(f"{name}\n")
+
+
+def refusal(root: Path) -> str:
+    with pytest.raises(DataError) as caught:
+        read_voc(root, "train", VOC_CLASSES)
+    return str(caught.value)
+
+
+def test_read_voc__boxes_count_from_zero_and_end_behind_the_last_pixel(tmp_path):
+    write_image(tmp_path, "000005", [("dog", 0, (1, 1, 60, 40)), ("person", 1, (11, 5, 11, 8.5))])
+    images = read_voc(tmp_path, "train", VOC_CLASSES)
+    assert images.boxes.tolist() == [[0, 0, 60, 40], [10, 4, 11, 8.5]]
+    assert [images.categories[label].name for label in images.labels] == ["dog", "person"]
+    assert images.category_ids[images.labels].tolist() == [12, 15]
+    assert images.difficult.tolist() == [False, True]
+    assert images.sizes.tolist() == [[40, 60]]
+
+
+def test_read_voc__image_ids_are_the_numbers_in_the_names(tmp_path):
+    write_image(tmp_path, "2008_000002", [])
+    write_image(tmp_path, "000007", [])
+    assert read_voc(tmp_path, "train", VOC_CLASSES).ids.tolist() == [2008000002, 7]
+
+
+def test_read_voc__images_with_other_names_are_counted(tmp_path):
+    write_image(tmp_path, "street", [])
+    write_image(tmp_path, "000007", [])
+    assert read_voc(tmp_path, "train", VOC_CLASSES).ids.tolist() == [1, 2]
+
+
+def test_read_voc__has_the_twenty_classes():
+    assert len(set(VOC_CLASSES)) == 20
+    assert list(VOC_CLASSES) == sorted(VOC_CLASSES)
+
+
+def test_read_voc__another_class_needs_to_be_named(tmp_path):
+    write_image(tmp_path, "000005", [("drone", 0, (1, 1, 9, 9))])
+    assert "the class 'drone' is none of aeroplane, bicycle" in refusal(tmp_path)
+    assert read_voc(tmp_path, "train", ("kite", "drone")).labels.tolist() == [1]
+
+
+def test_read_voc__a_missing_split_is_said(tmp_path):
+    text = refusal(tmp_path)
+    assert "ImageSets/Main/train.txt cannot be read" in text
+    assert "VOCdevkit/VOC2007" in text
+
+
+def test_read_voc__an_image_listed_twice_is_refused(tmp_path):
+    write_image(tmp_path, "000005", [])
+    write_image(tmp_path, "000005", [])
+    assert "names images twice: 000005" in refusal(tmp_path)
+
+
+def test_read_voc__a_missing_annotation_is_said(tmp_path):
+    write_image(tmp_path, "000005", [])
+    (tmp_path / "Annotations" / "000005.xml").unlink()
+    assert "000005.xml cannot be read" in refusal(tmp_path)
+
+
+def test_read_voc__a_missing_image_is_said(tmp_path):
+    write_image(tmp_path, "000005", [])
+    (tmp_path / "JPEGImages" / "000005.jpg").unlink()
+    assert "1 of 1 image files do not exist" in refusal(tmp_path)
+
+
+def test_read_voc__a_broken_annotation_is_refused(tmp_path):
+    write_image(tmp_path, "000005", [])
+    (tmp_path / "Annotations" / "000005.xml").write_text("<annotation><size>")
+    assert "000005.xml is no XML" in refusal(tmp_path)
+
+
+def test_read_voc__a_box_without_size_names_its_object(tmp_path):
+    write_image(tmp_path, "000004", [("cat", 0, (1, 1, 9, 9))])
+    write_image(tmp_path, "000005", [("dog", 0, (1, 1, 9, 9)), ("dog", 0, (20, 5, 10, 9))])
+    assert "object 2 of 000005.xml (20.0, 5.0, 10.0, 9.0)" in refusal(tmp_path)
+    assert len(read_voc(tmp_path, "train", VOC_CLASSES, zero_size="drop").boxes) == 2
+
+
+def test_read_voc__a_coordinate_that_is_no_number_is_refused(tmp_path):
+    write_image(tmp_path, "000005", [("dog", 0, (1, "left", 9, 9))])
+    assert "bndbox/ymin 'left'" in refusal(tmp_path)
+
+
+def test_read_voc__not_a_number_is_refused(tmp_path):
+    write_image(tmp_path, "000005", [("dog", 0, (1, "nan", 9, 9))])
+    assert "no finite numbers, in object 1 of 000005.xml" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("size", [(0, 0), ("nan", 4)])
+def test_read_voc__an_image_without_size_is_refused(tmp_path, size):
+    write_image(tmp_path, "000005", [], size)
+    assert "000005.xml: size is" in refusal(tmp_path)
+
+
+def test_read_voc__an_empty_split_has_no_images(tmp_path):
+    (tmp_path / "ImageSets" / "Main").mkdir(parents=True)
+    (tmp_path / "ImageSets" / "Main" / "train.txt").write_text("\n")
+    assert len(read_voc(tmp_path, "train", VOC_CLASSES)) == 0
