@@ -31,7 +31,8 @@ def relate(source: Float[Tensor, "batch 3 3"], goal: Float[Tensor, "batch 3 3"])
 
     Source: Xu et al., Soft Teacher, arXiv:2106.09018: M = T_goal T_source^-1. Inverted in float64.
     """
-    return (goal.double() @ torch.linalg.inv(source.double())).to(source.dtype)
+    inverse, _ = torch.linalg.inv_ex(source.double())  # `inv` would ask the host whether it can be inverted
+    return (goal.double() @ inverse).to(source.dtype)
 
 
 def translation(right: Float[Tensor, "batch"], down: Float[Tensor, "batch"]) -> Float[Tensor, "batch 3 3"]:
