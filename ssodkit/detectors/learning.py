@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import accumulate
 from typing import Literal
 
 import torch
@@ -39,7 +40,7 @@ def predict_together(
         ]
     together = detector.extract(join(list(views)))
     stages = detector.predict(together, join(list(supervisions)), proposals="training")
-    ends = torch.tensor([len(view.keys) for view in views]).cumsum(dim=0).tolist()
+    ends = accumulate(len(view.keys) for view in views)
     return [stages[end - len(view.keys) : end] for view, end in zip(views, ends, strict=True)]
 
 
