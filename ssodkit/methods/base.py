@@ -4,13 +4,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
-from ssodkit.detectors.base import Detector
+from ssodkit.detectors.base import Detector, DetectorConfig
+from ssodkit.detectors.learning import assign, loss, predict_together
 from ssodkit.plugins import BuildContext, PluginConfig
-from ssodkit.structures.geometry import SemiBatch
+from ssodkit.structures.geometry import SemiBatch, Stream
 from ssodkit.structures.progress import Progress
-from ssodkit.structures.run import Step
+from ssodkit.structures.run import Losses, Step
+from ssodkit.structures.teaching import Supervision
 
 
 class MethodConfig(PluginConfig, ABC):
@@ -49,3 +52,19 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def networks(self) -> Mapping[str, Detector]:
         """`student`, and `teacher` where there is one: evaluated, saved and exported."""
+
+
+def build_student(context: BuildContext) -> Detector:
+    """The network that learns."""
+    assert isinstance(context.detector, DetectorConfig)
+    return context.detector.build(context)
+
+
+def learn_from_labels(student: Detector, labeled: Stream, progress: Progress) -> Losses:
+    """The student's losses on labeled images alone; names read `labeled/roi/class`."""
+    view, targets = labeled.joined()
+    truth = Supervision.uniform(targets, progress)
+    (stages,) = predict_together(student, [view], [truth])
+    with torch.no_grad():
+        plan = assign(student, stages, truth)
+    return loss(student, stages, plan, truth).named("labeled")

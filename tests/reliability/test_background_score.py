@@ -1,9 +1,16 @@
 import pytest
 import torch
 
+from ssodkit.detectors.learning import assign, predict_together
+from ssodkit.detectors.normalizers import NORMALIZERS
 from ssodkit.ops.coding import BoxCoder
 from ssodkit.reliability.background_score import BackgroundScoreConfig, background_probability, indicate
+from ssodkit.structures.geometry import carry, carry_boxes
 from ssodkit.structures.predictions import Candidates, Predictions
+from ssodkit.structures.progress import Progress
+from ssodkit.structures.run import Losses, Term
+from ssodkit.structures.teaching import BACKGROUND, Assignment, Supervision
+from ssodkit.teachers.ema import EmaTeacherConfig
 
 STUDENT, TEACHER, IOU = (
     torch.tensor([[0.8, 0.3, 0.6]]),
@@ -82,3 +89,106 @@ def test_background_probability__under_a_sigmoid_is_what_the_best_class_leaves()
 def test_background_score__the_default_is_the_papers():
     assert BackgroundScoreConfig().indicator == "bg_t"
     assert BackgroundScoreConfig.needs == {"exact_regions"}
+
+
+def class_loss(normalizer, losses, weights, index):
+    """The value of Soft Teacher's class term, with the default floor of 1."""
+    losses, weights = torch.tensor([losses]), torch.tensor([weights])
+    sampled = torch.tensor([float(losses.shape[1])])
+    assignment = Assignment(torch.tensor([index]), weights, torch.zeros_like(losses), sampled)
+    parts = NORMALIZERS[normalizer](losses, weights, assignment, 512)
+    terms = Losses({name: Term(*part) for name, part in parts.items()})
+    return sum(value.item() for value in terms.values(terms.denominators()).values())
+
+
+LOSSES = [0.3, 0.7, 0.2, 1.0, 2.0, 0.05]
+INDEX = [0, 1] + [BACKGROUND] * 4
+WEIGHTED = [1.0, 1.0, 0.9, 0.5, 0.1, 0.99]
+
+
+@pytest.mark.parametrize(
+    ("normalizer", "weights", "value"),
+    [("weights", WEIGHTED, 0.429733), ("two_means", WEIGHTED, 0.873293), ("weights", [1.0] * 6, 0.708333)],
+    ids=["code", "paper", "unweighted"],
+)
+def test_class_loss__in_each_form(normalizer, weights, value):
+    assert class_loss(normalizer, LOSSES, weights, INDEX) == pytest.approx(value, abs=5e-7)
+
+
+def test_class_loss__normalized_background_weights():
+    reliability = torch.tensor(WEIGHTED[2:])
+    assert (reliability / reliability.sum()).tolist() == pytest.approx(
+        [0.361446, 0.200803, 0.040161, 0.397590], abs=5e-7
+    )
+
+
+def test_class_loss__hardly_any_reliable_background_is_not_blown_up():
+    assert class_loss("weights", [2.0, 3.0], [0.2, 0.1], [BACKGROUND] * 2) == pytest.approx(0.700000, abs=5e-7)
+
+
+@pytest.fixture
+def taught(tiny_context, semi_batch, make_targets):
+    """A teacher and what it saw of the weak views; the student's stages, and its plan by one box per image."""
+    context = tiny_context()
+    student = context.detector.build(context)
+    teacher = EmaTeacherConfig().build(student, context)
+    torch.nn.init.normal_(teacher.network.roi.classify.weight)  # so that the two disagree
+    weak, strong = semi_batch.unlabeled.views["weak"], semi_batch.unlabeled.views["strong"]
+    targets = make_targets([[(8, 8, 30, 44, 1)], [(20, 12, 44, 50, 2)]])
+    pseudo = carry(Supervision.uniform(targets, Progress(0, 10)), weak, strong)
+    (stages,) = predict_together(student, [strong], [pseudo])
+    return teacher, teacher.look(weak), stages, assign(student, stages, pseudo)
+
+
+@pytest.mark.parametrize("indicator", RELIABILITY)
+def test_background_score__weighs_sampled_background_alone(taught, indicator):
+    teacher, seen, stages, plan = taught
+    before = plan["roi"]["class"]
+    after = BackgroundScoreConfig(indicator=indicator).build(None)(teacher, seen, stages, plan)["roi"]["class"]
+    assert (before.positive & (before.weight == 1.0)).any()
+    assert torch.equal(after.weight[before.positive], before.weight[before.positive])
+    assert not after.weight[before.weight == 0.0].any()
+    drawn = before.background & (before.weight > 0.0)
+    assert drawn.any()
+    assert ((after.weight[drawn] >= 0.0) & (after.weight[drawn] <= 1.0)).all()
+    assert (after.weight[drawn] == 1.0).all() == (indicator == "none")
+
+
+def test_background_score__changes_the_class_term_of_the_last_stage_alone(taught):
+    teacher, seen, stages, plan = taught
+    scored = BackgroundScoreConfig().build(None)(teacher, seen, stages, plan)
+    assert scored["rpn"] is plan["rpn"]
+    assert scored["roi"]["box"] is plan["roi"]["box"]
+    assert scored["roi"]["class"].index is plan["roi"]["class"].index
+
+
+def test_background_score__is_what_the_teacher_says_in_the_weak_view(taught, semi_batch):
+    teacher, seen, stages, plan = taught
+    after = BackgroundScoreConfig().build(None)(teacher, seen, stages, plan)["roi"]["class"]
+    candidates = stages.last.candidates
+    unlabeled = semi_batch.unlabeled
+    boxes = carry_boxes(candidates.boxes, unlabeled.views["strong"], unlabeled.views["weak"])
+    torch.testing.assert_close(boxes[..., 0], 64.0 - candidates.boxes[..., 2])  # the strong view is mirrored
+    answers = teacher.score_regions(seen.features, Candidates(boxes, candidates.valid))
+    expected = answers.class_logits.softmax(dim=-1)[..., -1]
+    drawn = after.background & (plan["roi"]["class"].weight > 0.0)
+    torch.testing.assert_close(after.weight[drawn], expected[drawn])
+
+
+@pytest.mark.parametrize(
+    ("indicator", "questions"), [("bg_t", 1), ("pred_diff", 1), ("bg_s", 0), ("iou", 0), ("none", 0)]
+)
+def test_background_score__asks_the_teacher_once_or_not_at_all(taught, indicator, questions):
+    teacher, seen, stages, plan = taught
+    asked = []
+    teacher.network.roi.register_forward_hook(lambda *_: asked.append(True))
+    teacher.network.backbone.register_forward_hook(lambda *_: asked.extend([True] * 10))
+    BackgroundScoreConfig(indicator=indicator).build(None)(teacher, seen, stages, plan)
+    assert len(asked) == questions
+
+
+def test_background_score__weights_have_no_gradient(taught):
+    teacher, seen, stages, plan = taught
+    for indicator in RELIABILITY:
+        scored = BackgroundScoreConfig(indicator=indicator).build(None)(teacher, seen, stages, plan)
+        assert not scored["roi"]["class"].weight.requires_grad

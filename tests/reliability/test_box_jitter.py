@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from ssodkit.reliability.box_jitter import BoxJitterConfig, shake, spread_in_candidate_sides, spread_in_mean_sides
+from ssodkit.structures.predictions import Detections
+from ssodkit.teachers.ema import EmaTeacherConfig
 
 CANDIDATE = [100.0, 50.0, 200.0, 130.0]
 STEADY = [[100, 50, 200, 130], [101, 50.5, 201, 131], [99, 49.5, 199.5, 129], [102, 51, 202, 132]]
@@ -66,3 +68,82 @@ def test_box_jitter__the_defaults_are_the_papers():
     assert (config.draws, config.scale, config.asks.above) == (10, 0.06, 0.5)
     assert config.reads == {"confidence"}
     assert config.writes == "box_jitter"
+
+
+@pytest.fixture
+def looked(tiny_context, make_view):
+    """A tiny teacher, what it saw of two images, and three detections in each: the last one unsure."""
+    context = tiny_context()
+    teacher = EmaTeacherConfig().build(context.detector.build(context), context)
+    torch.nn.init.normal_(teacher.network.roi.regress.weight, std=0.1)
+    boxes = torch.tensor([[[8.0, 8.0, 30.0, 44.0], [20.0, 12.0, 44.0, 50.0], [2.0, 2.0, 20.0, 30.0]]]).repeat(2, 1, 1)
+    found = Detections(
+        boxes=boxes,
+        labels=torch.tensor([[0, 1, 2], [2, 1, 0]]),
+        valid=torch.ones(2, 3, dtype=torch.bool),
+        scores={"confidence": torch.tensor([[0.9, 0.8, 0.4], [0.7, 0.95, 0.5]])},
+    )
+    return teacher, teacher.look(make_view("weak", [1, 2])).features, found
+
+
+@pytest.mark.parametrize("definition", ["code", "paper"])
+def test_box_jitter__scores_what_it_asks_about_and_nothing_else(looked, definition):
+    teacher, features, found = looked
+    scored = BoxJitterConfig(definition=definition).build(None)(teacher, features, found)
+    spread = scored.scores["box_jitter"]
+    assert torch.isinf(spread[:, 2]).all()
+    assert (spread[:, :2] > 0.0).all()
+    assert spread[:, :2].isfinite().all()
+    assert scored.boxes is found.boxes
+
+
+def test_box_jitter__refines_by_the_regressor_of_the_pseudo_class(looked):
+    """Regressor 1 answers the whole image for any start, the others the start; class 0 is the teacher's best."""
+    teacher, features, found = looked
+    with torch.no_grad():
+        teacher.network.roi.regress.weight.zero_()
+        teacher.network.roi.regress.bias.view(3, 4)[1] = torch.tensor([0.0, 0.0, 50.0, 50.0])
+        teacher.network.roi.classify.bias[0] = 50.0
+    scored = BoxJitterConfig(asks={"above": 0.0}).build(None)(teacher, features, found)
+    assert torch.equal(scored.scores["box_jitter"] == 0.0, found.labels == 1)
+
+
+def test_box_jitter__asks_the_teacher_once_on_the_features_it_has(looked):
+    teacher, features, found = looked
+    asked = []
+    teacher.network.roi.register_forward_hook(lambda *_: asked.append(True))
+    teacher.network.backbone.register_forward_hook(lambda *_: asked.append(True))
+    BoxJitterConfig().build(None)(teacher, features, found)
+    assert len(asked) == 1
+
+
+def test_box_jitter__an_image_does_not_depend_on_its_batch(looked):
+    teacher, features, found = looked
+    scorer = BoxJitterConfig().build(None)
+    together = scorer(teacher, features, found).scores["box_jitter"]
+    for row in (slice(0, 1), slice(1, 2)):
+        alone = scorer(teacher, features[row], found[row]).scores["box_jitter"]
+        torch.testing.assert_close(alone, together[row], rtol=1e-4, atol=1e-6)
+
+
+def test_box_jitter__answers_are_clipped_to_the_image(looked):
+    """A box over the whole image, shaken and answered beyond its border, is found again exactly."""
+    teacher, features, _ = looked
+    with torch.no_grad():
+        teacher.network.roi.regress.weight.zero_()
+        teacher.network.roi.regress.bias.view(3, 4)[:] = torch.tensor([0.0, 0.0, 5.0, 5.0])  # e times as large
+    found = Detections(
+        boxes=torch.tensor([[[0.0, 0.0, 64.0, 64.0]]] * 2),
+        labels=torch.zeros(2, 1, dtype=torch.int64),
+        valid=torch.ones(2, 1, dtype=torch.bool),
+        scores={"confidence": torch.ones(2, 1)},
+    )
+    assert BoxJitterConfig().build(None)(teacher, features, found).scores["box_jitter"].tolist() == [[0.0], [0.0]]
+
+
+@pytest.mark.parametrize("length", [0, 2])
+def test_box_jitter__nothing_found_asks_nothing(looked, length):
+    teacher, features, _ = looked
+    scored = BoxJitterConfig().build(None)(teacher, features, Detections.empty(2, length=length))
+    assert scored.scores["box_jitter"].shape == (2, length)
+    assert torch.isinf(scored.scores["box_jitter"]).all()

@@ -112,3 +112,24 @@ def test_ema__survives_a_restart(make_pair):
     _, restarted = make_pair()
     restarted.load_state_dict(teacher.state_dict())
     assert is_same(teacher.network.state_dict(), restarted.network.state_dict())
+
+
+def test_ema__the_statistics_of_batch_norms_that_train_follow_the_student(tiny_context, semi_batch):
+    backbone = {"type": "timm", "name": "test_resnet", "weights": "random", "strides": [4, 8], "frozen_stages": 0}
+    context = tiny_context(backbone={**backbone, "batch_norm": "train"})
+    student = context.detector.build(context)
+    teacher = EmaTeacherConfig(momentum=ConstantConfig(value=0.75)).build(student, context)
+    both = nn.ModuleList([student, teacher]).train()
+    (mine, *_), (theirs, *_) = (
+        [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)] for network in (teacher, student)
+    )
+    before = mine.running_mean.clone()
+    view = semi_batch.labeled.views["labeled"]
+    student.extract(view)
+    teacher.look(view)
+    assert torch.equal(mine.running_mean, before)  # looking moves no statistics
+    assert not torch.equal(theirs.running_mean, before)
+    teacher.after_update(student, Progress(1, 10), OK)
+    torch.testing.assert_close(mine.running_mean, 0.75 * before + 0.25 * theirs.running_mean)
+    assert mine.num_batches_tracked.item() == theirs.num_batches_tracked.item() == 1
+    assert both.training

@@ -1,0 +1,282 @@
+import copy
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ssodkit.assigners.selectors.base import SelectionContext, SetRule
+from ssodkit.detectors.learning import assign, predict_together
+from ssodkit.errors import RecipeError
+from ssodkit.methods.pseudo_label import PseudoLabelConfig
+from ssodkit.structures.geometry import SemiBatch, carry
+from ssodkit.structures.progress import Progress
+from ssodkit.structures.records import map_tensors
+from ssodkit.structures.teaching import Supervision, Targets
+
+START = Progress(0, 10)
+ASKS_THE_HOST = {
+    "_linalg_check_errors",
+    "_local_scalar_dense",
+    "_unique2",
+    "equal",
+    "masked_select",
+    "nms",
+    "nonzero",
+    "repeat_interleave",
+    "unique_consecutive",
+}
+"""Operators whose answer, or its size, the host waits for on a GPU."""
+SOFT_TEACHER = {
+    "type": "pseudo_label",
+    "teacher": {"type": "ema"},
+    "scorers": [{"type": "box_jitter", "asks": {"above": 0.2}}],
+    "selector": {
+        "type": "soft_teacher",
+        "objectness": {"score": "confidence", "above": 0.25},
+        "classes": {"score": "confidence", "above": 0.25},
+        "boxes": {"score": "box_jitter", "below": 0.5},
+    },
+    "candidate_scorers": [{"type": "background_score"}],
+    "unlabeled_weight": 4.0,
+}
+"""Thresholds that a random network of three classes, whose scores lie about 0.25, passes and fails."""
+
+
+class HostQuestions(TorchDispatchMode):
+    """Counts operators that would make the host wait for a GPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        has_mask = name.startswith("index") and any(
+            isinstance(index, torch.Tensor) and index.dtype == torch.bool
+            for index in torch.utils._pytree.tree_leaves(args[1:2])
+        )
+        if name in ASKS_THE_HOST or has_mask:
+            self.asked[name] += 1
+        return func(*args, **(kwargs or {}))
+
+
+class Readings(TorchFunctionMode):
+    """Counts readings of whole tensors, which reach no operator on the CPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = Counter()
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if (name := getattr(func, "__name__", "")) in {"tolist", "numpy", "cpu"}:
+            self.asked[name] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def make_method(tiny_context):
+    """Fields of the method (replacing Soft Teacher's), and of the context -> a tiny method."""
+
+    def make(num_classes: int = 3, detector=None, **fields):
+        context = tiny_context(num_classes, **(detector or {}))
+        return PseudoLabelConfig.model_validate({**SOFT_TEACHER, **fields}).build(context)
+
+    return make
+
+
+def values(losses):
+    return {name: value.item() for name, value in losses.values(losses.denominators()).items()}
+
+
+def total(losses):
+    return torch.stack(list(losses.values(losses.denominators()).values())).sum()
+
+
+def test_pseudo_label__has_the_terms_of_both_streams(make_method, semi_batch):
+    losses = make_method().step(semi_batch, START).losses
+    terms = ["rpn/class", "rpn/box", "roi/class", "roi/box"]
+    assert list(losses) == [f"{stream}/{term}" for stream in ("labeled", "unlabeled") for term in terms]
+    assert all(value > 0.0 for value in values(losses).values())
+
+
+def test_pseudo_label__the_unlabeled_weight_multiplies_all_four_unlabeled_terms(make_method, semi_batch):
+    once = make_method(unlabeled_weight=1.0).step(semi_batch, START).losses
+    four = make_method(unlabeled_weight=4.0).step(semi_batch, START).losses
+    for name, value in values(once).items():
+        assert values(four)[name] == pytest.approx(value * (4.0 if name.startswith("unlabeled") else 1.0))
+
+
+def test_pseudo_label__unlabeled_terms_have_factors_of_their_own(make_method, semi_batch):
+    plain = values(make_method().step(semi_batch, START).losses)
+    some = values(make_method(unlabeled_terms={"rpn/box": 0.0, "roi": 0.5}).step(semi_batch, START).losses)
+    assert some["unlabeled/rpn/box"] == 0.0
+    assert some["unlabeled/roi/class"] == pytest.approx(0.5 * plain["unlabeled/roi/class"])
+    assert some["unlabeled/rpn/class"] == pytest.approx(plain["unlabeled/rpn/class"])
+    assert some["labeled/rpn/box"] == pytest.approx(plain["labeled/rpn/box"])
+
+
+def test_pseudo_label__a_factor_on_no_term_is_refused(make_method):
+    with pytest.raises(RecipeError, match="no 'roi/bax'; one of: rpn, roi, rpn/class"):
+        make_method(unlabeled_terms={"roi/bax": 0.0})
+
+
+def test_pseudo_label__no_gradient_reaches_the_teacher_or_what_it_says(make_method, semi_batch):
+    method = make_method()
+    step = method.step(semi_batch, START)
+    total(step.losses).backward()
+    assert all(parameter.grad is None for parameter in method.teacher.parameters())
+    assert all(parameter.grad is not None for parameter in method.student.parameters())
+    required = []
+    map_tensors(step.report, lambda tensor: required.append(tensor.requires_grad) or tensor)
+    assert required
+    assert not any(required)
+
+
+def test_pseudo_label__without_any_pseudo_box_trains_on(make_method, semi_batch):
+    never = {"score": "confidence", "above": 1.0}
+    method = make_method(selector={"type": "soft_teacher", "objectness": never, "classes": never, "boxes": never})
+    losses = method.step(semi_batch, START).losses
+    total(losses).backward()
+    assert total(losses).isfinite()
+    assert values(losses)["unlabeled/roi/box"] == 0.0
+    assert values(losses)["unlabeled/roi/class"] > 0.0  # all is background
+
+
+def test_pseudo_label__a_teacher_that_finds_nothing_trains_on(make_method, semi_batch):
+    losses = make_method(teacher={"type": "ema", "score": 1.0}).step(semi_batch, START).losses
+    total(losses).backward()
+    assert total(losses).isfinite()
+
+
+def test_pseudo_label__one_class_trains_on(make_method, semi_batch):
+    targets = semi_batch.labeled.targets["labeled"]
+    of_one_class = {"labeled": replace(targets, labels=torch.zeros_like(targets.labels))}
+    batch = replace(semi_batch, labeled=replace(semi_batch.labeled, targets=of_one_class))
+    losses = make_method(num_classes=1).step(batch, START).losses
+    total(losses).backward()
+    assert total(losses).isfinite()
+
+
+def test_pseudo_label__views_are_paired_by_row(make_method, semi_batch):
+    """Turned around, all unlabeled views teach the same; turned against each other, they do not."""
+    method = make_method()
+    unlabeled = semi_batch.unlabeled
+
+    def turned(part):
+        return map_tensors(part, lambda tensor: tensor.flip(0))
+
+    together = replace(unlabeled, views={name: turned(view) for name, view in unlabeled.views.items()})
+    against = replace(unlabeled, views={**unlabeled.views, "strong": turned(unlabeled.views["strong"])})
+    as_is = values(method.step(semi_batch, START).losses)
+    assert values(method.step(replace(semi_batch, unlabeled=together), START).losses) == pytest.approx(as_is, rel=1e-4)
+    crossed = values(method.step(replace(semi_batch, unlabeled=against), START).losses)
+    assert crossed["unlabeled/roi/box"] != pytest.approx(as_is["unlabeled/roi/box"], rel=1e-3)
+
+
+def test_pseudo_label__the_report_is_in_the_weak_frame(make_method, semi_batch):
+    report = make_method().step(semi_batch, START).report
+    assert report.view.image_ids.tolist() == [7, 8]
+    assert torch.equal(report.selection.supervision.classes.boxes, report.found.boxes)
+    assert set(report.found.scores) == {"confidence", "box_jitter"}
+    assert set(report.selection.passed) == {"at_most", "objectness", "classes", "boxes"}
+
+
+def test_pseudo_label__a_step_changes_no_state(make_method, semi_batch):
+    method = make_method()
+    before = copy.deepcopy(method.state_dict())
+    first, second = method.step(semi_batch, START).losses, method.step(semi_batch, START).losses
+    assert values(first) == values(second)
+    assert all(torch.equal(before[name], tensor) for name, tensor in method.state_dict().items())
+
+
+def test_pseudo_label__the_teacher_follows_after_the_update_and_only_if_it_was_finite(make_method):
+    method = make_method()
+    before = method.teacher.network.rpn.shared.weight.clone()
+    torch.nn.init.zeros_(method.student.rpn.shared.weight)
+    method.after_update(Progress(1, 10), torch.tensor(False))
+    assert torch.equal(method.teacher.network.rpn.shared.weight, before)
+    method.after_update(Progress(1, 10), torch.tensor(True))
+    torch.testing.assert_close(method.teacher.network.rpn.shared.weight, before / 2)
+
+
+def test_pseudo_label__skips_unlabeled_images_while_their_weight_is_0(make_method, semi_batch):
+    method = make_method(unlabeled_weight={"type": "step", "before": 0.0, "after": 2.0, "at": 5})
+    assert not method.config.uses_unlabeled(Progress(4, 10))
+    assert method.config.uses_unlabeled(Progress(5, 10))
+    step = method.step(SemiBatch(semi_batch.labeled, None), Progress(4, 10))
+    assert step.report is None
+    assert all(name.startswith("labeled/") for name in step.losses)
+
+
+def test_pseudo_label__may_look_while_the_weight_is_0(make_method, semi_batch):
+    method = make_method(unlabeled_weight=0.0, while_unweighted="look")
+    assert method.config.uses_unlabeled(START)
+    step = method.step(semi_batch, START)
+    assert step.report.selection.supervision.classes.valid.any()
+    assert all(name.startswith("labeled/") for name in step.losses)
+    assert values(step.losses) == pytest.approx(
+        {
+            name: value
+            for name, value in values(make_method().step(semi_batch, START).losses).items()
+            if name in step.losses
+        }
+    )
+
+
+def test_pseudo_label__scores_both_networks(make_method):
+    method = make_method()
+    assert method.networks() == {"student": method.student, "teacher": method.teacher.network}
+
+
+def test_pseudo_label__survives_a_restart(make_method, semi_batch):
+    method, restarted = make_method(), make_method()
+    torch.nn.init.normal_(method.student.rpn.shared.weight)
+    method.after_update(Progress(1, 10), torch.tensor(True))
+    restarted.load_state_dict(method.state_dict())
+    again = restarted.step(semi_batch, START).losses
+    assert values(method.step(semi_batch, START).losses) == values(again)
+
+
+def test_pseudo_label__a_whole_step_asks_the_host_at_most_8_times(make_method, semi_batch):
+    method = make_method()
+    method.step(semi_batch, START)  # lays out the anchors once
+    with HostQuestions() as operators, Readings() as readings:
+        total(method.step(semi_batch, START).losses).backward()
+        method.after_update(Progress(1, 10), torch.tensor(True))
+    # Proposals and detections of both networks are suppressed, and four times regions are sorted by level.
+    assert operators.asked == {"nms": 3, "nonzero": 1}
+    assert readings.asked["tolist"] <= 4
+    assert readings.asked.total() <= 4
+
+
+def test_pseudo_label__a_box_may_teach_its_place_alone(make_method, semi_batch, make_targets):
+    """It is background for the class term, and yet regressed."""
+    student = make_method().student
+    sure, steady = Targets.empty(2), make_targets([[(8, 8, 30, 44, 1)], [(20, 12, 44, 50, 2)]])
+    pseudo = Supervision(objectness=sure, classes=sure, boxes=steady, progress=START)
+    (stages,) = predict_together(student, [semi_batch.unlabeled.views["strong"]], [pseudo])
+    plan = assign(student, stages, pseudo)["roi"]
+    is_regressed = plan["box"].positive & (plan["box"].weight > 0.0)
+    assert is_regressed.any(dim=1).all()
+    assert not plan["class"].positive.any()
+    assert (plan["class"].background & (plan["class"].weight > 0.0)).any()
+    assert not plan["box"].weight[~plan["box"].positive].any()
+
+
+def test_pseudo_label__a_box_of_0_7_is_never_learned_as_a_class(make_method, semi_batch):
+    """What is assigned are the filtered boxes, not all that were found."""
+    method = make_method(teacher={"type": "ema", "score": 0.0})
+    found = method.teacher.look(semi_batch.unlabeled.views["weak"]).found
+    confidence = torch.where(torch.arange(found.valid.shape[1]) % 2 == 0, 0.95, 0.7).expand_as(found.confidence)
+    found = found.with_score("confidence", confidence).with_score("box_jitter", torch.full_like(confidence, torch.inf))
+    config = method.config.selector.model_copy(update={"classes": SetRule(score="confidence", above=0.9)})
+    selection = config.build(None)(found, SelectionContext(START, Targets.empty(2)))
+    pseudo = carry(selection.supervision, *(semi_batch.unlabeled.views[name] for name in ("weak", "strong")))
+    (stages,) = predict_together(method.student, [semi_batch.unlabeled.views["strong"]], [pseudo])
+    learned = assign(method.student, stages, pseudo)["roi"]["class"]
+    assert found.valid[:, 1].any()
+    assert learned.positive.any()
+    assert (learned.index[learned.positive] % 2 == 0).all()
