@@ -61,7 +61,7 @@ class RotateConfig(GeometryConfig):
         matrix moves both, in continuous coordinates: boxes are Soft Teacher's, pixels turn about the same point.
         """
         angle = draw_between(keys, (-self.degrees, self.degrees), "angle")
-        height, width = (sizes - (self.rule == "soft_teacher")).double().unbind(dim=1)
+        height, width = (sizes.double() - (1.0 if self.rule == "soft_teacher" else 0.0)).unbind(dim=1)
         return Move(about(rotation(angle), width / 2, height / 2), sizes)
 
 

@@ -144,17 +144,6 @@ def draw_all(
             transform.draw_into(view, rows, derive_keys(keys, name))
 
 
-def draw_some(
-    transforms: Sequence[TransformConfig],
-    view: DrawnView,
-    rows: Int64[Tensor, "rows"],
-    keys: Int64[Tensor, "rows"],
-    chosen: Bool[Tensor, "rows"],
-) -> None:
-    """Draw one transform after the other for the chosen among these rows."""
-    draw_all(transforms, view, rows[chosen], keys[chosen])
-
-
 def places(transforms: Sequence[TransformConfig]) -> list[str]:
     """What a list's members are called when their keys are made: the type, and how many of it came before.
 

@@ -2,11 +2,11 @@
 
 from typing import Annotated, Literal
 
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 from pydantic import Field
 from torch import Tensor
 
-from ssodkit.data.augment.base import DrawnView, TransformConfig, draw_some, places
+from ssodkit.data.augment.base import DrawnView, TransformConfig, draw_all, places
 from ssodkit.ops.random import derive_keys, integers, uniform
 from ssodkit.plugins import Slot, register
 
@@ -22,9 +22,10 @@ class OneOfConfig(TransformConfig):
 
     def draw_into(self, view: DrawnView, rows: Int64[Tensor, "rows"], keys: Int64[Tensor, "rows"]) -> None:
         """Let each transform draw for the rows that chose it."""
+        names = places(self.transforms)
         choice = integers(keys, (), 0, len(self.transforms) - 1, "choice")
-        for place, (name, transform) in enumerate(zip(places(self.transforms), self.transforms, strict=True)):
-            draw_some([transform], view, rows, derive_keys(keys, name), choice == place)
+        for place, transform in enumerate(self.transforms):
+            _draw_where(choice == place, transform, view, rows, derive_keys(keys, names[place]))
 
 
 @register
@@ -40,7 +41,7 @@ class InRandomOrderConfig(TransformConfig):
         names = places(self.transforms)
         for turn in order.unbind(dim=1):
             for place, transform in enumerate(self.transforms):
-                draw_some([transform], view, rows, derive_keys(keys, names[place]), turn == place)
+                _draw_where(turn == place, transform, view, rows, derive_keys(keys, names[place]))
 
 
 @register
@@ -55,5 +56,16 @@ class SometimesConfig(TransformConfig):
     def draw_into(self, view: DrawnView, rows: Int64[Tensor, "rows"], keys: Int64[Tensor, "rows"]) -> None:
         """Let one list draw for the rows that it falls to, then the other for the rest."""
         chosen = uniform(keys, (), "chosen") < self.probability
-        draw_some(self.then, view, rows, derive_keys(keys, "then"), chosen)
-        draw_some(self.otherwise, view, rows, derive_keys(keys, "otherwise"), ~chosen)
+        draw_all(self.then, view, rows[chosen], derive_keys(keys[chosen], "then"))
+        draw_all(self.otherwise, view, rows[~chosen], derive_keys(keys[~chosen], "otherwise"))
+
+
+def _draw_where(
+    chosen: Bool[Tensor, "rows"],
+    transform: TransformConfig,
+    view: DrawnView,
+    rows: Int64[Tensor, "rows"],
+    keys: Int64[Tensor, "rows"],
+) -> None:
+    if chosen.any():
+        transform.draw_into(view, rows[chosen], keys[chosen])
