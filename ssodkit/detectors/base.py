@@ -5,7 +5,7 @@ A stage is any part with candidates, class logits and boxes. Its terms name the 
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 from torch import nn
@@ -76,7 +76,7 @@ class StageRule(Config):
     terms: dict[Literal["class", "box"], TermRule]
 
     @model_validator(mode="after")
-    def _quota_needs_a_sampler(self) -> Self:
+    def _quota_needs_a_sampler(self) -> "StageRule":
         for name, term in self.terms.items():
             if term.normalizer == "quota" and self.sampler is None:
                 raise ValueError(f"the normalizer `quota` of terms.{name} counts the sampler's draws: give a `sampler`")

@@ -6,7 +6,7 @@ published trainers choose differently is a field each; the recipes of this detec
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -55,7 +55,7 @@ class FasterRcnnConfig(DetectorConfig):
     roi: RoiConfig = RoiConfig()
 
     @model_validator(mode="after")
-    def _stages_are_its_own(self) -> Self:
+    def _stages_are_its_own(self) -> "FasterRcnnConfig":
         if set(self.stages) != {"rpn", "roi"}:
             raise ValueError(f"stages of faster_rcnn are rpn and roi, not {', '.join(self.stages) or 'none'}")
         for name, activation in (("rpn", "sigmoid"), ("roi", "softmax")):

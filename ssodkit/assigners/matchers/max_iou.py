@@ -3,7 +3,7 @@
 Source: Ren et al., Faster R-CNN, arXiv:1506.01497, section 3.1.2; what the published trainers add are fields.
 """
 
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -35,7 +35,7 @@ class MaxIouConfig(MatcherConfig):
     (torchvision, detectron2)."""
 
     @model_validator(mode="after")
-    def _thresholds_are_ordered(self) -> Self:
+    def _thresholds_are_ordered(self) -> "MaxIouConfig":
         if self.negative > self.positive:
             raise ValueError("`negative` lies above `positive`, so candidates between them would be both")
         return self

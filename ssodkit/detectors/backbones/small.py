@@ -1,7 +1,7 @@
 """A small network with group normalization: learns from scratch, from few images, on a CPU."""
 
 from itertools import pairwise
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -29,7 +29,7 @@ class SmallConfig(BackboneConfig):
     """Channels that are normalized together."""
 
     @model_validator(mode="after")
-    def _groups_fit(self) -> Self:
+    def _groups_fit(self) -> "SmallConfig":
         for width in (self.stem, *self.channels):
             if width % self.group:
                 raise ValueError(f"{width} channels are no multiple of a group of {self.group}")

@@ -1,7 +1,7 @@
 """Any network of timm (huggingface/pytorch-image-models) that gives feature pyramids."""
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -59,7 +59,7 @@ class Timm(Backbone):
         for name, parameter in self.network.named_parameters():
             parameter.requires_grad_(name not in self._fixed)
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self, mode: bool = True) -> "Timm":
         """Batch-norm without learning keeps its statistics too."""
         super().train(mode)
         for name, module in self.network.named_modules():
