@@ -132,6 +132,9 @@ class Detector(nn.Module, ABC):
 
     num_classes: int
     stage_rules: Mapping[str, StageRule]
+    backbone: nn.Module
+    neck: nn.Module
+    """From the backbone's maps to the pyramid; both are compiled where the recipe asks for it."""
     matchers: nn.ModuleDict
     """Stage -> its built matcher."""
 
