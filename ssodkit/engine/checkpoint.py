@@ -22,6 +22,7 @@ from pydantic import BaseModel
 from torch import nn
 
 from ssodkit.data.annotations import Category
+from ssodkit.engine.nested import flatten
 from ssodkit.errors import TrainingError
 from ssodkit.plugins import PluginConfig
 from ssodkit.recipe.model import Recipe
@@ -34,7 +35,7 @@ class Origin:
     """What a checkpoint belongs to. It is refused where any of these differs."""
 
     recipe: dict[str, Any]
-    """Resolved, as JSON values."""
+    """Resolved, as JSON values; where plug-in files lie does not count."""
     plugins: dict[str, str]
     """`slot/type` -> the class that defines it, of every plug-in in the recipe."""
     categories: tuple[Category, ...]
@@ -45,7 +46,7 @@ class Origin:
     @classmethod
     def of(cls, recipe: Recipe, categories: tuple[Category, ...], fold: str) -> "Origin":
         """The origin of a run's checkpoints."""
-        return cls(recipe.model_dump(mode="json"), _plugins_of(recipe), categories, fold)
+        return cls(recipe.model_dump(mode="json", exclude={"plugins"}), _plugins_of(recipe), categories, fold)
 
     def as_state(self) -> dict[str, Any]:
         """In plain types, as a checkpoint holds it."""
@@ -174,17 +175,6 @@ def read_step(checkpoint: Path) -> int:
 def read_categories(checkpoint: Path) -> tuple[Category, ...]:
     """The class table of a checkpoint, in the order of the labels."""
     return tuple(Category(*pair) for pair in json.loads(_read_metadata(checkpoint)["categories"]))
-
-
-def flatten(value: Any, key: str = "") -> dict[str, Any]:
-    """Nested mappings and lists as one mapping with dotted keys."""
-    if isinstance(value, Mapping) and value:
-        parts = {f"{key}.{name}" if key else str(name): part for name, part in value.items()}
-    elif isinstance(value, list | tuple) and value:
-        parts = {f"{key}.{place}": part for place, part in enumerate(value)}
-    else:
-        return {key: value}
-    return {name: leaf for inner, part in parts.items() for name, leaf in flatten(part, inner).items()}
 
 
 def _by_label(categories: Iterable[Iterable[object]]) -> dict[str, str]:

@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ssodkit.engine.distributed import Processes
 from ssodkit.engine.optimizer import LossScale, build_optimizer, gradient_norm, learning, set_learning_rate
+from ssodkit.engine.precision import autocast
 from ssodkit.engine.readback import Readback
 from ssodkit.methods.base import Method
 from ssodkit.ops.collect import sum_over_processes
@@ -22,8 +23,6 @@ from ssodkit.recipe.model import EngineConfig
 from ssodkit.structures.geometry import SemiBatch
 from ssodkit.structures.progress import Progress
 from ssodkit.structures.run import Losses, Report, Step
-
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -79,11 +78,14 @@ class Outcome:
 class Updater:
     """Everything that an update changes: the method, its optimizer, the scale of its loss."""
 
-    def __init__(self, method: Method, config: EngineConfig, processes: Processes, seed: int = 0) -> None:
+    def __init__(
+        self, method: Method, config: EngineConfig, processes: Processes, seed: int = 0, lr_factor: float = 1.0
+    ) -> None:
         self.method = method
         self.config = config
         self.processes = processes
         self.seed = seed
+        self.lr_factor = lr_factor
         self.optimizer = build_optimizer(method, config.optimizer)
         self.scale = LossScale(processes.device, enabled=config.precision == "fp16")
         self._learning = learning(method)
@@ -97,7 +99,7 @@ class Updater:
 
         After a step that was not finite nothing changes any more: the weights stay those that made it.
         """
-        rate = self.config.lr.at(progress)
+        rate = self.lr_factor * self.config.lr.at(progress)
         set_learning_rate(self.optimizer, rate)
         torch.manual_seed(make_key(self.seed, progress.step, self.processes.rank))  # dropout of plug-ins
         self.optimizer.zero_grad(set_to_none=True)
@@ -127,7 +129,7 @@ class Updater:
         """Forward and backward of each micro-batch; gradients add up, scaled, and are exchanged once at the end."""
         for place, batch in enumerate(batches, start=1):
             with self._exchange_gradients(place == len(batches)):
-                with self._autocast():
+                with autocast(self.config.precision, self.processes.device):
                     step = self._parallel(batch, progress)
                 sums, denominators = _sum_over_processes(step, wish_to_stop)
                 values = step.losses.values(denominators, self.processes.count)
@@ -153,10 +155,6 @@ class Updater:
         self.optimizer.grad_scale = divisor  # type: ignore[attr-defined]
         self.optimizer.found_inf = (~updated).float()  # type: ignore[attr-defined]
         self.optimizer.step()
-
-    def _autocast(self) -> AbstractContextManager[object]:
-        dtype = PRECISIONS[self.config.precision]
-        return torch.autocast(self.processes.device.type, dtype=dtype, enabled=dtype != torch.float32)
 
     def _exchange_gradients(self, now: bool) -> AbstractContextManager[object]:
         if now or not isinstance(self._parallel, DistributedDataParallel):

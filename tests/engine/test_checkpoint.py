@@ -14,7 +14,6 @@ from ssodkit.engine.checkpoint import (
     Checkpoints,
     Origin,
     find_last,
-    flatten,
     load_network,
     load_state,
     read_categories,
@@ -192,7 +191,3 @@ def test_origin__another_one_is_refused_and_the_difference_named(what, change):
 
 def test_origin__its_own_is_accepted():
     ORIGIN.refuse_other(ORIGIN.as_state(), Path("checkpoints/last"))
-
-
-def test_flatten__has_a_dotted_key_for_every_leaf():
-    assert flatten({"a": {"b": 1, "c": []}, "d": [2, {"e": 3}]}) == {"a.b": 1, "a.c": [], "d.0": 2, "d.1.e": 3}

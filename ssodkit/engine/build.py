@@ -1,0 +1,40 @@
+"""From a recipe to its method: the one place where networks are built."""
+
+import torch
+
+from ssodkit.methods.base import Method
+from ssodkit.ops.random import make_key
+from ssodkit.plugins import BuildContext
+from ssodkit.recipe.model import Recipe
+
+
+def build_method(recipe: Recipe, num_classes: int, load_weights: bool = True) -> Method:
+    """The method of a recipe, on the CPU; new weights are drawn from the recipe's seed alone.
+
+    Without `load_weights`, backbones have random weights and no network is needed: for what loads a checkpoint, for
+    tests and benchmarks.
+    """
+    context = BuildContext(
+        num_classes=num_classes,
+        steps=recipe.engine.steps,
+        detector=recipe.detector,
+        unlabeled_per_step=recipe.data.batch.unlabeled,
+        minimum_visible=recipe.views.minimum_visible,
+        joined=recipe.engine.joined,
+        load_weights=load_weights,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(make_key(recipe.seed, "weights"))
+        return recipe.method.build(context)
+
+
+def place(method: Method, recipe: Recipe, device: torch.device) -> Method:
+    """The same method on a device, laid out and compiled as the recipe's engine says."""
+    method.to(device)
+    if recipe.engine.channels_last:
+        method.to(memory_format=torch.channels_last)
+    if recipe.engine.compile:
+        for network in method.networks().values():
+            network.backbone.compile()
+            network.neck.compile()
+    return method

@@ -1,0 +1,139 @@
+"""Evaluation: all networks of a run look at every image once, and are scored at every test threshold of the recipe."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from ssodkit.data.annotations import ImageSet
+from ssodkit.data.loader import test_batches
+from ssodkit.data.sets import open_data
+from ssodkit.data.views import ViewMaker
+from ssodkit.detectors.base import Detector
+from ssodkit.engine.build import build_method, place
+from ssodkit.engine.checkpoint import find_last, load_network, read_step
+from ssodkit.engine.distributed import Processes, open_processes
+from ssodkit.engine.metrics import DetectionTable, Scores, coco_scores, voc_scores
+from ssodkit.engine.precision import Precision, autocast
+from ssodkit.engine.tables import score_table
+from ssodkit.recipe.check import load_recipe
+from ssodkit.recipe.model import Recipe
+from ssodkit.structures.geometry import Stream, carry
+from ssodkit.structures.predictions import Detections
+from ssodkit.structures.views import View
+
+ScoreTable = dict[str, dict[str, Scores]]
+"""Test threshold, such as `0.05` -> network -> its scores."""
+
+
+def evaluate(run: Path, device: str | None = None) -> dict[str, Any]:
+    """Score the networks of a run's last checkpoint on its test images, and show the table of the run's end.
+
+    On the device of the run the numbers are exactly those of its `result.json`. Raises TrainingError if there is no
+    checkpoint or it does not fit the recipe, DataError if images are missing.
+    """
+    recipe = load_recipe(run / "recipe.yaml")
+    checkpoint = find_last(run)
+    with open_processes(device) as processes:
+        sets = open_data(recipe.data)
+        method = place(build_method(recipe, len(sets.categories), load_weights=False), recipe, processes.device)
+        for name, network in method.networks().items():
+            load_network(checkpoint, name, network)
+        scores = score_networks(method.networks(), sets.test, recipe, processes)
+        result = {"step": read_step(checkpoint), **as_result(scores, recipe)}
+        Console(quiet=not processes.is_first).print(score_table(result))
+        return result
+
+
+def as_result(scores: ScoreTable, recipe: Recipe) -> dict[str, Any]:
+    """Scores as `result.json` has them: by network at the recipe's first threshold, and by threshold."""
+    first = scores[str(recipe.evaluation.thresholds[0])]
+    chosen = recipe.evaluation.result if recipe.evaluation.result in first else next(iter(first))
+    return {**first, "result": chosen, "thresholds": scores}
+
+
+def score_networks(
+    networks: Mapping[str, Detector], images: ImageSet, recipe: Recipe, processes: Processes
+) -> ScoreTable:
+    """The scores of all networks on `images`, the same on all processes."""
+    batches = test_batches(
+        images,
+        test_views(recipe),
+        recipe.evaluation.images,
+        processes.rank,
+        processes.count,
+        processes.device,
+        recipe.engine.workers,
+    )
+    lowest = min(recipe.evaluation.thresholds)
+    found = detect(networks, batches, images, lowest, recipe.engine.precision)
+    tables = {name: DetectionTable.join(processes.gather(table)) for name, table in found.items()}
+    scores: ScoreTable = {}
+    if processes.is_first:
+        metric = {"coco": coco_scores, "voc": _both_scores}[recipe.evaluation.metric]
+        for threshold in recipe.evaluation.thresholds:
+            # A lower threshold only adds detections behind those that a higher one leaves.
+            scores[str(threshold)] = {name: metric(table.above(threshold), images) for name, table in tables.items()}
+    return processes.gather(scores)[0]
+
+
+def test_views(recipe: Recipe) -> ViewMaker:
+    """Makes the one view in which a recipe's networks are tested."""
+    return ViewMaker({"test": recipe.views.test}, recipe.views.minimum_visible, recipe.views.pad_to)
+
+
+@torch.no_grad()
+def detect(
+    networks: Mapping[str, Detector], batches: Iterable[Stream], images: ImageSet, score: float, precision: Precision
+) -> dict[str, DetectionTable]:
+    """Detections above `score` of each network, in pixels of the original images."""
+    tables: dict[str, list[DetectionTable]] = {name: [] for name in networks}
+    with evaluating(networks.values()):
+        for stream in batches:
+            (view,) = stream.views.values()
+            original = _original_frame(view, images)
+            for name, network in networks.items():
+                with autocast(precision, view.pixels.device):
+                    found = network.detect(network.predict(network.extract(view)), score)
+                tables[name].append(_as_table(carry(found, view, original), original.image_ids))
+    return {name: DetectionTable.join(parts) for name, parts in tables.items()}
+
+
+@contextmanager
+def evaluating(networks: Iterable[nn.Module]) -> Iterator[None]:
+    """Within it the networks are in eval mode; afterwards every module is as it was."""
+    modes = {module: module.training for network in networks for module in network.modules()}
+    for module in modes:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _original_frame(view: View, images: ImageSet) -> View:
+    """The images of `view` before any transform, without pixels."""
+    device = view.homography.device
+    sizes = images.sizes[images.positions(view.image_ids.cpu().numpy())]
+    return replace(
+        view.without_pixels(),
+        sizes=torch.from_numpy(sizes).long().to(device),
+        homography=torch.eye(3, device=device).expand(len(sizes), 3, 3),
+    )
+
+
+def _as_table(found: Detections, image_ids: Tensor) -> DetectionTable:
+    owner = image_ids[:, None].expand_as(found.labels)
+    keep = found.valid
+    columns = (owner[keep], found.boxes[keep].float(), found.labels[keep], found.confidence[keep].float())
+    return DetectionTable(*(column.cpu().numpy() for column in columns))
+
+
+def _both_scores(found: DetectionTable, truth: ImageSet) -> Scores:
+    return {**coco_scores(found, truth), **voc_scores(found, truth)}

@@ -1,0 +1,125 @@
+"""What a run says while it trains: `metrics.jsonl`, a progress bar or log lines, and wandb where the recipe says so."""
+
+import hashlib
+import json
+import math
+import netrc
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, Progress, TextColumn
+
+from ssodkit.engine.nested import flatten
+from ssodkit.engine.pace import Pace
+from ssodkit.engine.update import Numbers, Outcome
+from ssodkit.recipe.model import Recipe, WandbConfig
+
+METRICS = "metrics.jsonl"
+
+
+class RunLog:
+    """Speaks for the first process of a run; in the others it keeps silent."""
+
+    def __init__(self, run: Path, recipe: Recipe, pace: Pace, first_step: int) -> None:
+        """Lines of `metrics.jsonl` beyond `first_step`, written before a crash, are forgotten."""
+        speaks, wandb = pace.processes.is_first, recipe.watch.wandb
+        self.every, self.steps = recipe.watch.log_every, recipe.engine.steps
+        self.console = Console(quiet=not speaks, soft_wrap=True, highlight=False)
+        self._pace = pace
+        self._file = MetricsFile(run / METRICS, first_step) if speaks else None
+        self._wandb = _open_wandb(run, recipe, wandb) if speaks and wandb is not None else None
+        self._bar = Progress(
+            TextColumn("step {task.completed}/{task.total}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.description}"),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=self.steps, completed=first_step)
+
+    def __enter__(self) -> "RunLog":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+    def say(self, what: RenderableType) -> None:
+        """Something for the reader; it appears above the progress bar."""
+        self.console.print(what)
+
+    def step(self, outcome: Outcome, numbers: Numbers) -> None:
+        """Take note of an update: the bar moves, and every `log_every` steps a line is written."""
+        self._pace.add(outcome, numbers)
+        line = self._pace.line(self.steps - outcome.step)
+        self._bar.update(self._task, completed=outcome.step, description=line)
+        if outcome.step % self.every == 0 or outcome.step == self.steps:
+            if not self.console.is_terminal:
+                self.say(f"step {outcome.step}/{self.steps}  {line}")
+            self.record("step", outcome.step, self._pace.take())
+
+    def record(self, kind: str, step: int, numbers: Mapping[str, Any]) -> None:
+        """One line of `metrics.jsonl`; `kind` is `step`, `health`, `evaluation` or `result`."""
+        if self._file is not None:
+            self._file.append({"kind": kind, "step": step, **numbers})
+        if self._wandb is not None:
+            leaves = {name: leaf for name, leaf in flatten(numbers).items() if isinstance(leaf, int | float)}
+            self._wandb.log({f"{kind}/{name}": leaf for name, leaf in leaves.items()}, step=step)
+
+
+class MetricsFile:
+    """One JSON object per line; every line is whole, whatever happens."""
+
+    def __init__(self, path: Path, last_step: int) -> None:
+        """Keep what `path` says of the steps up to `last_step`; the result will be written anew."""
+        self.path = path
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        whole = [(line, json.loads(line)) for line in lines if line.endswith("\n")]
+        kept = [line for line, record in whole if record["step"] <= last_step and record["kind"] != "result"]
+        draft = path.with_name(path.name + ".partial")
+        draft.write_text("".join(kept), encoding="utf-8")
+        os.replace(draft, path)
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Add a line. Numbers that are not finite become null, as JSON has no word for them."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(_finite(record), allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _open_wandb(run: Path, recipe: Recipe, config: WandbConfig) -> Any:
+    """A run of Weights & Biases that a resumed run goes on with; offline where there is no key."""
+    import wandb
+
+    return wandb.init(
+        project=config.project,
+        entity=config.entity,
+        name=recipe.name,
+        id=hashlib.sha256(str(run.resolve()).encode()).hexdigest()[:16],
+        resume="allow",
+        dir=run,
+        config=recipe.model_dump(mode="json"),
+        mode=None if _has_wandb_key() else "offline",
+    )
+
+
+def _has_wandb_key() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        return any("wandb" in host for host in netrc.netrc().hosts)
+    except (OSError, netrc.NetrcParseError):
+        return False

@@ -1,0 +1,111 @@
+"""How a run goes: losses, speed and memory, averaged over the steps between two lines of the log."""
+
+import resource
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+
+from ssodkit.engine.distributed import Processes
+from ssodkit.engine.update import Numbers, Outcome
+
+T = TypeVar("T")
+
+
+class Pace:
+    """Adds up what steps report; the averages start afresh with every line."""
+
+    def __init__(self, processes: Processes) -> None:
+        self.processes = processes
+        self._start_afresh()
+
+    def watch(self, batches: Iterable[T]) -> Iterator[T]:
+        """The same batches; how long each is waited for is noted."""
+        asked = time.perf_counter()
+        for batch in batches:
+            self._data_seconds += time.perf_counter() - asked
+            yield batch
+            asked = time.perf_counter()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What happens in here is no training: an evaluation, a checkpoint."""
+        begin = time.perf_counter()
+        yield
+        self._began += time.perf_counter() - begin
+
+    def add(self, outcome: Outcome, numbers: Numbers) -> None:
+        """Take note of an update."""
+        self._steps += 1
+        self._images += self.processes.count * sum(
+            len(next(iter(stream.views.values())).image_ids)
+            for batch in outcome.batches
+            for stream in (batch.labeled, batch.unlabeled)
+            if stream is not None
+        )
+        self._skipped += not numbers.is_updated
+        for name, value in numbers.losses.items():
+            self._losses[name].append(value)
+        self._norms.append(numbers.gradient_norm)
+        self._pseudo_boxes.append(numbers.pseudo_boxes)
+        self._learning_rate, self._loss_scale = outcome.learning_rate, numbers.loss_scale
+
+    def line(self, steps_left: int) -> str:
+        """The averages so far, as one line for the reader."""
+        losses = {name: _mean(values) for name, values in self._losses.items()}
+        streams: dict[str, float] = defaultdict(float)
+        for name, value in losses.items():
+            streams[name.split("/")[0]] += value
+        parts = ", ".join(f"{stream} {value:.3f}" for stream, value in streams.items())
+        seconds = time.perf_counter() - self._began
+        left = timedelta(seconds=round(steps_left * seconds / self._steps))
+        return (
+            f"loss {sum(losses.values()):.3f} ({parts})  {self._images / seconds:.1f} images/s  "
+            f"{_mean(self._pseudo_boxes):.2f} pseudo-boxes/image  {left} left"
+        )
+
+    def take(self) -> dict[str, Any]:
+        """The averages since the last call, for `metrics.jsonl`."""
+        seconds = time.perf_counter() - self._began
+        losses = {name: _mean(values) for name, values in self._losses.items()}
+        numbers = {
+            "loss": sum(losses.values()),
+            "losses": losses,
+            "lr": self._learning_rate,
+            "gradient_norm": _mean(self._norms),
+            "loss_scale": self._loss_scale,
+            "skipped_steps": self._skipped,
+            "pseudo_boxes_per_image": _mean(self._pseudo_boxes),
+            "images_per_second": self._images / seconds,
+            "step_seconds": seconds / self._steps,
+            "data_seconds": self._data_seconds / self._steps,
+            "memory_gb": peak_memory(self.processes.device) / 1e9,
+        }
+        self._start_afresh()
+        return numbers
+
+    def _start_afresh(self) -> None:
+        self._steps = self._images = self._skipped = 0
+        self._began = time.perf_counter()
+        self._data_seconds = 0.0
+        self._losses: dict[str, list[float]] = defaultdict(list)
+        self._norms: list[float] = []
+        self._pseudo_boxes: list[float] = []
+        self._learning_rate = self._loss_scale = 0.0
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: the most that tensors took on a GPU, or that this process took of the host's memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / max(1, len(values))

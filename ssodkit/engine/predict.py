@@ -1,0 +1,98 @@
+"""Prediction: a run's network looks at any images; its detections are drawn, and written as COCO results."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ssodkit.data.annotations import Category, ImageSet, make_image_set
+from ssodkit.data.decode import decode_image
+from ssodkit.data.folder import read_folder
+from ssodkit.data.loader import test_batches
+from ssodkit.data.pictures import known_sizes
+from ssodkit.engine.build import build_method, place
+from ssodkit.engine.checkpoint import find_last, load_network, read_categories
+from ssodkit.engine.distributed import open_processes
+from ssodkit.engine.evaluate import detect, test_views
+from ssodkit.engine.metrics import DetectionTable
+from ssodkit.engine.pictures import Boxes, draw_boxes
+from ssodkit.errors import TrainingError
+from ssodkit.recipe.check import load_recipe
+
+RESULTS = "results.json"
+
+
+def predict(
+    run: Path,
+    images: Sequence[Path],
+    out: Path,
+    network: str | None = None,
+    score: float = 0.5,
+    device: str | None = None,
+) -> Path:
+    """Detect in image files, and in all images of folders; draw what scores above `score` into the folder `out`.
+
+    The file it returns holds those detections as COCO results with the data set's own category ids; images count
+    from 1 in the order given, and `file_name` says which is which. `network` is the recipe's result if not given.
+    Raises DataError for an image that cannot be read, TrainingError for a run without that network.
+    """
+    recipe = load_recipe(run / "recipe.yaml")
+    checkpoint = find_last(run)
+    categories = read_categories(checkpoint)
+    pictures = _gather_images(images)
+    with open_processes(device) as processes:
+        method = place(build_method(recipe, len(categories), load_weights=False), recipe, processes.device)
+        networks = method.networks()
+        name = network or (recipe.evaluation.result if recipe.evaluation.result in networks else next(iter(networks)))
+        if name not in networks:
+            raise TrainingError(f"{run} has no {name}; its networks: {', '.join(networks)}")
+        load_network(checkpoint, name, networks[name])
+        batches = test_batches(
+            pictures,
+            test_views(recipe),
+            recipe.evaluation.images,
+            device=processes.device,
+            workers=recipe.engine.workers,
+        )
+        found = detect({name: networks[name]}, batches, pictures, score, recipe.engine.precision)[name]
+    out.mkdir(parents=True, exist_ok=True)
+    _draw(found, pictures, categories, out)
+    return _write(found, pictures, categories, out / RESULTS)
+
+
+def _gather_images(paths: Sequence[Path]) -> ImageSet:
+    files: list[Path] = []
+    for path in paths:
+        folder = read_folder(path) if path.is_dir() else None
+        files += [path] if folder is None else [folder.path(index) for index in range(len(folder))]
+    names = [str(file) for file in files]
+    images = make_image_set(Path(), names, range(1, len(names) + 1), [(0, 0)] * len(names))
+    return replace(images, sizes=known_sizes(images))
+
+
+def _draw(found: DetectionTable, images: ImageSet, categories: Sequence[Category], out: Path) -> None:
+    """One PNG for each image, named like it; where two have one name, the later ones get their number."""
+    taken: set[str] = set()
+    for index, number in enumerate(images.ids.tolist()):
+        rows = found.image_ids == number
+        labels, scores = found.labels[rows], found.scores[rows].tolist()
+        captions = [f"{categories[label].name} {score:.2f}" for label, score in zip(labels, scores, strict=True)]
+        name = images.path(index).stem
+        name = f"{name}_{number}" if name in taken else name
+        taken.add(name)
+        picture = draw_boxes(decode_image(images.path(index)), Boxes(found.boxes[rows], labels, captions))
+        picture.save(out / f"{name}.png")
+
+
+def _write(found: DetectionTable, images: ImageSet, categories: Sequence[Category], path: Path) -> Path:
+    names = {number: images.name(index) for index, number in enumerate(images.ids.tolist())}
+    ids = np.array([category.id for category in categories], dtype=np.int64)
+    rows = [
+        {**row, "file_name": names[image]}
+        for row, image in zip(found.as_coco(ids), found.image_ids.tolist(), strict=True)
+    ]
+    path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    print(f"{len(rows)} detections in {len(images)} images: {path}")
+    return path

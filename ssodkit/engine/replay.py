@@ -1,0 +1,57 @@
+"""A step that was not finite, kept: its images, and the weights, which nothing has changed since.
+
+>>> from ssodkit.engine.replay import replay
+>>> replay("runs/mine-1/replay/step_00000123.pt")
+Numbers(losses={'labeled/roi/class': nan, 'labeled/roi/box': 0.31}, not_finite=('labeled/roi/class',), ...)
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ssodkit.engine.build import build_method, place
+from ssodkit.engine.distributed import open_processes
+from ssodkit.engine.update import Numbers, Outcome, Updater
+from ssodkit.methods.base import Method
+from ssodkit.plugins import load_plugins
+from ssodkit.recipe.model import Recipe
+from ssodkit.structures.geometry import SemiBatch, Stream
+from ssodkit.structures.progress import Progress
+from ssodkit.structures.records import map_tensors
+from ssodkit.structures.teaching import Targets
+from ssodkit.structures.views import View
+
+RECORDS: list[Any] = [SemiBatch, Stream, View, Targets]
+"""The only classes that a file of this kind may hold."""
+
+
+def save_replay(
+    folder: Path, outcome: Outcome, method: Method, recipe: Recipe, num_classes: int, rank: int = 0
+) -> Path:
+    """Write what repeats a step of this process; the method must not have changed since."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / (f"step_{outcome.step:08d}" + (f"_process_{rank}" if rank else "") + ".pt")
+    content = {
+        "step": outcome.step,
+        "recipe": recipe.model_dump(mode="json"),
+        "num_classes": num_classes,
+        "batches": tuple(map_tensors(batch, torch.Tensor.cpu) for batch in outcome.batches),
+        "method": method.state_dict(),
+    }
+    torch.save(content, path)
+    return path
+
+
+def replay(path: Path | str, device: str | None = None) -> Numbers:
+    """Compute a saved step once more: its losses, which of them are not finite, the norm of its gradients."""
+    with torch.serialization.safe_globals(RECORDS):
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    load_plugins(saved["recipe"]["plugins"])
+    recipe = Recipe.model_validate(saved["recipe"])
+    with open_processes(device) as processes:
+        method = build_method(recipe, saved["num_classes"], load_weights=False)
+        method.load_state_dict(saved["method"])
+        updater = Updater(place(method, recipe, processes.device), recipe.engine, processes, recipe.seed)
+        batches = tuple(batch.to(processes.device) for batch in saved["batches"])
+        return updater(batches, Progress(saved["step"] - 1, recipe.engine.steps)).read()

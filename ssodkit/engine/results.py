@@ -1,0 +1,65 @@
+"""The end of a run: its networks scored, its pictures drawn, its numbers written and shown."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ssodkit.engine.health import LAST_SHARE, Summary
+from ssodkit.engine.metrics import Scores
+from ssodkit.engine.session import Session
+from ssodkit.engine.sheet import draw_sheet
+from ssodkit.engine.tables import score_table
+
+RESULT = "result.json"
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Where a run's files lie, and what it scored."""
+
+    run: Path
+    checkpoint: Path
+    step: int
+    """Finished updates."""
+    scores: Mapping[str, Scores]
+    """Network -> scores at the recipe's first test threshold; empty where the run was stopped on purpose."""
+    result: str | None
+    """The network that is the run's result."""
+    pictures: Path | None
+
+
+def conclude(session: Session, evaluates: bool) -> RunResult:
+    """Score, draw, write and say what came out; without `evaluates`, only say how to go on."""
+    checkpoint = session.run / "checkpoints" / "last"
+    if not evaluates:
+        session.log.say(f"stopped after step {session.step}; go on with `ssodkit run --resume {session.run}`")
+        return RunResult(session.run, checkpoint, session.step, {}, None, None)
+    scores = session.score()
+    pseudo_labels = session.health.last()
+    result = {**scores, "pseudo_labels": pseudo_labels, **session.facts()}
+    pictures = draw_sheet(session)
+    if session.processes.is_first:
+        draft = session.run / (RESULT + ".partial")
+        draft.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        os.replace(draft, session.run / RESULT)
+    session.log.record("result", session.step, scores)
+    session.log.say(score_table(result))
+    if pseudo_labels is not None:
+        session.log.say(_describe(pseudo_labels))
+    session.log.say(f"run folder   {session.run}\ncheckpoint   {checkpoint}")
+    if pictures is not None:
+        session.log.say(f"pictures     {pictures}")
+    networks = next(iter(scores["thresholds"].values()))
+    return RunResult(session.run, checkpoint, session.step, networks, scores["result"], pictures)
+
+
+def _describe(pseudo_labels: Summary) -> str:
+    text = f"pseudo-labels of the last {LAST_SHARE:.0%} of the steps: "
+    if pseudo_labels.get("precision") is not None and pseudo_labels.get("recall") is not None:
+        text += f"precision {pseudo_labels['precision']:.3f}, recall {pseudo_labels['recall']:.3f} (hidden labels); "
+    return text + (
+        f"{pseudo_labels['boxes_per_image']:.2f} boxes per image, "
+        f"labeled images have {pseudo_labels['labeled_boxes_per_image']:.2f}"
+    )

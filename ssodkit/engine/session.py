@@ -1,0 +1,259 @@
+"""What a run holds while it trains, and what is done with it beside the steps themselves."""
+
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ssodkit.data.batch_plan import derive_batch
+from ssodkit.data.loader import training_batches
+from ssodkit.data.sets import DataSets, open_data
+from ssodkit.engine.build import build_method, place
+from ssodkit.engine.checkpoint import Checkpoints, Origin, load_state
+from ssodkit.engine.distributed import Processes
+from ssodkit.engine.evaluate import as_result, score_networks
+from ssodkit.engine.health import Health
+from ssodkit.engine.logging import RunLog
+from ssodkit.engine.pace import Pace
+from ssodkit.engine.replay import save_replay
+from ssodkit.engine.update import Numbers, Outcome, Updater
+from ssodkit.engine.versions import device_name, versions
+from ssodkit.errors import TrainingError
+from ssodkit.methods.base import MethodConfig
+from ssodkit.recipe.model import Recipe
+from ssodkit.recipe.show import dump_recipe, recipe_hash
+from ssodkit.structures.geometry import SemiBatch
+from ssodkit.structures.progress import Progress
+
+LISTED_IMAGES = 8
+"""File names in a message; the file for replay has them all."""
+
+
+class Session:
+    """A run on its way: data, method, optimizer, and how far it is."""
+
+    run: Path
+    """The folder of the run."""
+
+    def __init__(self, recipe: Recipe, processes: Processes, checkpoint: Path | None = None) -> None:
+        """Read all data and build the networks, new or as `checkpoint` saved them; nothing is written yet.
+
+        Raises DataError, RecipeError or TrainingError for whatever would fail later.
+        """
+        self.recipe, self.processes = recipe, processes
+        self.sets = _open_data_in_turn(recipe, processes)
+        fold, categories, engine = self.sets.fold.hash, self.sets.categories, recipe.engine
+        processes.agree({"recipe": recipe_hash(recipe), "labeled fold": fold})
+        self.plan = derive_batch(recipe.data.batch, processes.count, engine.images_per_device, engine.lr_for_images)
+        method = build_method(recipe, len(categories), load_weights=checkpoint is None)
+        self.method = place(method, recipe, processes.device)
+        self.updater = Updater(self.method, engine, processes, recipe.seed, self.plan.lr_factor)
+        self.health = Health(
+            self.sets.labeled, self.sets.hidden, engine.steps, recipe.watch.quiet_after, processes.device
+        )
+        self.pace = Pace(processes)
+        self.origin = Origin.of(recipe, categories, fold)
+        self.step, self.saved_step, self.best, self.seconds = 0, -1, -1.0, 0.0
+        if checkpoint is not None:
+            self._restore(checkpoint)
+
+    def open(self, run: Path) -> None:
+        """Write into this folder from here on; an empty one learns what the run is."""
+        self.run = run
+        self.checkpoints = Checkpoints(run / "checkpoints", self.recipe.engine.checkpoint.keep)
+        if self.processes.is_first and not (run / "recipe.yaml").exists():
+            (run / "recipe.yaml").write_text(dump_recipe(self.recipe), encoding="utf-8")
+            self.sets.fold.save(run / "fold.json")
+        self.log = RunLog(run, self.recipe, self.pace, self.step)
+        self._began = time.perf_counter()
+
+    @property
+    def progress(self) -> Progress:
+        """How far the run is."""
+        return Progress(self.step, self.recipe.engine.steps)
+
+    def is_due(self, every: int | None) -> bool:
+        """Whether the step just made is one of every so many."""
+        return every is not None and self.step % every == 0
+
+    def batches(self, until: int) -> Iterator[tuple[SemiBatch, ...]]:
+        """What this process trains on in each step up to number `until`, from where the run is."""
+        return self.pace.watch(self.batches_of(range(self.step, until)))
+
+    def batches_of(self, steps: range) -> Iterator[tuple[SemiBatch, ...]]:
+        """What this process trains on in any steps."""
+        return training_batches(
+            self.sets,
+            self.recipe.views,
+            self.plan,
+            self.recipe.seed,
+            steps,
+            self.processes.rank,
+            self.processes.device,
+            self.recipe.engine.workers,
+            partial(_uses_unlabeled, self.recipe.method, self.recipe.engine.steps),
+        )
+
+    def update(self, batches: tuple[SemiBatch, ...], wish_to_stop: bool) -> Outcome:
+        """One step. Nothing waits for the device."""
+        outcome = self.updater(batches, self.progress, wish_to_stop)
+        self.step = outcome.step
+        self.health.add(outcome.step, outcome.reports)
+        return outcome
+
+    def settle(self, outcome: Outcome | None) -> bool:
+        """Read and log the numbers of an update, if there is one; say whether any process wished to stop.
+
+        Raises TrainingError if something was not finite.
+        """
+        if outcome is None:
+            return False
+        numbers = outcome.read()
+        if numbers.is_halted:
+            raise self._explain(outcome, numbers)
+        self.log.step(outcome, numbers)
+        return numbers.wish_to_stop
+
+    def report_health(self) -> None:
+        """Log how the pseudo-labels have been since the last report."""
+        summary, warning = self.health.report()
+        if summary is not None:
+            self.log.record("health", self.step, summary)
+        if warning is not None:
+            self.log.say(f"[yellow]warning[/]: {warning}")
+
+    def save(self, name: str = "last") -> None:
+        """Write a checkpoint; everything up to this step must have been settled."""
+        self.health.settle()
+        with self.pace.paused():
+            if self.processes.is_first:
+                self.checkpoints.save(self._state(), self.method.networks(), name)
+            self.processes.gather(None)
+        self.saved_step = self.step
+
+    def evaluate(self) -> None:
+        """Score the networks on the way, on the validation set if there is one; only then the best are kept."""
+        on_test = self.sets.validation is None
+        with self.pace.paused():
+            scores = self.score(on_test)
+        self.log.record("evaluation", self.step, {"set": "test" if on_test else "validation", **scores})
+        average = scores[scores["result"]]["AP"] or 0.0
+        if not on_test and average > self.best:
+            self.best = average
+            self.save("best")
+
+    def score(self, on_test: bool = True) -> dict[str, Any]:
+        """The scores of all networks, as `result.json` has them."""
+        images = self.sets.test if on_test or self.sets.validation is None else self.sets.validation
+        return as_result(score_networks(self.method.networks(), images, self.recipe, self.processes), self.recipe)
+
+    def introduce(self) -> None:
+        """Say what this run is made of."""
+        engine, sets, fold = self.recipe.engine, self.sets, self.sets.fold
+        many = f", {self.processes.count} processes" if self.processes.count > 1 else ""
+        unlabeled = 0 if sets.unlabeled is None else len(sets.unlabeled)
+        self.log.say(f"run      {self.run}  (recipe {self.recipe.name}, seed {self.recipe.seed})")
+        self.log.say(f"device   {device_name(self.processes.device)}, {engine.precision}{many}")
+        self.log.say(
+            f"data     {len(sets.labeled)} labeled images ({fold.percent:g} %, folds {fold.mode}, fold {fold.fold}, "
+            f"hash {fold.hash}), {unlabeled} unlabeled, {len(sets.test)} test; {len(sets.categories)} classes"
+        )
+        self.log.say(f"batch    {self.plan.describe()}")
+        for note in sets.notes:
+            self.log.say(f"note     {note}")
+        if self.step:
+            self.log.say(f"resumed  after step {self.step}")
+
+    def facts(self) -> dict[str, Any]:
+        """What a result must be read with."""
+        fold = self.sets.fold
+        return {
+            "step": self.step,
+            "recipe": recipe_hash(self.recipe),
+            "seed": self.recipe.seed,
+            "fold": {
+                "mode": fold.mode,
+                "percent": fold.percent,
+                "fold": fold.fold,
+                "hash": fold.hash,
+                "images": len(fold.image_ids),
+            },
+            "device": device_name(self.processes.device),
+            "processes": self.processes.count,
+            "precision": self.recipe.engine.precision,
+            "seconds": self._seconds_so_far(),
+            "versions": versions(),
+        }
+
+    def _seconds_so_far(self) -> float:
+        return self.seconds + time.perf_counter() - self._began
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "origin": self.origin.as_state(),
+            "method": self.method.state_dict(),
+            "optimizer": self.updater.optimizer.state_dict(),
+            "scale": self.updater.scale.state_dict(),
+            "health": self.health.state_dict(),
+            "best": self.best,
+            "seconds": self._seconds_so_far(),
+            "versions": versions(),
+        }
+
+    def _restore(self, checkpoint: Path) -> None:
+        state = load_state(checkpoint)
+        self.origin.refuse_other(state["origin"], checkpoint)
+        self.method.load_state_dict(state["method"])
+        self.updater.optimizer.load_state_dict(state["optimizer"])
+        self.updater.scale.load_state_dict(state["scale"])
+        self.health.load_state_dict(state["health"])
+        self.step, self.best, self.seconds = state["step"], state["best"], state["seconds"]
+        self.saved_step = self.step
+
+    def _explain(self, outcome: Outcome, numbers: Numbers) -> TrainingError:
+        """The error for a step that was not finite; what repeats it is saved."""
+        classes = len(self.sets.categories)
+        rank = self.processes.rank
+        path = save_replay(self.run / "replay", outcome, self.method, self.recipe, classes, rank)
+        if numbers.not_finite:
+            what = f"the loss {' and '.join(f'`{term}`' for term in numbers.not_finite)} was not finite"
+        elif self.updater.scale.enabled:
+            what = f"gradients overflowed until the scale of the loss fell to {numbers.loss_scale:g}"
+        else:
+            what = "the losses were finite, but their gradient was not"
+        names = self._name_images(outcome, numbers.not_finite)
+        listed = ", ".join(names[:LISTED_IMAGES]) + (
+            f" and {len(names) - LISTED_IMAGES} more" * (len(names) > LISTED_IMAGES)
+        )
+        return TrainingError(
+            f"step {outcome.step}: {what}. No weight was changed by it. Its images: {listed}. The step is kept in "
+            f"{path} (see ssodkit.engine.replay). Try a lower engine.lr, engine.clip_norm or fp32, and look at the "
+            f"boxes of these images; `ssodkit run --resume {self.run}` goes on from the last checkpoint."
+        )
+
+    def _name_images(self, outcome: Outcome, terms: tuple[str, ...]) -> list[str]:
+        """Files of a step, over all processes; of the streams that `terms` are about, if any."""
+        streams = {term.split("/")[0] for term in terms}
+        names = []
+        for batch in outcome.batches:
+            for kind, stream, images in (
+                ("labeled", batch.labeled, self.sets.labeled),
+                ("unlabeled", batch.unlabeled, self.sets.unlabeled),
+            ):
+                if stream is not None and images is not None and (kind in streams or not streams):
+                    ids = next(iter(stream.views.values())).image_ids.cpu().numpy()
+                    names += [images.name(place) for place in images.positions(ids).tolist()]
+        return [name for part in self.processes.gather(names) for name in part]
+
+
+def _open_data_in_turn(recipe: Recipe, processes: Processes) -> DataSets:
+    """The first process opens the data, and makes it if need be, before the others look."""
+    sets = open_data(recipe.data) if processes.is_first else None
+    processes.gather(None)
+    return sets or open_data(recipe.data)
+
+
+def _uses_unlabeled(method: MethodConfig, steps: int, step: int) -> bool:
+    return method.uses_unlabeled(Progress(step, steps))

@@ -1,0 +1,37 @@
+"""Tables for the reader of a terminal."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+
+COLUMNS = {
+    "AP": "AP",
+    "AP50": "AP50",
+    "AP75": "AP75",
+    "AP_voc07": "AP, VOC07",
+    "AP50_voc07": "AP50, VOC07",
+    "AP50_voc10": "AP50, VOC10",
+}
+"""Name of a score -> heading of its column, where the recipe's metric has it."""
+
+
+def score_table(result: Mapping[str, Any]) -> Table:
+    """Scores in percent, one row for each network and test threshold; `result` as `result.json` has it."""
+    thresholds: Mapping[str, Mapping[str, Mapping[str, float | None]]] = result["thresholds"]
+    names = [name for name in COLUMNS if name in next(iter(next(iter(thresholds.values())).values()))]
+    table = Table(title=f"test scores after step {result['step']}, in percent", title_justify="left")
+    table.add_column("network")
+    table.add_column("score above")
+    for name in names:
+        table.add_column(COLUMNS[name], justify="right")
+    for place, (threshold, networks) in enumerate(thresholds.items()):
+        for network, scores in networks.items():
+            is_result = place == 0 and network == result["result"]
+            cells = [_percent(scores[name]) for name in names]
+            table.add_row(network + " (the result)" * is_result, threshold, *cells, style="bold" if is_result else None)
+    return table
+
+
+def _percent(fraction: float | None) -> str:
+    return "-" if fraction is None else f"{100 * fraction:.1f}"
