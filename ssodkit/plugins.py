@@ -42,7 +42,12 @@ class Config(BaseModel):
     """Base of everything in a recipe: frozen, and unknown keys are refused."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, serialize_by_alias=True
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        validate_default=True,
+        serialize_by_alias=True,
+        ser_json_inf_nan="constants",
     )
 
     @classmethod
@@ -166,14 +171,14 @@ def _validate_member(base: type[PluginConfig], value: object) -> PluginConfig:
     if name is None:
         raise _error_at_type("slot_missing", f"say which {base.slot} is meant; one of: {names}", value)
     if not isinstance(name, str) or name not in known:
-        raise _error_at_type("slot_unknown", unknown_name(base.slot, str(name), known), name)
+        raise _error_at_type("slot_unknown", f"there is no {base.slot} '{name}'; {suggest(str(name), known)}", name)
     return known[name].model_validate(value)
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
-    """A sentence about a name that does not exist, with the nearest one that does."""
+def suggest(name: str, known: Iterable[str]) -> str:
+    """What to say about a name that does not exist: the nearest one that does, else all of them."""
     near = difflib.get_close_matches(name, known := list(known), n=1, cutoff=0.5)
-    return f"there is no {kind} '{name}'; " + (f"did you mean '{near[0]}'?" if near else f"one of: {', '.join(known)}")
+    return f"did you mean '{near[0]}'?" if near else f"one of: {', '.join(known)}"
 
 
 def _custom_error(kind: str, message: str) -> PydanticCustomError:
@@ -257,6 +262,6 @@ def _reason(error: Exception) -> str:
     """What went wrong in somebody's module, and in which line of it."""
     if isinstance(error, RecipeError):
         return str(error)
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
-    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if len(frames) > 1 else ""
+    _, *frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    place = f" ({frames[0].filename}, line {frames[0].lineno})" if frames else ""
     return f"{type(error).__name__}: {error}{place}"

@@ -7,7 +7,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
 from ssodkit.errors import RecipeError
-from ssodkit.plugins import PluginConfig, members, slots, unknown_name
+from ssodkit.plugins import PluginConfig, members, slots, suggest
 
 
 def list_plugins() -> str:
@@ -24,7 +24,7 @@ def describe_slot(slot: str) -> str:
     Raises RecipeError if there is no such slot.
     """
     if slot not in slots():
-        raise RecipeError(unknown_name("kind of plug-in", slot, slots()))
+        raise RecipeError(f"there is no kind of plug-in '{slot}'; {suggest(slot, slots())}")
     return "\n".join(_describe(name, config) for name, config in members(slot).items())
 
 

@@ -3,7 +3,6 @@
 Parts declare what they need, provide, read and write; nothing here knows a single plug-in.
 """
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, get_args, get_origin
 
@@ -11,7 +10,7 @@ from pydantic.fields import FieldInfo
 
 from ssodkit.detectors.backbones.base import BackboneConfig
 from ssodkit.detectors.criteria.base import BoxCriterionConfig, ClassCriterionConfig
-from ssodkit.plugins import Config, PluginConfig, members, slots
+from ssodkit.plugins import Config, PluginConfig, members, slots, suggest
 from ssodkit.recipe.model import Recipe
 from ssodkit.recipe.read import Mistake, Written, refuse
 from ssodkit.recipe.validate import Location, dotted, locate
@@ -66,7 +65,7 @@ def _unmet_needs(recipe: Recipe, parts: Parts) -> Iterator[Problem]:
         stage = str(path[2]) if path[:2] == ("detector", "stages") else None
         available = provided | (detector.stage_provides.get(stage, frozenset()) if stage else frozenset())
         for need in sorted(part.needs - available):
-            owner = f"the stage '{stage}' of the detector '{detector.type}'" if stage else f"detector '{detector.type}'"
+            owner = f"the stage '{stage}' of '{detector.type}'" if stage else f"'{detector.type}'"
             yield path, f"'{part.type}' needs '{need}', which {owner} does not provide; {_cure(recipe, part, need)}"
 
 
@@ -75,7 +74,7 @@ def _cure(recipe: Recipe, part: PluginConfig, need: str) -> str:
     providers += [f"{slot} '{name}'" for slot in slots() for name, one in members(slot).items() if need in one.provides]
     frugal = [f"'{name}'" for name, one in members(part.slot).items() if need not in one.needs]
     cure = f"provided by: {', '.join(providers)}" if providers else "nothing installed provides it"
-    return f"{cure}; every {part.slot} without this need: {', '.join(frugal)}" if frugal else cure
+    return f"{cure}; without this need: {', '.join(frugal)}" if frugal else cure
 
 
 def _unwritten_scores(parts: Parts) -> Iterator[Problem]:
@@ -93,13 +92,12 @@ def _unwritten_scores(parts: Parts) -> Iterator[Problem]:
 def _unwritten(score: str, known: list[str], everything: list[str]) -> str:
     who = "no scorer before it writes" if score in everything else "no scorer writes"
     writers = [name for name, one in members("instance_scorer").items() if one.writes == score]
-    near = difflib.get_close_matches(score, known, n=1)
     if score in everything:
         cure = "change the order of the scorers"
     elif writers:
         cure = f"add `- {{type: {writers[0]}}}` to method.scorers, or choose one of these"
     else:
-        cure = f"did you mean '{near[0]}'?" if near else "choose one of these"
+        cure = suggest(score, known)
     return f"reads the score '{score}', which {who}; scores here: {', '.join(known)}; {cure}"
 
 

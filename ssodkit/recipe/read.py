@@ -1,6 +1,5 @@
 """YAML with places: every key and every value remembers the file, line and column where it was written."""
 
-import difflib
 import importlib.resources
 import re
 from collections.abc import Callable, Iterable
@@ -11,6 +10,7 @@ from typing import Any
 import yaml
 
 from ssodkit.errors import RecipeError
+from ssodkit.plugins import suggest
 
 
 @dataclass(frozen=True, order=True)
@@ -58,8 +58,9 @@ class Mistake:
     text: str
 
     def __str__(self) -> str:
-        place = f"{self.place}" if self.place.line else f"{self.place}:"
-        return f"{place} {self.key}: {self.text}" if self.key else f"{place}: {self.text}"
+        if not self.key:
+            return f"{self.place}: {self.text}"
+        return f"{self.place}{'' if self.place.line else ':'} {self.key}: {self.text}"
 
 
 def refuse(mistakes: Iterable[Mistake], cause: Exception | None = None) -> None:
@@ -91,9 +92,7 @@ def find_recipe(name: str, folder: Path) -> Path:
     for path in (folder / name, shipped / name, shipped / f"{name}.yaml"):
         if path.is_file():
             return path
-    known = shipped_recipes()
-    near = difflib.get_close_matches(Path(name).with_suffix("").as_posix(), known, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"shipped recipes: {', '.join(known)}"
+    hint = suggest(Path(name).with_suffix("").as_posix(), shipped_recipes())
     raise RecipeError(f"there is no recipe '{name}': no such file, and none of this name is shipped; {hint}")
 
 

@@ -1,6 +1,5 @@
 """From a tree to a recipe: pydantic's errors become plain sentences at the places where the mistakes were written."""
 
-import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from types import UnionType
@@ -9,11 +8,14 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from ssodkit.plugins import Config, PluginConfig, members
+from ssodkit.plugins import Config, PluginConfig, members, suggest
 from ssodkit.recipe.model import Recipe
 from ssodkit.recipe.read import Mistake, Written, refuse
 
 Location = tuple[int | str, ...]
+
+KEY = "[key]"
+"""How pydantic ends the location of an error in a mapping's key."""
 
 SENTENCES = {
     "bool_parsing": "must be true or false, not {value}",
@@ -85,7 +87,8 @@ def _mistakes(error: ValidationError, tree: Written) -> Iterator[Mistake]:
     for item, (path, node) in zip(details, places, strict=True):
         # Of a union of a word and a mapping, only the member that the user began to write is reported.
         other_form = "literal_error" if isinstance(node.value, dict) else "model_type"
-        if item["type"] == other_form and len(path) < len(item["loc"]) and _count_within(places, path) > 1:
+        is_alternative = len(path) < len(item["loc"]) and item["loc"][-1] != KEY
+        if item["type"] == other_form and is_alternative and _count_within(places, path) > 1:
             continue
         yield _mistake(item, path, node, tree)
 
@@ -101,25 +104,20 @@ def _mistake(item: ErrorDetails, path: Location, node: Written, tree: Written) -
         place, key = node.key, dotted((*path, location[-1]))
         text = "is missing" if kind == "missing" else item["msg"]
     elif kind == "extra_forbidden":
-        place, text = node.key, _near("unknown key", str(location[-1]), _keys_at(location[:-1], tree))
-    elif location[-1:] == ("[key]",):
+        place, text = node.key, f"unknown key; {suggest(str(location[-1]), _keys_at(location[:-1], tree))}"
+    elif location[-1:] == (KEY,):
         place, text = node.key, f"unknown key; must be {context['expected']}"
     elif kind == "union_tag_not_found":
         place, key = node.key, dotted((*path, "type"))
         text = f"say which is meant; one of: {', '.join(_types_at(location, tree))}"
     elif kind == "union_tag_invalid":
         place, key = node.value["type"].place, dotted((*path, "type"))
-        text = _near(f"there is no '{context['tag']}' here", str(context["tag"]), _types_at(location, tree))
+        text = f"there is no '{context['tag']}' here; {suggest(str(context['tag']), _types_at(location, tree))}"
     elif kind in SENTENCES:
         text = SENTENCES[kind].format(**context, value=_shown(item["input"]))
     else:
         text = item["msg"].removeprefix("Value error, ")
     return Mistake(place, key, text)
-
-
-def _near(what: str, name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"{what}; " + (f"did you mean '{near[0]}'?" if near else f"one of: {', '.join(known)}")
 
 
 def _shown(value: object) -> str:

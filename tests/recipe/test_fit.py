@@ -1,0 +1,137 @@
+"""Whether parts fit together: refused before a network exists, with what would mend it."""
+
+from collections.abc import Callable
+
+import pytest
+
+from ssodkit.recipe.fit import walk
+from ssodkit.recipe.model import Recipe
+
+Load = Callable[..., Recipe]
+Refused = Callable[..., list[str]]
+
+NO_SCORERS = ("method.scorers=[]", "method.selector.boxes.score=confidence")
+
+
+def test_check_fit__the_toy_recipe_fits(load_changed: Load):
+    assert load_changed().name == "toy"
+
+
+def test_check_fit__a_scorer_needs_what_the_detector_does_not_provide(refused: Refused):
+    assert refused("type: toy_two_stage", "type: toy_dense") == [
+        "33:7 method.scorers.1: 'toy_jitter' needs 'exact_regions', which 'toy_dense' does not provide; "
+        "provided by: detector 'faster_rcnn', detector 'toy_two_stage'; without this need: 'toy_sure'"
+    ]
+
+
+def test_check_fit__a_matcher_may_need_what_only_some_stages_provide(refused: Refused):
+    mistakes = refused("type: toy_plain, positive: 0.5", "type: toy_adaptive")
+    assert len(mistakes) == 1
+    assert mistakes[0].startswith(
+        "23:7 detector.stages.roi.matcher: 'toy_adaptive' needs 'predictions', which the stage 'roi' of "
+        "'toy_two_stage' does not provide; provided by: stage 'rpn'; without this need: "
+    )
+
+
+def test_check_fit__a_score_that_nobody_writes_names_the_scorer_that_would(refused: Refused):
+    assert refused(overrides=("method.scorers=[]",)) == [
+        "38:20 method.selector.boxes.score: reads the score 'toy_jitter', which no scorer writes; "
+        "scores here: confidence; add `- {type: toy_jitter}` to method.scorers, or choose one of these"
+    ]
+
+
+def test_check_fit__a_misspelled_score_names_the_nearest(refused: Refused):
+    assert refused("score: toy_jitter", "score: toy_jiter") == [
+        "38:20 method.selector.boxes.score: reads the score 'toy_jiter', which no scorer writes; "
+        "scores here: confidence, toy_sure, toy_jitter; did you mean 'toy_jitter'?"
+    ]
+
+
+def test_check_fit__a_scorer_reads_only_what_was_written_before_it(refused: Refused):
+    assert refused("    - {type: toy_sure}\n", "    - {type: toy_sure, asks: {score: toy_jitter}}\n") == [
+        "32:38 method.scorers.0.asks.score: reads the score 'toy_jitter', which no scorer before it writes; "
+        "scores here: confidence; change the order of the scorers"
+    ]
+
+
+def test_check_fit__confidence_always_exists(load_changed: Load):
+    assert load_changed(overrides=NO_SCORERS).method.selector.boxes.score == "confidence"
+
+
+def test_check_fit__a_view_that_the_method_needs_is_missing(refused: Refused):
+    assert refused("    weak: []\n    strong: {transforms: [], draws_as: weak}", "    week: []") == [
+        "10:3 views.unlabeled: the method 'toy_method' needs a view 'strong' of the unlabeled images; views here: week",
+        "10:3 views.unlabeled: the method 'toy_method' needs a view 'weak' of the unlabeled images; views here: week",
+    ]
+
+
+def test_check_fit__a_method_that_learns_from_unlabeled_images_needs_some(refused: Refused):
+    assert refused("unlabeled: 8", "unlabeled: 0") == [
+        "7:34 data.batch.unlabeled: the method 'toy_method' learns from unlabeled images; give a step at least 1, not 0"
+    ]
+
+
+def test_check_fit__a_method_without_unlabeled_images_needs_none(load_changed: Load):
+    recipe = load_changed("unlabeled: 8", "unlabeled: 0", ("method={type: toy_baseline}",))
+    assert recipe.data.batch.unlabeled == 0
+
+
+def test_check_fit__at_least_one_view_of_labeled_images_is_needed(refused: Refused):
+    assert refused("labeled: {weak: []}", "labeled: {}") == [
+        "9:3 views.labeled: give at least one view of the labeled images, such as `weak: []`"
+    ]
+
+
+def test_check_fit__frozen_layers_need_weights(refused: Refused, load_changed: Load):
+    assert refused("weights: local, ", "") == [
+        "15:3 detector.backbone: 'toy_backbone' freezes layers that have random weights; "
+        "give it weights, or freeze nothing"
+    ]
+    load_changed("weights: local, frozen_stages: 1", "frozen_stages: 0")
+
+
+@pytest.mark.parametrize("steps", [100, 61])
+def test_check_fit__a_step_number_before_the_end_is_right(load_changed: Load, steps: int):
+    assert load_changed(overrides=(f"engine.steps={steps}",)).engine.steps == steps
+
+
+def test_check_fit__a_step_number_at_or_beyond_the_end_is_refused_with_its_place(refused: Refused):
+    cure = "write a share of the run such as `33 %`, or `never`, or lengthen the run"
+    assert refused(overrides=("engine.steps=60",)) == [
+        f"41:58 engine.lr.drops.0: step 60 is not before the run's end (engine.steps is 60); {cure}"
+    ]
+    assert refused(overrides=("engine.steps=10",)) == [
+        f"41:46 engine.lr.warmup: step 10 is not before the run's end (engine.steps is 10); {cure}",
+        f"41:58 engine.lr.drops.0: step 60 is not before the run's end (engine.steps is 10); {cure}",
+    ]
+
+
+def test_check_fit__a_step_number_behind_an_alias_or_in_a_nested_schedule_is_found(refused: Refused):
+    mistakes = refused("unlabeled_weight: 4.0", "unlabeled_weight: {type: step, before: 0, after: 4, at: 100}")
+    assert [mistake.partition(":")[0] + mistake.partition(" ")[2][:28] for mistake in mistakes] == [
+        "30method.unlabeled_weight.at: "
+    ]
+
+
+def test_check_fit__shares_fit_runs_of_any_length(load_changed: Load):
+    shares = ("engine.lr.warmup=10 %", "engine.lr.drops=[60 %, 100 %, never]")
+    for steps in (1, 2, 7):
+        assert load_changed(overrides=(*shares, f"engine.steps={steps}")).engine.steps == steps
+
+
+def test_check_fit__a_criterion_under_the_wrong_term_is_refused(refused: Refused):
+    mistakes = refused(
+        "box: {taught_by: boxes, criterion: {type: l1}", "box: {taught_by: boxes, criterion: {type: softmax}"
+    )
+    text = "27:33 detector.stages.roi.terms.box.criterion: 'softmax' is no criterion for the term 'box'; one of: l1"
+    assert [mistake[: len(text)] for mistake in mistakes] == [text]
+
+
+def test_check_fit__everything_that_does_not_fit_is_shown_together(refused: Refused):
+    overrides = ("engine.steps=60", "method.scorers=[]", "data.batch.unlabeled=0", "detector.backbone.weights=null")
+    assert len(refused(overrides=overrides)) == 4
+
+
+def test_walk__finds_configs_in_mappings_and_tuples_by_their_keys(load_changed: Load):
+    paths = {path for path, _ in walk(load_changed())}
+    assert {(), ("detector", "stages", "roi", "matcher"), ("method", "scorers", 1, "asks"), ("engine", "lr")} <= paths

@@ -1,0 +1,166 @@
+"""Mistakes in a recipe's keys and values: each has its place, and says what is wanted."""
+
+from collections.abc import Callable
+
+import pytest
+
+from ssodkit.recipe.read import parse_yaml
+from ssodkit.recipe.validate import locate
+
+Refused = Callable[..., list[str]]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "mistake"),
+    [
+        ("steps: 100", "steps: ten", "40:10 engine.steps: must be a whole number, not 'ten'"),
+        ("steps: 100", "steps: 10.5", "40:10 engine.steps: must be a whole number, not 10.5"),
+        ("steps: 100", "steps: 0", "40:10 engine.steps: must be at least 1, not 0"),
+        ("steps: 100", "steps: ~", "40:10 engine.steps: must be a whole number, not null"),
+        ("steps: 100", "steps: {a: 1}", "40:10 engine.steps: must be a whole number, not a mapping"),
+        ("percent: 2.5", "percent: 101", "6:12 data.percent: must be at most 100.0, not 101"),
+        ("percent: 2.5", "percent: 0", "6:12 data.percent: must be above 0.0, not 0"),
+        ("percent: 2.5", "percent: [1]", "6:12 data.percent: must be a number, not a list"),
+        ("name: toy", "name: 5", "1:7 name: must be text, not 5; put it in quotes if it is meant as text"),
+        ("name: toy", "name: a b", "1:7 name: must match the pattern ^[A-Za-z0-9_.-]+$, not 'a b'"),
+        ("part: val", "part: test", "5:30 data.test.part: must be 'train' or 'val', not 'test'"),
+        ("labeled: {weak: []}", "labeled: weak", "9:12 views.labeled: must be a mapping of keys, not 'weak'"),
+        (
+            "draws_as: weak",
+            "draws_as: []",
+            "12:40 views.unlabeled.strong.draws_as: must be text, not a list; put it in",
+        ),
+        ("drops: [60", "drops: [160 %", "41:58 engine.lr.drops.0: '160 %' is no step number: an integer, a share of"),
+        ("drops: [60, 80 %, never]", "drops: 60", "41:57 engine.lr.drops: must be a list, not 60"),
+        ("draws: 5", "draws: 1", "34:14 method.scorers.1.draws: must be at least 2, not 1"),
+    ],
+)
+def test_validate__a_wrong_value_is_shown_with_what_is_wanted(refused: Refused, old: str, new: str, mistake: str):
+    lines = refused(old, new)
+    assert len(lines) == 1
+    assert lines[0].startswith(mistake)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "mistake"),
+    [
+        ("  steps: 100", "  stepz: 100", "engine.stepz: unknown key; did you mean 'steps'?"),
+        ("data:\n", "dataa: 1\ndata:\n", "dataa: unknown key; did you mean 'data'?"),
+        ("part: train", "prt: train", "data.train.prt: unknown key; did you mean 'part'?"),
+        ("draws_as", "draw_as", "views.unlabeled.strong.draw_as: unknown key; did you mean 'draws_as'?"),
+        ("positive: 0.5", "positve: 0.5", "detector.stages.roi.matcher.positve: unknown key; did you mean 'positive'?"),
+        (
+            "per_image: 512",
+            "per_img: 512",
+            "detector.stages.roi.sampler.per_img: unknown key; did you mean 'per_image'?",
+        ),
+        ("draws: 5", "drawz: 5", "method.scorers.1.drawz: unknown key; did you mean 'draws'?"),
+        (
+            "asks: {score",
+            "asks: {zzz: 1, score",
+            "method.scorers.1.asks.zzz: unknown key; one of: above, at_most, score",
+        ),
+        ("warmup: 10", "warm: 10", "engine.lr.warm: unknown key; did you mean 'warmup'?"),
+    ],
+)
+def test_validate__an_unknown_key_names_the_nearest(refused: Refused, old: str, new: str, mistake: str):
+    assert mistake in [line.partition(" ")[2] for line in refused(old, new)]
+
+
+def test_validate__an_unknown_key_is_told_from_the_fields_that_its_type_has(refused: Refused):
+    lines = refused("  lr: {type: toy_drops, value: 1e-2, warmup: 10", "  lr: {type: step, before: 1, after: 2, aat: 1")
+    assert "41:41 engine.lr.aat: unknown key; did you mean 'at'?" in lines
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "mistakes"),
+    [
+        ("name: toy", "seed: 1", ["1:1 name: is missing"]),
+        ("  steps: 100\n", "", ["39:1 engine.steps: is missing"]),
+        ("part: val", "seed: 1", ["5:3 data.test.part: is missing"]),
+        ("type: toy_sure", "", ["32:7 method.scorers.0.type: say which instance_scorer is meant; one of: "]),
+        ("type: digits, part: val", "part: val", ["5:3 data.test.type: say which is meant; one of: coco, voc, digits"]),
+        (
+            "    roi:\n      matcher: {type: toy_plain, positive: 0.5}",
+            "    roi:",
+            ["22:5 detector.stages.roi.matcher: is m"],
+        ),
+    ],
+)
+def test_validate__a_missing_key_points_at_the_mapping_that_lacks_it(
+    refused: Refused, old: str, new: str, mistakes: list[str]
+):
+    lines = refused(old, new)
+    assert [line[: len(mistake)] for line, mistake in zip(lines, mistakes, strict=True)] == mistakes
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "mistake"),
+    [
+        (
+            "{type: digits, part: train}",
+            "{type: digit}",
+            "4:17 data.train.type: there is no 'digit' here; did you mean 'di",
+        ),
+        (
+            "type: toy_plain",
+            "type: toy_plane",
+            "23:23 detector.stages.roi.matcher.type: there is no matcher 'toy_plane'; ",
+        ),
+        ("type: toy_plain", "type: 5", "23:23 detector.stages.roi.matcher.type: there is no matcher '5'; one of: "),
+        (
+            "unlabeled_weight: 4.0",
+            "unlabeled_weight: high",
+            "30:21 method.unlabeled_weight: write a schedule as {type: NAME",
+        ),
+    ],
+)
+def test_validate__an_unknown_type_names_the_nearest(refused: Refused, old: str, new: str, mistake: str):
+    assert [line[: len(mistake)] for line in refused(old, new)] == [mistake]
+
+
+def test_validate__a_key_of_a_closed_set_is_refused_at_its_place(refused: Refused):
+    assert "26:9 detector.stages.roi.terms.klass: unknown key; must be 'class' or 'box'" in refused(
+        "        class: {taught_by: classes", "        klass: {taught_by: classes"
+    )
+
+
+def test_validate__of_a_word_or_a_mapping_only_the_written_form_is_reported(refused: Refused):
+    folds = "  folds: {}\n  batch: {{labeled"
+    assert refused("  batch: {labeled", folds.format("stak")) == [
+        "7:10 data.folds: must be 'stac' or 'soft_teacher', not 'stak'"
+    ]
+    assert refused("  batch: {labeled", folds.format("{type: list, fil: a.json}")) == [
+        "7:3 data.folds.file: is missing",
+        "7:23 data.folds.fil: unknown key; did you mean 'file'?",
+    ]
+
+
+def test_validate__what_a_model_finds_wrong_with_itself_has_the_place_of_its_mapping(refused: Refused):
+    text = "view 'strong' draws as 'storng', which is no other view of its stream"
+    assert refused("draws_as: weak", "draws_as: storng") == [f"9:3 views: {text}"]
+    assert refused("below: 0.02", "below: 0.02, above: 0.1") == [
+        "38:12 method.selector.boxes: give either `above` or `below`"
+    ]
+
+
+def test_validate__several_mistakes_are_shown_together_by_place(refused: Refused):
+    lines = refused("name: toy", "name: toy\nsed: 1", ("engine.steps=-1", "data.percent=0"))
+    assert lines == [
+        "--set data.percent=0: data.percent: must be above 0.0, not 0",
+        "--set engine.steps=-1: engine.steps: must be at least 1, not -1",
+        "2:1 sed: unknown key; did you mean 'seed'?",
+    ]
+
+
+def test_validate__an_override_beside_a_missing_key_is_not_blamed(refused: Refused):
+    assert refused("  steps: 100\n", "", ("engine.precision=bf16",)) == ["39:1 engine.steps: is missing"]
+
+
+def test_locate__steps_over_what_was_not_written():
+    tree = parse_yaml("a: {b: [x, {c: 1}]}", "f", [])
+    assert tree is not None
+    assert locate(tree, ("a", "some_tag", "b", 1, "c"))[0] == ("a", "b", 1, "c")
+    path, node = locate(tree, ("a", "b", "transforms", 0, "type"))
+    assert (path, node.value) == (("a", "b", 0), "x")
+    assert locate(tree, ("a", "b", 7)) == (("a", "b"), tree.value["a"].value["b"])
