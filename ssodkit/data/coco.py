@@ -20,7 +20,7 @@ def read_coco(
 ) -> ImageSet:
     """The images of a COCO file, in its order, with their boxes; image files lie under `images`.
 
-    Where they need not be `labeled`, annotations and categories may be absent. Raises DataError for whatever cannot
+    Where they need not be `labeled`, annotations and categories may be absent or empty. Raises DataError for whatever cannot
     be trusted: what is no COCO file, ids and names given twice, references to nothing, boxes that are none, missing
     image files.
     """
@@ -29,7 +29,7 @@ def read_coco(
     ids = _integers(entries, "id", "image", file)
     _refuse_duplicates(ids, "image id", lambda place: repr(entries[place].get("file_name")), file)
     names, sizes = _names_and_sizes(entries, file)
-    if labeled or {"annotations", "categories"} <= document.keys():
+    if labeled or (document.get("annotations") and document.get("categories")):
         categories = _categories(_list_of(document, "categories", file), file)
         columns, notes = _boxes(_list_of(document, "annotations", file), ids, sizes, categories, file, zero_size)
         result = make_image_set(images, names, ids, sizes, categories, notes=notes, **columns)

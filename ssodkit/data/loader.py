@@ -8,7 +8,7 @@ import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +27,10 @@ from ssodkit.ops.random import make_key
 from ssodkit.structures.geometry import SemiBatch, Stream
 
 
+def _always(step: int) -> bool:
+    return True
+
+
 def training_batches(
     sets: DataSets,
     views: ViewsConfig,
@@ -36,7 +40,7 @@ def training_batches(
     rank: int = 0,
     device: torch.device | str = "cpu",
     workers: int = 0,
-    uses_unlabeled: Callable[[int], bool] = lambda step: True,
+    uses_unlabeled: Callable[[int], bool] = _always,
 ) -> Iterator[tuple[SemiBatch, ...]]:
     """For each of `steps`, what this process trains on: one batch for each of its forwards.
 
@@ -65,27 +69,6 @@ def test_batches(
     return _load(_TestImages(images, maker, places), range(len(places)), torch.device(device), workers)
 
 
-class _Raw(Protocol):
-    """Decoded images on their way to a device."""
-
-    def pin_memory(self) -> "_Raw": ...
-    def to(self, device: torch.device | str) -> "_Raw": ...
-
-
-R = TypeVar("R", bound=_Raw)
-T = TypeVar("T")
-
-
-class _Source(ABC, Generic[R, T]):
-    """Items by number: first decoded, then made into views, which need not happen in the same process."""
-
-    @abstractmethod
-    def decode(self, number: int) -> R: ...
-
-    @abstractmethod
-    def finish(self, raw: R) -> T: ...
-
-
 @dataclass(frozen=True)
 class _RawStep:
     """The decoded images of each forward of a step: labeled, and unlabeled if the step uses them."""
@@ -102,6 +85,20 @@ class _RawStep:
         return _RawStep(
             tuple((change(labeled), None if other is None else change(other)) for labeled, other in self.forwards)
         )
+
+
+R = TypeVar("R", _RawStep, RawBatch)
+T = TypeVar("T")
+
+
+class _Source(ABC, Generic[R, T]):
+    """Items by number: first decoded, then made into views, which need not happen in the same process."""
+
+    @abstractmethod
+    def decode(self, number: int) -> R: ...
+
+    @abstractmethod
+    def finish(self, raw: R) -> T: ...
 
 
 class _TrainingSteps(_Source[_RawStep, tuple[SemiBatch, ...]]):
@@ -171,11 +168,12 @@ class _Failure:
     error: SsodkitError
 
 
-class _Items(Dataset[object]):
+class _Items(Dataset[object], Generic[R, T]):
     """A source as torch's loader takes it."""
 
     def __init__(self, source: _Source[R, T], finished: bool) -> None:
-        self.source, self.finished = source, finished
+        self.source: _Source[R, T] = source
+        self.finished = finished
 
     def __getitem__(self, number: int) -> object:
         try:
