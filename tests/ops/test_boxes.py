@@ -1,0 +1,73 @@
+import pytest
+import torch
+from torchvision.ops import box_iou
+
+from ssodkit.ops.boxes import (
+    at_least_fp32,
+    box_area,
+    box_sides,
+    clip_boxes,
+    has_area,
+    pairwise_intersection,
+    pairwise_iou,
+)
+
+
+def test_box_sides__are_width_and_height_twice_and_at_least_a_pixel():
+    boxes = torch.tensor([[10.0, 20.0, 40.0, 60.0], [5.0, 5.0, 5.2, 9.0]])
+    assert box_sides(boxes).tolist() == [[30.0, 40.0, 30.0, 40.0], [1.0, 4.0, 1.0, 4.0]]
+
+
+def test_box_area__of_a_box_turned_inside_out_is_zero():
+    assert box_area(torch.tensor([[0.0, 0.0, 3.0, 4.0], [3.0, 4.0, 0.0, 0.0]])).tolist() == [12.0, 0.0]
+
+
+def test_clip_boxes__keeps_boxes_inside_their_own_image():
+    boxes = torch.tensor([[[-5.0, -5.0, 200.0, 200.0]], [[-5.0, -5.0, 200.0, 200.0]]])
+    sizes = torch.tensor([[60, 80], [10, 20]])  # height, width
+    assert clip_boxes(boxes, sizes).tolist() == [[[0.0, 0.0, 80.0, 60.0]], [[0.0, 0.0, 20.0, 10.0]]]
+
+
+@pytest.mark.parametrize(
+    ("box", "answer"),
+    [((1.0, 1.0, 2.0, 2.0), True), ((1.0, 1.0, 1.0, 2.0), False), ((2.0, 1.0, 1.0, 2.0), False)],
+)
+def test_has_area__needs_both_sides(box: tuple[float, ...], answer: bool):
+    assert has_area(torch.tensor([box])).tolist() == [answer]
+
+
+def test_has_area__of_nan_is_false():
+    assert has_area(torch.tensor([[0.0, 0.0, torch.nan, 1.0]])).tolist() == [False]
+
+
+def test_pairwise_iou__equals_torchvision():
+    generator = torch.Generator().manual_seed(0)
+    first, second = torch.rand(2, 40, 4, generator=generator), torch.rand(2, 30, 4, generator=generator)
+    first[..., 2:] += first[..., :2]
+    second[..., 2:] += second[..., :2]
+    answer = pairwise_iou(first, second)
+    assert answer.max() > 0.5
+    for row in range(2):
+        assert torch.equal(answer[row], box_iou(first[row], second[row]))
+
+
+def test_pairwise_iou__of_empty_boxes_is_zero():
+    assert pairwise_iou(torch.zeros(1, 2, 4), torch.zeros(1, 3, 4)).tolist() == [[[0.0] * 3] * 2]
+
+
+def test_pairwise_iou__without_boxes_is_empty():
+    assert pairwise_iou(torch.zeros(2, 0, 4), torch.zeros(2, 3, 4)).shape == (2, 0, 3)
+    assert pairwise_iou(torch.zeros(2, 3, 4), torch.zeros(2, 0, 4)).shape == (2, 3, 0)
+
+
+def test_pairwise_intersection__is_an_area():
+    first, second = (
+        torch.tensor([[0.0, 0.0, 10.0, 10.0]]),
+        torch.tensor([[5.0, 6.0, 20.0, 20.0], [10.0, 0.0, 20.0, 9.0]]),
+    )
+    assert pairwise_intersection(first, second).tolist() == [[20.0, 0.0]]
+
+
+def test_at_least_fp32__widens_and_never_narrows():
+    assert at_least_fp32(torch.zeros(1, dtype=torch.bfloat16)).dtype == torch.float32
+    assert at_least_fp32(torch.zeros(1, dtype=torch.float64)).dtype == torch.float64

@@ -1,0 +1,40 @@
+import math
+
+import torch
+
+from ssodkit.ops.boxes import pairwise_iou
+from ssodkit.ops.coding import BoxCoder
+
+PROPOSAL = torch.tensor([[10.0, 20.0, 50.0, 100.0]], dtype=torch.float64)
+TARGET = torch.tensor([[12.0, 18.0, 60.0, 110.0]], dtype=torch.float64)
+
+
+def test_encode__has_the_published_numbers():
+    near = {"rtol": 0.0, "atol": 5e-7}
+    torch.testing.assert_close(pairwise_iou(PROPOSAL, TARGET), torch.tensor([[0.664336]]).double(), **near)
+    raw = BoxCoder().encode(PROPOSAL, TARGET)
+    torch.testing.assert_close(raw, torch.tensor([[0.150000, 0.050000, 0.182322, 0.139762]]).double(), **near)
+    code = BoxCoder(center_std=0.1, side_std=0.2).encode(PROPOSAL, TARGET)
+    torch.testing.assert_close(code, torch.tensor([[1.500000, 0.500000, 0.911608, 0.698810]]).double(), **near)
+
+
+def test_decode__is_the_inverse_of_encode():
+    coder = BoxCoder(center_std=0.1, side_std=0.2)
+    torch.testing.assert_close(coder.decode(PROPOSAL, coder.encode(PROPOSAL, TARGET)), TARGET, rtol=1e-12, atol=0.0)
+
+
+def test_decode__limits_growth_and_where_asked_shrinking():
+    limit = 1000.0 / 16.0
+    codes = torch.tensor([[0.0, 0.0, 99.0, -99.0]], dtype=torch.float64)
+    left, top, right, bottom = BoxCoder().decode(PROPOSAL, codes)[0].tolist()
+    assert math.isclose(right - left, 40.0 * limit)
+    assert math.isclose(bottom - top, 80.0 / limit)
+    _, top, _, bottom = BoxCoder(limits_shrinking=False).decode(PROPOSAL, codes)[0].tolist()
+    assert math.isclose(bottom - top, 80.0 * math.exp(-99.0), abs_tol=1e-12)
+    assert round(math.log(limit), 6) == 4.135167
+
+
+def test_encode_and_decode__of_nothing_is_nothing():
+    nothing = torch.zeros(2, 0, 4)
+    assert BoxCoder().encode(nothing, nothing).shape == (2, 0, 4)
+    assert BoxCoder().decode(nothing, nothing).shape == (2, 0, 4)

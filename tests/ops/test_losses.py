@@ -1,0 +1,54 @@
+import math
+
+import pytest
+import torch
+from torch.nn import functional
+
+from ssodkit.ops.losses import sigmoid_cross_entropy, smooth_l1, softmax_cross_entropy
+
+
+def test_sigmoid_cross_entropy__takes_soft_targets():
+    logits, targets = torch.tensor([0.0, 2.0]), torch.tensor([0.3, 1.0])
+    expected = -(targets * logits.sigmoid().log() + (1.0 - targets) * (1.0 - logits.sigmoid()).log())
+    torch.testing.assert_close(sigmoid_cross_entropy(logits, targets), expected)
+
+
+def test_softmax_cross_entropy__without_focus_is_cross_entropy():
+    logits = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([[0, 1, 2, 3, 0], [3, 3, 2, 1, 0]])
+    expected = functional.cross_entropy(logits.transpose(1, 2), labels, reduction="none")
+    torch.testing.assert_close(softmax_cross_entropy(logits, labels), expected)
+
+
+def test_softmax_cross_entropy__focus_weighs_by_what_is_missing():
+    logits = torch.tensor([0.9, 0.1]).log()[None]  # probabilities 0.9 and 0.1
+    loss = softmax_cross_entropy(logits.expand(2, 2), torch.tensor([0, 1]), focus=1.5)
+    expected = torch.tensor([-(0.1**1.5) * math.log(0.9), -(0.9**1.5) * math.log(0.1)])
+    torch.testing.assert_close(loss, expected)
+
+
+def test_softmax_cross_entropy__with_focus_has_a_finite_gradient_when_sure():
+    logits = torch.tensor([[200.0, 0.0]], requires_grad=True)
+    softmax_cross_entropy(logits, torch.tensor([0]), focus=1.5).sum().backward()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("beta", [0.0, 1.0 / 9.0, 1.0])
+def test_smooth_l1__equals_torch(beta: float):
+    difference = torch.linspace(-2.0, 2.0, 41)
+    expected = functional.smooth_l1_loss(difference, torch.zeros(41), beta=beta, reduction="none")
+    torch.testing.assert_close(smooth_l1(difference, beta), expected)
+
+
+def test_losses__are_fp32_where_logits_are_not():
+    half = torch.zeros(3, 2, dtype=torch.bfloat16)
+    assert sigmoid_cross_entropy(half, half).dtype == torch.float32
+    assert softmax_cross_entropy(half, torch.zeros(3, dtype=torch.int64)).dtype == torch.float32
+    assert smooth_l1(half, 0.0).dtype == torch.float32
+
+
+def test_losses__of_nothing_are_empty():
+    assert sigmoid_cross_entropy(torch.zeros(2, 0), torch.zeros(2, 0)).shape == (2, 0)
+    assert softmax_cross_entropy(torch.zeros(2, 0, 3), torch.zeros(2, 0, dtype=torch.int64)).shape == (2, 0)
+    assert smooth_l1(torch.zeros(2, 0, 4), 0.0).shape == (2, 0, 4)
