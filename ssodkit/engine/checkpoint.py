@@ -25,9 +25,12 @@ from ssodkit.data.annotations import Category
 from ssodkit.engine.nested import flatten
 from ssodkit.errors import TrainingError
 from ssodkit.plugins import PluginConfig
+from ssodkit.recipe.check import load_recipe
 from ssodkit.recipe.model import Recipe
 
 STATE = "state.pt"
+RECIPE = "recipe.yaml"
+"""In the folder of a run: the whole recipe."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,13 @@ class Checkpoints:
         older = sorted(self.folder.glob("step_*"))
         for folder in older[: max(0, len(older) - (self.keep - 1))]:
             shutil.rmtree(folder)
+
+
+def read_run(run: Path) -> tuple[Recipe, Path]:
+    """The recipe of a run and its newest checkpoint; raises TrainingError if the folder has none."""
+    if not (run / RECIPE).is_file():
+        raise TrainingError(f"{run} holds no run: there is no {RECIPE} in it. Give the folder that `ssodkit run` made.")
+    return load_recipe(run / RECIPE), find_last(run)
 
 
 def find_last(run: Path) -> Path:

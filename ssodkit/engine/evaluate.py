@@ -16,12 +16,12 @@ from ssodkit.data.sets import open_data
 from ssodkit.data.views import ViewMaker
 from ssodkit.detectors.base import Detector
 from ssodkit.engine.build import build_method, place
-from ssodkit.engine.checkpoint import find_last, load_network, read_step
+from ssodkit.engine.checkpoint import load_network, read_categories, read_run, read_step
 from ssodkit.engine.distributed import Processes, open_processes
 from ssodkit.engine.metrics import DetectionTable, Scores, coco_scores, voc_scores
 from ssodkit.engine.precision import Precision, autocast
 from ssodkit.engine.tables import score_table
-from ssodkit.recipe.check import load_recipe
+from ssodkit.errors import TrainingError
 from ssodkit.recipe.model import Recipe
 from ssodkit.structures.geometry import Stream, carry
 from ssodkit.structures.predictions import Detections
@@ -37,10 +37,11 @@ def evaluate(run: Path, device: str | None = None) -> dict[str, Any]:
     On the device of the run the numbers are exactly those of its `result.json`. Raises TrainingError if there is no
     checkpoint or it does not fit the recipe, DataError if images are missing.
     """
-    recipe = load_recipe(run / "recipe.yaml")
-    checkpoint = find_last(run)
+    recipe, checkpoint = read_run(run)
     with open_processes(device) as processes:
         sets = open_data(recipe.data)
+        if sets.categories != read_categories(checkpoint):
+            raise TrainingError(f"{checkpoint} was trained for other classes than those of data.train in {run}")
         method = place(build_method(recipe, len(sets.categories), load_weights=False), recipe, processes.device)
         for name, network in method.networks().items():
             load_network(checkpoint, name, network)

@@ -13,13 +13,12 @@ from ssodkit.data.folder import read_folder
 from ssodkit.data.loader import test_batches
 from ssodkit.data.pictures import known_sizes
 from ssodkit.engine.build import build_method, place
-from ssodkit.engine.checkpoint import find_last, load_network, read_categories
+from ssodkit.engine.checkpoint import load_network, read_categories, read_run
 from ssodkit.engine.distributed import open_processes
 from ssodkit.engine.evaluate import detect, test_views
 from ssodkit.engine.metrics import DetectionTable
 from ssodkit.engine.pictures import Boxes, draw_boxes
 from ssodkit.errors import TrainingError
-from ssodkit.recipe.check import load_recipe
 
 RESULTS = "results.json"
 
@@ -38,8 +37,7 @@ def predict(
     from 1 in the order given, and `file_name` says which is which. `network` is the recipe's result if not given.
     Raises DataError for an image that cannot be read, TrainingError for a run without that network.
     """
-    recipe = load_recipe(run / "recipe.yaml")
-    checkpoint = find_last(run)
+    recipe, checkpoint = read_run(run)
     categories = read_categories(checkpoint)
     pictures = _gather_images(images)
     with open_processes(device) as processes:

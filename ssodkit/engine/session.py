@@ -10,7 +10,7 @@ from ssodkit.data.batch_plan import derive_batch
 from ssodkit.data.loader import training_batches
 from ssodkit.data.sets import DataSets, open_data
 from ssodkit.engine.build import build_method, place
-from ssodkit.engine.checkpoint import Checkpoints, Origin, load_state
+from ssodkit.engine.checkpoint import RECIPE, Checkpoints, Origin, load_state
 from ssodkit.engine.distributed import Processes
 from ssodkit.engine.evaluate import as_result, score_networks
 from ssodkit.engine.health import Health
@@ -62,8 +62,8 @@ class Session:
         """Write into this folder from here on; an empty one learns what the run is."""
         self.run = run
         self.checkpoints = Checkpoints(run / "checkpoints", self.recipe.engine.checkpoint.keep)
-        if self.processes.is_first and not (run / "recipe.yaml").exists():
-            (run / "recipe.yaml").write_text(dump_recipe(self.recipe), encoding="utf-8")
+        if self.processes.is_first and not (run / RECIPE).exists():
+            (run / RECIPE).write_text(dump_recipe(self.recipe), encoding="utf-8")
             self.sets.fold.save(run / "fold.json")
         self.log = RunLog(run, self.recipe, self.pace, self.step)
         self._began = time.perf_counter()

@@ -3,14 +3,13 @@
 import signal
 from pathlib import Path
 
-from ssodkit.engine.checkpoint import find_last
+from ssodkit.engine.checkpoint import read_run
 from ssodkit.engine.distributed import Processes, open_processes
 from ssodkit.engine.results import RunResult, conclude
 from ssodkit.engine.session import Session
 from ssodkit.engine.stopping import Stopping
 from ssodkit.engine.update import Outcome
 from ssodkit.errors import Interrupted, TrainingError
-from ssodkit.recipe.check import load_recipe
 from ssodkit.recipe.model import Recipe
 
 RUNS = Path("runs")
@@ -35,9 +34,9 @@ def train(
 
 def resume(run: Path, device: str | None = None, stop_after: int | None = None) -> RunResult:
     """Go on with a run from its last checkpoint, as if it had never stopped; errors as in `train`."""
-    recipe = load_recipe(run / "recipe.yaml")
+    recipe, checkpoint = read_run(run)
     with open_processes(device) as processes:
-        session = Session(recipe, processes, find_last(run))
+        session = Session(recipe, processes, checkpoint)
         session.open(run)
         return _run(session, stop_after)
 

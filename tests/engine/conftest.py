@@ -6,11 +6,32 @@ from torch import nn
 
 from ssodkit.methods.base import Method
 from ssodkit.plugins import load_plugins
+from ssodkit.recipe.check import load_recipe
 from ssodkit.recipe.model import EngineConfig
 from ssodkit.structures.geometry import SemiBatch, Stream
 from ssodkit.structures.run import Losses, Step, Term
 from ssodkit.structures.teaching import Targets
 from ssodkit.structures.views import View
+
+TINY = (
+    "data.train.images=40",
+    "data.test.images=10",
+    "data.percent=10",
+    "data.batch.labeled=2",
+    "engine.steps=10",
+    "engine.workers=0",
+    "watch.log_every=1",
+    "watch.health_every=3",
+    "watch.pictures=2",
+)
+TINY_SOFT_TEACHER = (
+    "data.batch.unlabeled=2",
+    "method.selector.objectness.above=0.08",
+    "method.selector.classes.above=0.08",
+    "method.selector.boxes.below=1.0",
+    "method.scorers.0.asks.above=0.08",
+    "method.unlabeled_weight=2.0",
+)
 
 
 class OneConvolution(Method):
@@ -88,5 +109,24 @@ def make_config():
 
     def make(**changes):
         return EngineConfig.model_validate({"steps": 10, "lr": 0.1, "channels_last": False, **changes})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def digits_cache(tmp_path_factory):
+    """Where the embedded data of this folder's tests is made, once."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("SSODKIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe(digits_cache):
+    """(name, overrides) -> a shipped recipe on 40 scenes, 4 of them labeled; thresholds that a new network passes."""
+
+    def make(*overrides, name="soft_teacher"):
+        changes = TINY + (TINY_SOFT_TEACHER if name == "soft_teacher" else ())
+        return load_recipe(name, (*changes, *overrides))
 
     return make

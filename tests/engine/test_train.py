@@ -1,0 +1,225 @@
+import json
+import os
+import signal
+import threading
+
+import pytest
+import torch
+
+from ssodkit.engine.checkpoint import load_state, read_step
+from ssodkit.engine.evaluate import evaluate
+from ssodkit.engine.replay import replay
+from ssodkit.engine.train import resume, train
+from ssodkit.errors import Interrupted, TrainingError
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_recipe, tmp_path_factory):
+    """Ten steps without a stop."""
+    return train(tiny_recipe(), tmp_path_factory.mktemp("finished") / "run")
+
+
+def metrics(run, kind="step"):
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return [record for record in map(json.loads, lines) if record["kind"] == kind]
+
+
+def differing(one, other, key=""):
+    """Dotted keys of leaves that are not equal, bit for bit."""
+    if isinstance(one, dict):
+        return [name for part in {*one, *other} for name in differing(one[part], other[part], f"{key}.{part}")]
+    if isinstance(one, list | tuple):
+        pairs = zip(one, other, strict=True)
+        return [name for place, pair in enumerate(pairs) for name in differing(*pair, f"{key}.{place}")]
+    same = torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+    return [] if same else [key]
+
+
+def test_train__leaves_a_run_folder_with_everything_in_it(finished):
+    files = sorted(str(path.relative_to(finished.run)) for path in finished.run.rglob("*") if path.is_file())
+    assert files == [
+        "checkpoints/last/state.pt",
+        "checkpoints/last/student.safetensors",
+        "checkpoints/last/teacher.safetensors",
+        "fold.json",
+        "metrics.jsonl",
+        "pictures/sheet.png",
+        "recipe.yaml",
+        "result.json",
+    ]
+    assert (finished.checkpoint, finished.pictures) == (
+        finished.run / "checkpoints" / "last",
+        finished.run / "pictures" / "sheet.png",
+    )
+
+
+def test_train__the_result_names_networks_thresholds_and_what_it_was_made_with(finished):
+    result = json.loads((finished.run / "result.json").read_text())
+    assert result["teacher"] == finished.scores["teacher"] == result["thresholds"]["0.05"]["teacher"]
+    assert set(result["thresholds"]) == {"0.05", "0.001"}
+    assert {"AP", "AP50", "AP75"} <= set(result["student"])
+    assert (result["result"], result["step"], finished.step) == ("teacher", 10, 10)
+    assert result["fold"]["images"] == 4
+    assert result["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert 0.0 <= result["pseudo_labels"]["precision"] <= 1.0
+
+
+def test_train__a_line_of_metrics_for_every_step_and_health_every_third(finished):
+    steps = metrics(finished.run)
+    assert [record["step"] for record in steps] == list(range(1, 11))
+    assert {"loss", "losses", "lr", "gradient_norm", "images_per_second", "data_seconds", "memory_gb"} <= set(steps[0])
+    assert "unlabeled/roi/class" in steps[0]["losses"]
+    assert [record["step"] for record in metrics(finished.run, "health")] == [3, 6, 9]
+
+
+def test_train__networks_learn_and_the_teacher_follows(finished, tiny_recipe, tmp_path):
+    begin = load_state(train(tiny_recipe(), tmp_path / "run", stop_after=0).checkpoint)["method"]
+    end = load_state(finished.checkpoint)["method"]
+    moved = [name for name in begin if not torch.equal(begin[name], end[name])]
+    parts = {name.split(".")[0] for name in moved}
+    assert parts == {"student", "teacher"}
+    assert any(
+        not torch.equal(end[name], end[name.replace("student", "teacher.network", 1)])
+        for name in moved
+        if name.startswith("student")
+    )
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_resume__5_and_5_steps_equal_10_bit_for_bit(finished, tiny_recipe, tmp_path, workers):
+    run = tmp_path / "run"
+    first = train(tiny_recipe(f"engine.workers={workers}"), run, stop_after=5)
+    assert (first.step, read_step(first.checkpoint), first.scores) == (5, 5, {})
+    assert not (run / "result.json").exists()
+    second = resume(run)
+    here, there = load_state(second.checkpoint), load_state(finished.checkpoint)
+    parts = ("step", "method", "optimizer", "scale", "health", "best")
+    assert differing({part: here[part] for part in parts}, {part: there[part] for part in parts}) == []
+    assert second.scores == finished.scores
+    assert [record["losses"] for record in metrics(run)] == [record["losses"] for record in metrics(finished.run)]
+    assert metrics(run, "health")[-1] == metrics(finished.run, "health")[-1]
+
+
+def test_resume__forgets_what_the_metrics_say_beyond_the_checkpoint(finished, tiny_recipe, tmp_path):
+    run = tmp_path / "run"
+    train(tiny_recipe(), run, stop_after=5)
+    with (run / "metrics.jsonl").open("a") as file:  # as if steps 6 and 7 were made, and the last line cut by a crash
+        file.write('{"kind": "step", "step": 6}\n{"kind": "st')
+    resume(run, stop_after=7)
+    assert [record["step"] for record in metrics(run)] == list(range(1, 8))
+
+
+def test_resume__a_finished_run_is_evaluated_again(finished):
+    again = resume(finished.run)
+    assert again.scores == finished.scores
+    assert len(metrics(finished.run, "result")) == 1
+
+
+def test_evaluate__repeats_the_numbers_of_the_run_exactly(finished, capsys):
+    scores = evaluate(finished.run)
+    result = json.loads((finished.run / "result.json").read_text())
+    assert scores == {name: result[name] for name in scores}
+    assert {"student", "teacher", "thresholds", "step", "result"} == set(scores)
+    printed = capsys.readouterr().out
+    assert "teacher (the result)" in printed
+    assert f"{100 * scores['teacher']['AP']:.1f}" in printed
+
+
+def test_train__a_folder_that_holds_anything_is_refused(tiny_recipe, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(TrainingError, match="is not empty, and a run is never overwritten"):
+        train(tiny_recipe(), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_train__folders_that_nobody_named_are_numbered(tiny_recipe, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runs = [train(tiny_recipe(), stop_after=0).run for _ in range(2)]
+    assert [str(run) for run in runs] == ["runs/soft_teacher-1", "runs/soft_teacher-2"]
+
+
+def test_train__the_last_few_checkpoints_are_kept(tiny_recipe, tmp_path):
+    recipe = tiny_recipe("engine.checkpoint.every=2", "engine.checkpoint.keep=3")
+    run = train(recipe, tmp_path / "run", stop_after=7).run
+    kept = {path.name: read_step(path) for path in (run / "checkpoints").iterdir()}
+    assert kept == {"last": 7, "step_00000006": 6, "step_00000004": 4}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_train__a_signal_ends_it_after_a_checkpoint(tiny_recipe, tmp_path, number):
+    recipe = tiny_recipe("engine.steps=100000", "engine.workers=1")
+    timer = threading.Timer(1.5, os.kill, (os.getpid(), number))
+    timer.start()
+    with pytest.raises(Interrupted) as caught:
+        train(recipe, tmp_path / "run")
+    timer.join()
+    assert caught.value.signal == number
+    step = read_step(tmp_path / "run" / "checkpoints" / "last")
+    assert 0 < step < 1000
+    assert [record["step"] for record in metrics(tmp_path / "run")] == list(range(1, step + 1))
+    assert resume(tmp_path / "run", stop_after=step + 1).step == step + 1
+
+
+def test_train__what_is_not_finite_stops_it_and_can_be_replayed(tiny_recipe, tmp_path):
+    recipe = tiny_recipe("engine.lr={type: step, before: 0.01, after: 1e30, at: 2}", "engine.checkpoint.every=2")
+    with pytest.raises(TrainingError, match=r"step \d+: the loss `.*` was not finite") as caught:
+        train(recipe, tmp_path / "run")
+    (kept,) = (tmp_path / "run" / "replay").iterdir()
+    assert str(kept) in str(caught.value)
+    assert ".png" in str(caught.value)
+    step = int(kept.stem.split("_")[1])
+    assert step > 2
+    assert read_step(tmp_path / "run" / "checkpoints" / "last") == 2 * ((step - 1) // 2)
+    numbers = replay(kept)
+    assert numbers.is_halted
+    assert all(f"`{term}`" in str(caught.value) for term in numbers.not_finite)
+
+
+def test_resume__a_changed_recipe_is_refused(tiny_recipe, tmp_path):
+    run = train(tiny_recipe(), tmp_path / "run", stop_after=1).run
+    text = (run / "recipe.yaml").read_text()
+    (run / "recipe.yaml").write_text(text.replace("clip_norm: 5.0", "clip_norm: 6.0"))
+    with pytest.raises(TrainingError, match=r"another recipe \(engine\.clip_norm: 5\.0 there, 6\.0 here\)"):
+        resume(run)
+
+
+def test_resume__a_folder_without_a_run_is_named(tmp_path):
+    with pytest.raises(TrainingError, match="holds no run"):
+        resume(tmp_path)
+
+
+def test_train__the_best_is_kept_where_a_validation_set_is_named(tiny_recipe, tmp_path):
+    validation = "data.validation={type: digits, part: val, images: 6, seed: 1}"
+    recipe = tiny_recipe(validation, "engine.steps=4", "engine.evaluate_every=2")
+    run = train(recipe, tmp_path / "run").run
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["best", "last", "step_00000002"]
+    assert [(record["step"], record["set"]) for record in metrics(run, "evaluation")] == [(2, "validation")]
+
+
+def test_train__no_best_without_a_validation_set(tiny_recipe, tmp_path):
+    run = train(tiny_recipe("engine.steps=4", "engine.evaluate_every=2"), tmp_path / "run").run
+    assert not (run / "checkpoints" / "best").exists()
+    assert [(record["step"], record["set"]) for record in metrics(run, "evaluation")] == [(2, "test")]
+
+
+def test_train__supervised_has_pictures_too(tiny_recipe, tmp_path):
+    result = train(tiny_recipe("engine.steps=2", name="supervised"), tmp_path / "run")
+    assert result.pictures.exists()
+    assert "student" in result.scores
+    assert metrics(result.run, "health") == []
+
+
+def test_train__says_what_it_does(finished, tiny_recipe, tmp_path, capsys):
+    train(tiny_recipe("engine.steps=2"), tmp_path / "run")
+    printed = capsys.readouterr().out
+    for said in (
+        "4 labeled images",
+        "2 labeled and 2 unlabeled images",
+        "cpu",
+        "step 2/2",
+        "images/s",
+        "pseudo-boxes/image",
+    ):
+        assert said in printed
+    for said in ("AP75", "teacher", "student", "precision", "recall", "sheet.png", "checkpoints/last"):
+        assert said in printed
