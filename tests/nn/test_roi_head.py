@@ -1,0 +1,101 @@
+from collections import OrderedDict
+
+import pytest
+import torch
+from torchvision.ops import MultiScaleRoIAlign
+
+from ssodkit.nn.roi_head import RoiHead, RoiHeadConfig, region_levels
+
+STRIDES = (4, 8, 16, 32, 64)
+
+
+def pyramid(batch: int = 2, channels: int = 3, side: int = 128) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(batch, channels, side // stride, side // stride, generator=generator) for stride in STRIDES]
+
+
+def regions(batch: int = 2, count: int = 40) -> torch.Tensor:
+    """From 4 to 800 pixels wide, so that every level is asked."""
+    generator = torch.Generator().manual_seed(1)
+    low = 100.0 * torch.rand(batch, count, 2, generator=generator)
+    return torch.cat([low, low + 4.0 * 200.0 ** torch.rand(batch, count, 1, generator=generator)], dim=-1)
+
+
+def make(**fields) -> RoiHead:
+    torch.manual_seed(0)
+    config = RoiHeadConfig(**{"cells": 2, "width": 32, "samples": 2, **fields})
+    head = RoiHead(config, channels=3, strides=STRIDES, columns=4, boxes=3)
+    torch.nn.init.normal_(head.regress.weight)
+    return head
+
+
+@pytest.mark.parametrize("side_and_level", [(32.0, 0), (111.9, 0), (112.0, 1), (224.0, 2), (448.0, 3), (1000.0, 3)])
+def test_region_levels__are_the_published_ones(side_and_level: tuple[float, int]):
+    side, level = side_and_level
+    box = torch.tensor([[5.0, 5.0, 5.0 + side, 5.0 + side]])
+    assert region_levels(box, 56.0, 4).tolist() == [level]
+
+
+def test_region_levels__of_empty_boxes_and_nan_are_the_finest():
+    assert region_levels(torch.tensor([[0.0] * 4, [torch.nan] * 4]), 56.0, 4).tolist() == [0, 0]
+    assert region_levels(torch.zeros(2, 0, 4), 56.0, 4).shape == (2, 0)
+
+
+def test_region_levels__of_one_level_are_that():
+    assert region_levels(torch.tensor([[0.0, 0.0, 1000.0, 1000.0]]), 56.0, 1).tolist() == [0]
+
+
+def test_roi_head__pools_what_torchvision_pools():
+    head, maps, boxes = make(aligned=False), pyramid(), regions()
+    pooled, places = head._pool(maps, boxes, torch.ones(2, 40, dtype=torch.bool))
+    theirs = MultiScaleRoIAlign(["0", "1", "2", "3"], output_size=2, sampling_ratio=2)
+    named = OrderedDict((str(level), features) for level, features in enumerate(maps))
+    expected = theirs(named, list(boxes), [(128, 128)] * 2)
+    assert len(region_levels(boxes, 56.0, 4).unique()) == 4
+    assert torch.equal(pooled, expected[places])
+
+
+def test_roi_head__a_region_is_answered_where_it_stands():
+    head, maps, boxes = make(), pyramid(), regions()
+    valid = torch.rand(2, 40, generator=torch.Generator().manual_seed(2)) > 0.4
+    logits, codes = head(maps, boxes, valid)
+    for row, place in ((0, 3), (1, 17), (1, 39)):
+        alone = torch.tensor([[True]])
+        one_logits, one_codes = head(
+            [level[row : row + 1] for level in maps], boxes[row : row + 1, place : place + 1], alone
+        )
+        expected = (one_logits[0, 0], one_codes[0, 0]) if valid[row, place] else (torch.zeros(4), torch.zeros(3, 4))
+        torch.testing.assert_close(logits[row, place], expected[0])
+        torch.testing.assert_close(codes[row, place], expected[1])
+    assert (logits[~valid] == 0.0).all()
+    assert (logits[valid] != 0.0).any(dim=-1).all()
+
+
+@pytest.mark.parametrize("box", [(5.0, 5.0, 5.0, 9.0), (9.0, 9.0, 5.0, 5.0), (torch.nan,) * 4])
+def test_roi_head__a_region_without_area_answers_zero(box: tuple[float, ...]):
+    logits, codes = make(samples=0)(pyramid(), torch.tensor([[box], [box]]), torch.ones(2, 1, dtype=torch.bool))
+    assert (logits == 0.0).all()
+    assert (codes == 0.0).all()
+
+
+def test_roi_head__without_regions_every_weight_has_a_gradient_of_zero():
+    head, maps = make(), [level.requires_grad_() for level in pyramid()]
+    logits, codes = head(maps, regions(), torch.zeros(2, 40, dtype=torch.bool))
+    (logits.sum() + codes.sum()).backward()
+    for name, parameter in head.named_parameters():
+        assert parameter.grad is not None, name
+        assert (parameter.grad == 0.0).all(), name
+    assert all(level.grad is not None for level in maps[:4])
+
+
+def test_roi_head__takes_no_region_at_all():
+    logits, codes = make()(pyramid(), torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.bool))
+    assert logits.shape == (2, 0, 4)
+    assert codes.shape == (2, 0, 3, 4)
+
+
+def test_roi_head__reads_the_finest_levels_alone():
+    head, maps, boxes = make(levels=1), pyramid(), regions()
+    valid = torch.ones(2, 40, dtype=torch.bool)
+    silenced = [maps[0], *(torch.zeros_like(level) for level in maps[1:])]
+    assert torch.equal(head(maps, boxes, valid)[0], head(silenced, boxes, valid)[0])
