@@ -50,12 +50,13 @@ def main() -> None:
         sys.exit(128 + error.signal if isinstance(error, Interrupted) else 2)
 
 
-def _print_version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> bool:
     if wanted:
         from ssodkit import __version__
 
         print(__version__)
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

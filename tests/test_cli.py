@@ -1,0 +1,249 @@
+"""The command line: what each verb prints, what it leaves behind, and with which code it ends."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import ssodkit
+from ssodkit import cli
+from ssodkit.errors import RecipeError
+
+TINY = (
+    "data.train.images=24",
+    "data.test.images=4",
+    "data.percent=25",
+    "data.batch.labeled=2",
+    "engine.workers=0",
+    "watch.pictures=0",
+    "watch.log_every=1",
+)
+"""Makes the embedded baseline a matter of seconds."""
+
+
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+Call = Callable[..., Ended]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
+    """Runs the console script in an empty folder, in this process."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["ssodkit", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        code = ended.value.code
+        return Ended(code if isinstance(code, int) else 0, *capfd.readouterr())
+
+    return run
+
+
+def settings(*overrides: str) -> list[str]:
+    return [word for override in overrides for word in ("--set", override)]
+
+
+def command(*arguments: object) -> list[str]:
+    """A command for a process of its own."""
+    return [sys.executable, "-m", "ssodkit", *map(str, arguments)]
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """For processes of their own: one cache for all of them, and this package."""
+    cache = str(tmp_path_factory.mktemp("cache"))
+    return os.environ | {
+        "PYTHONPATH": str(Path(ssodkit.__file__).parents[1]),
+        "SSODKIT_CACHE": cache,
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+def test_main__help_names_every_verb(call: Call):
+    ended = call("--help")
+    assert ended.code == 0
+    assert {"run", "eval", "predict", "recipe", "list"} <= set(re.findall(r"^  (\w+) ", ended.out, re.MULTILINE))
+    assert call("--version").out.strip() == ssodkit.__version__
+
+
+def test_main__a_mistake_of_the_user_ends_as_a_sentence_with_code_2(call: Call):
+    ended = call("recipe", "check", "soft_techer")
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.splitlines() == [
+        "there is no recipe 'soft_techer': no such file, and none of this name is shipped; did you mean 'soft_teacher'?"
+    ]
+
+
+@pytest.mark.parametrize("place", [0, 2, 3])
+def test_main__debug_anywhere_shows_where_an_error_comes_from(monkeypatch: pytest.MonkeyPatch, place: int):
+    arguments = ["recipe", "check", "soft_techer"]
+    arguments.insert(place, "--debug")
+    monkeypatch.setattr(sys, "argv", ["ssodkit", *arguments])
+    with pytest.raises(RecipeError, match="there is no recipe 'soft_techer'"):
+        cli.main()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["run"], "give either a RECIPE or --resume DIR"),
+        (["run", "supervised", "--resume", "there"], "give either a RECIPE or --resume DIR"),
+        (["run", "--resume", "there", "--set", "seed=1"], "leave out --out and --set"),
+        (["run", "supervised", "--processes", "0"], "'--processes'"),
+        (["predict", "there", "image.png"], "Missing option '--out'"),
+        (["predict", "there", "image.png", "--out", "x", "--network", "both"], "'both'"),
+        (["fly"], "No such command 'fly'"),
+    ],
+)
+def test_main__a_wrong_use_is_refused_with_code_2(call: Call, arguments: list[str], complaint: str):
+    ended = call(*arguments)
+    assert ended.code == 2
+    assert complaint in ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_recipe_check__says_that_a_recipe_is_right(call: Call):
+    assert call("recipe", "check", "supervised") == (0, "supervised: no mistake found in supervised\n", "")
+
+
+def test_recipe_check__shows_all_mistakes_with_their_places(call: Call, tmp_path: Path):
+    (tmp_path / "mine.yaml").write_text("extends: supervised\nseeed: 1\nengine: {steps: none}\n")
+    ended = call("recipe", "check", "mine.yaml", "--set", "data.percent=0")
+    assert ended.code == 2
+    assert ended.err.splitlines() == [
+        "--set data.percent=0: data.percent: must be above 0.0, not 0",
+        "mine.yaml:2:1 seeed: unknown key; did you mean 'seed'?",
+        "mine.yaml:3:17 engine.steps: must be a whole number, not 'none'",
+    ]
+
+
+def test_recipe_show__says_where_values_come_from(call: Call):
+    ended = call("recipe", "show", "supervised", "--set", "engine.steps=7")
+    assert ended.code == 0
+    assert re.search(r"^  steps: 7 +# --set engine.steps=7$", ended.out, re.MULTILINE)
+    assert re.search(r"^name: supervised +# .*supervised.yaml:\d+:7$", ended.out, re.MULTILINE)
+
+
+def test_recipe_schema__is_printed_or_written_and_knows_the_plugins_of_a_recipe(call: Call, tmp_path: Path):
+    (tmp_path / "plug_cli.py").write_text(
+        "from typing import Literal\n"
+        "from ssodkit.plugins import register\n"
+        "from ssodkit.schedules.base import ScheduleConfig\n"
+        "@register\n"
+        "class PlugConfig(ScheduleConfig):\n"
+        "    type: Literal['plug_cli'] = 'plug_cli'\n"
+        "    def at(self, progress):\n"
+        "        return 0.0\n"
+    )
+    (tmp_path / "mine.yaml").write_text("plugins: [plug_cli.py]")
+    printed = subprocess.run(
+        command("recipe", "schema", "mine.yaml"),
+        env=os.environ | {"PYTHONPATH": str(Path(ssodkit.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert any(one.get("properties", {}).get("type", {}).get("const") == "plug_cli" for one in definitions(printed))
+    assert call("recipe", "schema", "--out", "schema.json") == (0, "", "")
+    written = (tmp_path / "schema.json").read_text(encoding="utf-8")
+    assert not any(one.get("properties", {}).get("type", {}).get("const") == "plug_cli" for one in definitions(written))
+
+
+def definitions(schema: str) -> list[dict]:
+    return list(json.loads(schema)["$defs"].values())
+
+
+def test_list__shows_a_line_per_plugin_or_the_fields_of_a_slot(call: Call):
+    assert re.search(r"^selector +soft_teacher +\S", call("list").out, re.MULTILINE)
+    assert re.search(r"^    at_most: 100 +# Detections per image", call("list", "selector").out, re.MULTILINE)
+    assert call("list", "selectr").err == "there is no kind of plug-in 'selectr'; did you mean 'selector'?\n"
+
+
+def test_launch__the_same_command_line_without_the_number_of_processes():
+    arguments = ["run", "a.yaml", "--processes", "2", "--set", "x=1"]
+    assert cli._without_processes(arguments) == ["run", "a.yaml", "--set", "x=1"]
+    assert cli._without_processes(["run", "--processes=2", "a.yaml"]) == ["run", "a.yaml"]
+    assert cli._without_processes(["run", "a.yaml"]) == ["run", "a.yaml"]
+
+
+def test_run__stopped_resumed_evaluated_and_used(
+    call: Call, tmp_path: Path, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("SSODKIT_CACHE", environment["SSODKIT_CACHE"])
+    words = ["run", "supervised", "--out", "r", "--device", "cpu", *settings(*TINY, "engine.steps=2")]
+
+    assert call(*words, "--stop-after", 1).code == 0
+    assert (tmp_path / "r" / "checkpoints" / "last" / "state.pt").is_file()
+    assert not (tmp_path / "r" / "result.json").exists()
+
+    again = call(*words)
+    assert again.code == 2
+    assert len(again.err.splitlines()) == 1
+
+    assert call("run", "--resume", "r", "--device", "cpu").code == 0
+    result = json.loads((tmp_path / "r" / "result.json").read_text())
+    assert set(result["student"]) >= {"AP", "AP50", "AP75"}
+
+    assert call("eval", "r", "--device", "cpu").code == 0
+
+    image = next(Path(environment["SSODKIT_CACHE"]).rglob("*.png"))
+    assert call("predict", "r", image, "--out", "p", "--score", 0.0, "--network", "student").code == 0
+    assert list((tmp_path / "p").rglob("*.json"))
+
+
+def test_run__a_signal_ends_it_after_a_checkpoint_with_its_code(tmp_path: Path, environment: dict[str, str]):
+    overrides = settings(*TINY, "engine.steps=100000")
+    process = subprocess.Popen(
+        command("run", "supervised", "--out", "r", *overrides),
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    metrics = tmp_path / "r" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (metrics.is_file() and metrics.stat().st_size) and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "Traceback" not in err
+    assert (tmp_path / "r" / "checkpoints" / "last" / "state.pt").is_file()
+
+
+def test_run__in_two_processes(tmp_path: Path, environment: dict[str, str]):
+    words = ["run", "supervised", "--out", "r", "--processes", "2", "--device", "cpu", "--stop-after", "1"]
+    ended = subprocess.run(
+        command(*words, *settings(*TINY, "engine.steps=2")),
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert (tmp_path / "r" / "checkpoints" / "last" / "state.pt").is_file()
+
+
+def test_run__a_mistake_in_two_processes_has_the_same_code(tmp_path: Path, environment: dict[str, str]):
+    words = ["run", "--resume", "nowhere", "--processes", "2", "--device", "cpu"]
+    ended = subprocess.run(command(*words), cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert re.search(r"^process [01]: ", ended.stderr, re.MULTILINE)
