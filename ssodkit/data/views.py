@@ -1,14 +1,13 @@
 """Views of a recipe: lists of transforms, drawn per image, applied to whole batches with one resampling."""
 
 from collections.abc import Mapping
-from typing import Self
 
 import torch
 from jaxtyping import Int64
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from ssodkit.data.augment.base import DrawnView, TransformConfig
+from ssodkit.data.augment.base import TransformConfig, draw_view
 from ssodkit.data.augment.render import render
 from ssodkit.data.raw import RawBatch
 from ssodkit.ops.random import derive_keys
@@ -45,7 +44,7 @@ class ViewsConfig(Config):
     """Canvas sides are multiples of this."""
 
     @model_validator(mode="after")
-    def _draws_as_names_a_view(self) -> Self:
+    def _draws_as_names_a_view(self) -> "ViewsConfig":
         for stream in (self.labeled, self.unlabeled):
             for name, view in stream.items():
                 if view.draws_as is not None and (view.draws_as not in stream or view.draws_as == name):
@@ -71,7 +70,7 @@ class ViewMaker:
     def _make_view(self, raw: RawBatch, name: str) -> View:
         config = self.views[name]
         keys = derive_keys(raw.keys, config.draws_as or name)
-        drawn = DrawnView.of(config.transforms, raw.sizes, keys)
+        drawn = draw_view(config.transforms, raw.sizes, keys)
         pixels = render(drawn, raw.pixels, raw.sizes, self.pad_to, config.fill)
         return _view(raw, keys, drawn.sizes, drawn.homography, pixels)
 

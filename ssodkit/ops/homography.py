@@ -21,7 +21,8 @@ def warp_boxes(
     corner_x = torch.stack([left, right, right, left], dim=-1)
     corner_y = torch.stack([top, top, bottom, bottom], dim=-1)
     corners = torch.stack([corner_x, corner_y, torch.ones_like(corner_x)], dim=-1)
-    warped = corners @ homography[:, None].transpose(-1, -2)
+    # Not a matrix product: under autocast it would be rounded to bf16, which is pixels off.
+    warped = (corners[..., None, :] * homography[:, None, None]).sum(dim=-1)
     points = warped[..., :2] / warped[..., 2:]
     return torch.cat([points.amin(dim=-2), points.amax(dim=-2)], dim=-1)
 

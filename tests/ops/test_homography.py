@@ -35,6 +35,13 @@ def test_warp_boxes__no_box_and_no_image_are_fine():
     assert warp_boxes(torch.zeros(0, 3, 4), torch.zeros(0, 3, 3)).shape == (0, 3, 4)
 
 
+def test_warp_boxes__stays_exact_under_autocast():
+    boxes, matrix = torch.tensor([[[10.25, 20.0, 300.5, 60.0]]]), translation(torch.ones(1), torch.ones(1))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        warped = warp_boxes(boxes, matrix)
+    assert warped.tolist() == [[[11.25, 21.0, 301.5, 61.0]]]
+
+
 def test_relate__soft_teacher_transport():
     """Original 100 x 50; weak: scale 1.2, flip at 120; strong: scale 0.8, shift by 8."""
     weak = reflection(number(120.0)) @ scaling(number(1.2), number(1.2))

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
@@ -23,7 +23,10 @@ Parameters = tuple[Tensor, ...]
 """What a pixel operation draws; row i of every tensor belongs to image i."""
 
 
-def _check_order(pair: tuple[float, float]) -> tuple[float, float]:
+Pair = TypeVar("Pair", tuple[float, float], tuple[int, int])
+
+
+def _check_order(pair: Pair) -> Pair:
     if pair[0] > pair[1]:
         raise ValueError(f"a range is [low, high]; {pair[0]:g} is above {pair[1]:g}")
     return pair
@@ -85,7 +88,7 @@ class PixelConfig(TransformConfig, ABC):
     def apply(
         self, images: UInt8[Tensor, "rows 3 h w"], masks: Bool[Tensor, "rows 1 h w"], parameters: Parameters
     ) -> UInt8[Tensor, "rows 3 h w"]:
-        """The changed images; the given ones stay. Parameters are on the device of the images.
+        """The changed images, in memory of their own; the given ones stay. Parameters are on the device of the images.
 
         Only what lies in the masks belongs to an image; what is written outside of them means nothing.
         """
@@ -113,18 +116,6 @@ class DrawnView:
     """Float64, from original pixels."""
     steps: list[Step] = field(default_factory=list)
 
-    @classmethod
-    def of(
-        cls,
-        transforms: Sequence[TransformConfig],
-        sizes: Int64[Tensor, "batch 2"],
-        keys: Int64[Tensor, "batch"],
-    ) -> Self:
-        """What these transforms draw for original images of these sizes, each with its own key."""
-        view = cls(sizes.clone(), torch.eye(3, dtype=torch.float64).repeat(len(sizes), 1, 1))
-        draw_all(transforms, view, torch.arange(len(sizes)), keys)
-        return view
-
     def move(self, rows: Int64[Tensor, "rows"], move: Move, uncovers: bool) -> None:
         """Multiply a motion of some rows onto what they have drawn before."""
         self.homography[rows] = move.homography @ self.homography[rows]
@@ -133,6 +124,15 @@ class DrawnView:
             if self.steps and self.steps[-1].transform is None:
                 rows = torch.cat([rows, self.steps.pop().rows]).unique()
             self.steps.append(Step(rows, torch.zeros_like(rows), None))
+
+
+def draw_view(
+    transforms: Sequence[TransformConfig], sizes: Int64[Tensor, "batch 2"], keys: Int64[Tensor, "batch"]
+) -> DrawnView:
+    """What these transforms draw for original images of these sizes, each with its own key."""
+    view = DrawnView(sizes.clone(), torch.eye(3, dtype=torch.float64).repeat(len(sizes), 1, 1))
+    draw_all(transforms, view, torch.arange(len(sizes)), keys)
+    return view
 
 
 def draw_all(

@@ -38,7 +38,7 @@ class GrayConfig(PixelConfig):
 
     def apply(self, images: Tensor, masks: Tensor, parameters: Parameters) -> Tensor:
         """The luma in all three channels."""
-        return color.luma(images).expand_as(images)
+        return color.luma(images).repeat(1, 3, 1, 1)
 
 
 @register

@@ -3,7 +3,7 @@
 Source: Chen et al., MMDetection, arXiv:1906.07155: scale = min(long / long side, short / short side), sides rounded.
 """
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int64
@@ -35,7 +35,7 @@ class ResizeConfig(GeometryConfig):
     """Most pixels of the long side; the short side then stays below what was drawn."""
 
     @model_validator(mode="after")
-    def _one_rule(self) -> Self:
+    def _one_rule(self) -> "ResizeConfig":
         if (self.short is None) == (self.short_choices is None):
             raise ValueError("give either `short` or `short_choices`")
         if self.short is not None and self.short[0] < 1:
