@@ -122,7 +122,7 @@ def parse_yaml(text: str, source: str, mistakes: list[Mistake]) -> Written | Non
         mistakes.append(Mistake(place, "", f"this is not YAML: {what}"))
         return None
     except yaml.YAMLError as error:
-        mistakes.append(Mistake(Place(source, 1, 1), "", f"this is not YAML: {error}"))
+        mistakes.append(Mistake(Place(source, 1, 1), "", f"this is not YAML: {' '.join(str(error).split())}"))
         return None
     return None if node is None else _Reader(source, mistakes).read(node, ())
 

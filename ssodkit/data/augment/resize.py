@@ -27,7 +27,7 @@ class ResizeConfig(GeometryConfig):
     type: Literal["resize"] = "resize"
     uncovers: ClassVar[bool] = False
 
-    short: Annotated[WholeRange, BeforeValidator(_pair)] | None = None
+    short: Annotated[WholeRange, BeforeValidator(_pair, json_schema_input_type=int | WholeRange)] | None = None
     """Pixels of the short side: one number, or [low, high] for any whole number between them."""
     short_choices: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(None, min_length=1)
     """Instead: the lengths of which one is drawn."""
