@@ -3,7 +3,7 @@
 import resource
 import sys
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -22,26 +22,39 @@ class Pace:
 
     def __init__(self, processes: Processes) -> None:
         self.processes = processes
+        self._laps: deque[tuple[float, float]] = deque()
+        """Seconds, and seconds of waiting for data, of updates whose numbers have not arrived."""
+        self._mark = time.perf_counter()
+        self._waited = 0.0
         self._start_afresh()
 
     def watch(self, batches: Iterable[T]) -> Iterator[T]:
         """The same batches; how long each is waited for is noted."""
         asked = time.perf_counter()
         for batch in batches:
-            self._data_seconds += time.perf_counter() - asked
+            self._waited = time.perf_counter() - asked
             yield batch
             asked = time.perf_counter()
+
+    def lap(self) -> None:
+        """An update has just been made, or sent to the device."""
+        now = time.perf_counter()
+        self._laps.append((now - self._mark, self._waited))
+        self._mark = now
 
     @contextmanager
     def paused(self) -> Iterator[None]:
         """What happens in here is no training: an evaluation, a checkpoint."""
         begin = time.perf_counter()
         yield
-        self._began += time.perf_counter() - begin
+        self._mark += time.perf_counter() - begin
 
     def add(self, outcome: Outcome, numbers: Numbers) -> None:
-        """Take note of an update."""
+        """Take note of the numbers of the oldest update that has none yet."""
+        seconds, waited = self._laps.popleft()
         self._steps += 1
+        self._seconds += seconds
+        self._data_seconds += waited
         self._images += self.processes.count * sum(
             len(next(iter(stream.views.values())).image_ids)
             for batch in outcome.batches
@@ -62,16 +75,14 @@ class Pace:
         for name, value in losses.items():
             streams[name.split("/")[0]] += value
         parts = ", ".join(f"{stream} {value:.3f}" for stream, value in streams.items())
-        seconds = time.perf_counter() - self._began
-        left = timedelta(seconds=round(steps_left * seconds / self._steps))
+        left = timedelta(seconds=round(steps_left * self._seconds / self._steps))
         return (
-            f"loss {sum(losses.values()):.3f} ({parts})  {self._images / seconds:.1f} images/s  "
+            f"loss {sum(losses.values()):.3f} ({parts})  {self._images / self._seconds:.1f} images/s  "
             f"{_mean(self._pseudo_boxes):.2f} pseudo-boxes/image  {left} left"
         )
 
     def take(self) -> dict[str, Any]:
         """The averages since the last call, for `metrics.jsonl`."""
-        seconds = time.perf_counter() - self._began
         losses = {name: _mean(values) for name, values in self._losses.items()}
         numbers = {
             "loss": sum(losses.values()),
@@ -81,8 +92,8 @@ class Pace:
             "loss_scale": self._loss_scale,
             "skipped_steps": self._skipped,
             "pseudo_boxes_per_image": _mean(self._pseudo_boxes),
-            "images_per_second": self._images / seconds,
-            "step_seconds": seconds / self._steps,
+            "images_per_second": self._images / self._seconds,
+            "step_seconds": self._seconds / self._steps,
             "data_seconds": self._data_seconds / self._steps,
             "memory_gb": peak_memory(self.processes.device) / 1e9,
         }
@@ -91,8 +102,7 @@ class Pace:
 
     def _start_afresh(self) -> None:
         self._steps = self._images = self._skipped = 0
-        self._began = time.perf_counter()
-        self._data_seconds = 0.0
+        self._seconds = self._data_seconds = 0.0
         self._losses: dict[str, list[float]] = defaultdict(list)
         self._norms: list[float] = []
         self._pseudo_boxes: list[float] = []

@@ -98,6 +98,7 @@ class Session:
     def update(self, batches: tuple[SemiBatch, ...], wish_to_stop: bool) -> Outcome:
         """One step. Nothing waits for the device."""
         outcome = self.updater(batches, self.progress, wish_to_stop)
+        self.pace.lap()
         self.step = outcome.step
         self.health.add(outcome.step, outcome.reports)
         return outcome
@@ -130,7 +131,8 @@ class Session:
             if self.processes.is_first:
                 self.checkpoints.save(self._state(), self.method.networks(), name)
             self.processes.gather(None)
-        self.saved_step = self.step
+        if name == "last":
+            self.saved_step = self.step
 
     def evaluate(self) -> None:
         """Score the networks on the way, on the validation set if there is one; only then the best are kept."""

@@ -192,7 +192,8 @@ def test_train__the_best_is_kept_where_a_validation_set_is_named(tiny_recipe, tm
     validation = "data.validation={type: digits, part: val, images: 6, seed: 1}"
     recipe = tiny_recipe(validation, "engine.steps=4", "engine.evaluate_every=2")
     run = train(recipe, tmp_path / "run").run
-    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["best", "last", "step_00000002"]
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["best", "last"]
+    assert read_step(run / "checkpoints" / "best") == 2
     assert [(record["step"], record["set"]) for record in metrics(run, "evaluation")] == [(2, "validation")]
 
 

@@ -1,0 +1,91 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ssodkit.data.annotations import Category, make_image_set
+from ssodkit.engine.distributed import Processes
+from ssodkit.engine.evaluate import as_result, detect, evaluating, score_networks
+from ssodkit.methods.base import build_student
+from ssodkit.structures.geometry import Stream
+from ssodkit.structures.views import View
+
+SIDE = 64
+
+
+def image_set(count):
+    sizes = [(SIDE, SIDE)] * count
+    names = [f"{place}.png" for place in range(count)]
+    return make_image_set(
+        Path(), names, range(1, count + 1), sizes, [Category(5, "cat"), Category(9, "dog"), Category(2, "cow")]
+    )
+
+
+@pytest.fixture
+def detector(tiny_context):
+    """With class logits far enough apart that some scores are high."""
+    network = build_student(tiny_context())
+    torch.manual_seed(1)
+    nn.init.normal_(network.roi.classify.weight, std=0.5)
+    return network
+
+
+def rows(table):
+    columns = (table.image_ids, table.labels, table.scores, *table.boxes.T)
+    return sorted(zip(*(np.asarray(column).tolist() for column in columns), strict=True))
+
+
+def test_detect__a_higher_threshold_leaves_the_same_detections_as_filtering_a_lower_one(detector, make_view):
+    views = [Stream({"test": make_view("test", [1, 2, 3])}, {}), Stream({"test": make_view("test", [4])}, {})]
+    low = detect({"student": detector}, views, image_set(4), 0.001, "fp32")["student"]
+    high = detect({"student": detector}, views, image_set(4), 0.9, "fp32")["student"]
+    assert 0 < len(high.scores) < len(low.scores)
+    assert rows(low.above(0.9)) == rows(high)
+
+
+def test_detect__answers_in_pixels_of_the_original_images(detector, make_view):
+    view = make_view("test", [1, 2])
+    plain = detect({"a": detector}, [Stream({"test": view}, {})], image_set(2), 0.05, "fp32")["a"]
+    # As if the view had been made by halving images of 128 x 128 pixels, and mirroring them.
+    mirrored = View(
+        view.pixels,
+        view.sizes,
+        torch.tensor([[-0.5, 0, 64], [0, 0.5, 0], [0, 0, 1]]).repeat(2, 1, 1),
+        view.image_ids,
+        view.keys,
+    )
+    large = make_image_set(Path(), ["a", "b"], [1, 2], [(128, 128)] * 2, image_set(1).categories)
+    carried = detect({"a": detector}, [Stream({"test": mirrored}, {})], large, 0.05, "fp32")["a"]
+    left, top, right, bottom = plain.boxes.T
+    expected = np.stack([128 - 2 * right, 2 * top, 128 - 2 * left, 2 * bottom], axis=1)
+    np.testing.assert_allclose(carried.boxes, expected, atol=1e-3)
+    assert len(carried.scores) > 0
+
+
+def test_detect__without_images_finds_nothing(detector):
+    assert len(detect({"student": detector}, [], image_set(0), 0.05, "fp32")["student"].scores) == 0
+
+
+def test_evaluating__every_module_is_afterwards_as_it_was():
+    network = nn.Sequential(nn.BatchNorm2d(2), nn.Dropout())
+    network[0].eval()
+    with evaluating([network]):
+        assert not any(module.training for module in network.modules())
+    assert [module.training for module in network.modules()] == [True, False, True]
+
+
+def test_score_networks__names_every_network_at_every_threshold(tiny_recipe):
+    from ssodkit.data.sets import open_data
+    from ssodkit.engine.build import build_method
+
+    recipe = tiny_recipe("evaluation.metric=voc", "evaluation.thresholds=[0.05, 0.001, 0.5]")
+    sets = open_data(recipe.data)
+    networks = build_method(recipe, len(sets.categories)).networks()
+    scores = score_networks(networks, sets.test, recipe, Processes(torch.device("cpu")))
+    assert {threshold: set(by_network) for threshold, by_network in scores.items()} == {
+        threshold: {"student", "teacher"} for threshold in ("0.05", "0.001", "0.5")
+    }
+    assert {"AP", "AP50_voc07", "AP50_voc10"} <= set(scores["0.5"]["teacher"])
+    assert as_result(scores, recipe)["teacher"] == scores["0.05"]["teacher"]

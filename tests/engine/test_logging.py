@@ -1,0 +1,58 @@
+import json
+import os
+import subprocess
+import sys
+
+import torch
+
+from ssodkit.engine.distributed import Processes
+from ssodkit.engine.logging import MetricsFile, RunLog
+from ssodkit.engine.pace import Pace
+
+ALONE = Processes(torch.device("cpu"))
+
+
+def test_metrics_file__every_line_is_json_even_where_a_number_is_not_finite(tmp_path):
+    file = MetricsFile(tmp_path / "metrics.jsonl", 0)
+    file.append({"kind": "step", "step": 1, "loss": float("nan"), "losses": {"a": float("inf")}, "list": [1.5]})
+    (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(line) == {"kind": "step", "step": 1, "loss": None, "losses": {"a": None}, "list": [1.5]}
+
+
+def test_metrics_file__keeps_what_came_before_and_forgets_what_lies_beyond(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    file = MetricsFile(path, 0)
+    for kind, step in (("step", 1), ("evaluation", 1), ("step", 2), ("result", 1)):
+        file.append({"kind": kind, "step": step})
+    with path.open("a") as cut:
+        cut.write('{"kind": "st')
+    MetricsFile(path, 1).append({"kind": "step", "step": 2})
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(record["kind"], record["step"]) for record in records] == [("step", 1), ("evaluation", 1), ("step", 2)]
+
+
+def test_run_log__only_the_first_process_speaks_and_writes(tmp_path, tiny_recipe, capsys):
+    with RunLog(tmp_path, tiny_recipe(), Pace(Processes(torch.device("cpu"), rank=1, count=2)), 0) as log:
+        log.say("hello")
+        log.record("step", 1, {"loss": 1.0})
+    assert capsys.readouterr().out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_run_log__wandb_is_offline_without_a_key_and_only_where_the_recipe_says_so(tmp_path, tiny_recipe, monkeypatch):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    (tmp_path / "run").mkdir()
+    with RunLog(tmp_path / "run", tiny_recipe("watch.wandb={project: test}"), Pace(ALONE), 0) as log:
+        log.record("step", 1, {"loss": 1.0})
+    assert len(list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))) == 1
+
+
+def test_engine__its_import_takes_no_wandb_and_no_evaluator():
+    program = (
+        "import sys, ssodkit.engine.train, ssodkit.engine.predict\n"
+        "print(*{'wandb', 'pycocotools', 'sklearn', 'timm'} & {name.split('.')[0] for name in sys.modules})"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, env=os.environ)
+    assert (run.returncode, run.stdout.strip()) == (0, "")

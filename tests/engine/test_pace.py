@@ -1,0 +1,58 @@
+import time
+
+import pytest
+import torch
+
+from ssodkit.engine.distributed import Processes
+from ssodkit.engine.pace import Pace, peak_memory
+from ssodkit.engine.update import Updater
+from ssodkit.structures.progress import Progress
+
+ALONE = Processes(torch.device("cpu"))
+
+
+def slowly(batches, seconds):
+    for batch in batches:
+        time.sleep(seconds)
+        yield batch
+
+
+def test_pace__averages_losses_and_tells_time_of_data_from_time_of_steps(method, make_batch, make_config):
+    pace, updater = Pace(ALONE), Updater(method, make_config(), ALONE)
+    losses, outcomes = [], []
+    for step, batches in enumerate(pace.watch(slowly([(make_batch([1, 2]),), (make_batch([3, 4]),)], 0.05))):
+        outcomes.append(updater(batches, Progress(step, 10)))
+        time.sleep(0.02)
+        pace.lap()
+        with pace.paused():
+            time.sleep(0.2)
+    for outcome in outcomes:
+        numbers = outcome.read()
+        losses.append(numbers.losses["labeled/square"])
+        pace.add(outcome, numbers)
+    line = pace.line(steps_left=100)
+    numbers = pace.take()
+    assert numbers["losses"]["labeled/square"] == pytest.approx(sum(losses) / 2)
+    assert numbers["data_seconds"] == pytest.approx(0.05, abs=0.03)
+    assert 0.07 <= numbers["step_seconds"] < 0.17
+    assert numbers["images_per_second"] == pytest.approx(2 / numbers["step_seconds"])
+    assert numbers["lr"] == 0.1
+    assert numbers["memory_gb"] > 0.05
+    assert f"loss {sum(losses) / 2:.3f} (labeled {sum(losses) / 2:.3f})" in line
+    assert "images/s" in line
+    assert "pseudo-boxes/image" in line
+    assert "left" in line
+
+
+def test_pace__starts_afresh_after_each_line(method, make_batch, make_config):
+    pace, updater = Pace(ALONE), Updater(method, make_config(), ALONE)
+    for step, ids in enumerate(([1], [2])):
+        outcome = updater((make_batch(ids),), Progress(step, 10))
+        pace.lap()
+        numbers = outcome.read()
+        pace.add(outcome, numbers)
+        assert pace.take()["losses"] == numbers.losses
+
+
+def test_peak_memory__is_counted_in_bytes():
+    assert peak_memory(torch.device("cpu")) > 50e6

@@ -1,0 +1,74 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssodkit.engine.evaluate import evaluate
+from ssodkit.engine.predict import predict
+from ssodkit.engine.train import train
+from ssodkit.errors import DataError, TrainingError
+
+
+@pytest.fixture(scope="module")
+def run(tiny_recipe, tmp_path_factory):
+    """A run of two steps on data whose category ids have gaps."""
+    return train(tiny_recipe("engine.steps=2", "watch.pictures=0"), tmp_path_factory.mktemp("predict") / "run").run
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Two files, one of them gray, and a folder with a third."""
+    (tmp_path / "folder").mkdir()
+    random = np.random.RandomState(0)
+    paths = [tmp_path / "a.png", tmp_path / "b.png", tmp_path / "folder" / "a.jpg"]
+    for path, shape in zip(paths, ((80, 120, 3), (60, 60), (100, 90, 3)), strict=True):
+        Image.fromarray(random.randint(0, 255, shape).astype(np.uint8)).save(path)
+    return paths
+
+
+def test_predict__writes_coco_results_and_a_picture_of_each_image(run, images, tmp_path):
+    out = tmp_path / "out"
+    file = predict(run, [images[0], images[1], images[2].parent], out, score=0.0)
+    assert file == out / "results.json"
+    assert sorted(path.name for path in out.iterdir()) == ["a.png", "a_3.png", "b.png", "results.json"]
+    with Image.open(out / "a.png") as picture:
+        assert picture.size == (288, 192)
+    rows = json.loads(file.read_text())
+    assert {row["image_id"]: row["file_name"] for row in rows} == {
+        place: str(path) for place, path in enumerate(images, start=1)
+    }
+    for row in rows:
+        left, top, width, height = row["bbox"]
+        limits = {1: (120, 80), 2: (60, 60), 3: (90, 100)}[row["image_id"]]
+        assert (left >= 0, top >= 0, left + width <= limits[0] + 1e-3, top + height <= limits[1] + 1e-3) == (True,) * 4
+        assert set(row) == {"image_id", "category_id", "bbox", "score", "file_name"}
+
+
+def test_predict__only_what_scores_above_the_threshold(run, images, tmp_path):
+    rows = json.loads(predict(run, images[:1], tmp_path / "low", score=0.0).read_text())
+    median = float(np.median([row["score"] for row in rows]))
+    above = json.loads(predict(run, images[:1], tmp_path / "high", score=median).read_text())
+    assert above == [row for row in rows if row["score"] > median]
+    assert 0 < len(above) < len(rows)
+
+
+def test_predict__the_network_can_be_chosen(run, images, tmp_path):
+    teacher = predict(run, images[:1], tmp_path / "default", score=0.0).read_text()
+    assert predict(run, images[:1], tmp_path / "teacher", network="teacher", score=0.0).read_text() == teacher
+    assert predict(run, images[:1], tmp_path / "student", network="student", score=0.0).read_text() != teacher
+    with pytest.raises(TrainingError, match="has no judge; its networks: student, teacher"):
+        predict(run, images[:1], tmp_path / "judge", network="judge")
+
+
+def test_predict__an_image_that_cannot_be_read_is_named_and_nothing_written(run, images, tmp_path):
+    images[0].write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"a\.png"):
+        predict(run, images, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("verb", [evaluate, lambda run: predict(run, [], run)])
+def test_verbs__a_folder_without_a_run_is_named(verb, tmp_path):
+    with pytest.raises(TrainingError, match="holds no run"):
+        verb(tmp_path)
