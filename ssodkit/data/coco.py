@@ -20,9 +20,9 @@ def read_coco(
 ) -> ImageSet:
     """The images of a COCO file, in its order, with their boxes; image files lie under `images`.
 
-    Where they need not be `labeled`, annotations and categories may be absent or empty. Raises DataError for whatever cannot
-    be trusted: what is no COCO file, ids and names given twice, references to nothing, boxes that are none, missing
-    image files.
+    Where they need not be `labeled`, annotations and categories may be absent or empty. Raises DataError for whatever
+    cannot be trusted: what is no COCO file, ids and names given twice, references to nothing, boxes that are none,
+    missing image files.
     """
     document = _load(file)
     entries = _list_of(document, "images", file)
