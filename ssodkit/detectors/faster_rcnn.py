@@ -14,7 +14,7 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from ssodkit.detectors.anchors import AnchorConfig, make_anchors
-from ssodkit.detectors.backbones.base import BackboneConfig
+from ssodkit.detectors.backbones.base import Backbone, BackboneConfig
 from ssodkit.detectors.base import BoxCodeConfig, Detector, DetectorConfig, Proposals, StageRule
 from ssodkit.detectors.criteria.base import BoxCriterionConfig, ClassCriterionConfig
 from ssodkit.detectors.detections import find
@@ -70,6 +70,9 @@ class FasterRcnnConfig(DetectorConfig):
 
 class FasterRcnn(Detector):
     """Answers about any region exactly: a box is pooled from the pyramid, wherever it came from."""
+
+    backbone: Backbone
+    neck: Fpn
 
     def __init__(self, config: FasterRcnnConfig, context: BuildContext) -> None:
         super().__init__()

@@ -159,7 +159,7 @@ def _positives(assignment: Assignment) -> Assignment:
 def _spread(assignment: Assignment, places: Int64[Tensor, "candidates"], length: int) -> Assignment:
     """The same assignment for a row of `length` candidates, in which its own stand at `places`."""
 
-    def spread(values: Tensor, fill: float) -> Tensor:
+    def spread(values: Tensor, fill: int | float) -> Tensor:
         return values.new_full((len(values), length), fill).index_copy(1, places, values)
 
     return replace(

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -30,6 +30,13 @@ class TimmConfig(BackboneConfig):
     """How many stages, with all before them, do not learn: 1 is the stem and the stage of the first stride."""
     batch_norm: Literal["frozen", "train"] = "frozen"
     """Frozen: neither statistics nor scale and offset change."""
+
+    @field_validator("weights")
+    @classmethod
+    def _is_safetensors(cls, weights: str | Path) -> str | Path:
+        if isinstance(weights, Path) and weights.suffix != ".safetensors":
+            raise ValueError(f"{weights} is no .safetensors file; other kinds may run code when they are read")
+        return weights
 
     @property
     def is_pretrained(self) -> bool:
@@ -97,13 +104,13 @@ def _create(config: TimmConfig, load_weights: bool) -> Any:
             pretrained=load_weights and config.is_pretrained,
             **source,
         )
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:
         if not (load_weights and config.is_pretrained):
             raise
-        reason = str(error).strip().splitlines()[0]
+        reason = next(iter(str(error).strip().splitlines()), "")
         raise TrainingError(
-            f"The weights of {config.name} cannot be read ({reason}). Give a safetensors file of it as "
-            "`detector.backbone.weights`, or run once with a network so that timm keeps them."
+            f"The weights of {config.name} cannot be read ({type(error).__name__}: {reason}). Give a "
+            "safetensors file of it as `detector.backbone.weights`, or run once online so that timm keeps them."
         ) from error
 
 

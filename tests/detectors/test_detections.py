@@ -1,0 +1,90 @@
+import torch
+from torch import Tensor
+
+from ssodkit.detectors.base import TestRule as Rule
+from ssodkit.detectors.detections import find
+from ssodkit.ops.coding import BoxCoder
+from ssodkit.structures.predictions import Candidates, Predictions
+
+SIZES = torch.tensor([[100, 100]])
+
+
+def answers(boxes: list[list[float]], probs: list[list[float]], codes: Tensor | None = None) -> Predictions:
+    """One image; `probs` without the background's, which gets what is left."""
+    scores = torch.tensor(probs)
+    logits = torch.cat([scores, 1.0 - scores.sum(dim=-1, keepdim=True)], dim=-1).log()[None]
+    candidates = Candidates(torch.tensor(boxes)[None], torch.ones(1, len(boxes), dtype=torch.bool))
+    return Predictions(
+        candidates, logits, "softmax", torch.zeros(1, len(boxes), 1, 4) if codes is None else codes, BoxCoder()
+    )
+
+
+def test_find__keeps_the_best_of_each_class_best_first():
+    found = find(
+        answers(
+            [[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 9.0], [50.0, 50.0, 60.0, 60.0]],
+            [[0.6, 0.3], [0.7, 0.02], [0.1, 0.8]],
+        ),
+        SIZES,
+        Rule(score=0.05, nms=0.5),
+    )
+    valid = found.valid[0]
+    torch.testing.assert_close(found.confidence[0][valid], torch.tensor([0.8, 0.7, 0.3, 0.1]))
+    assert found.labels[0][valid].tolist() == [1, 0, 1, 0]
+    assert found.boxes[0][valid][1].tolist() == [0.0, 0.0, 10.0, 9.0]
+
+
+def test_find__a_threshold_can_be_given_and_is_strict():
+    predictions = answers([[0.0, 0.0, 10.0, 10.0], [50.0, 50.0, 60.0, 60.0]], [[0.5], [0.25]])
+    assert find(predictions, SIZES, Rule(score=0.25)).valid.sum() == 1
+    assert find(predictions, SIZES, Rule(score=0.25), score=0.2).valid.sum() == 2
+
+
+def test_find__at_most_so_many():
+    boxes = [[10.0 * k, 0.0, 10.0 * k + 5.0, 5.0] for k in range(8)]
+    found = find(answers(boxes, [[0.1 + 0.1 * k] for k in range(8)]), SIZES, Rule(at_most=3))
+    assert found.valid.tolist() == [[True] * 3]
+    assert found.boxes[0, :, 0].tolist() == [70.0, 60.0, 50.0]
+
+
+def test_find__decodes_the_box_of_the_class():
+    codes = torch.zeros(1, 1, 2, 4)
+    codes[0, 0, 1, 0] = 1.0  # class 1 moves by a width
+    found = find(answers([[0.0, 0.0, 10.0, 10.0]], [[0.4, 0.5]], codes), SIZES, Rule())
+    assert found.labels.tolist() == [[1, 0]]
+    assert found.boxes.tolist() == [[[10.0, 0.0, 20.0, 10.0], [0.0, 0.0, 10.0, 10.0]]]
+
+
+def test_find__clips_and_drops_what_is_too_small():
+    boxes = [[90.0, 0.0, 120.0, 10.0], [99.5, 50.0, 120.0, 60.0], [130.0, 0.0, 140.0, 10.0]]
+    predictions = answers(boxes, [[0.9], [0.8], [0.7]])
+    found = find(predictions, SIZES, Rule())
+    assert found.boxes[found.valid].tolist() == [[90.0, 0.0, 100.0, 10.0], [99.5, 50.0, 100.0, 60.0]]
+    assert find(predictions, SIZES, Rule(minimum_side=1.0)).valid.sum() == 1
+
+
+def test_find__what_is_dropped_suppresses_nothing():
+    sliver = [0.0, 0.0, 100.0, 0.5]
+    predictions = answers([sliver, [0.0, 0.0, 100.0, 0.9]], [[0.9], [0.8]])
+    assert find(predictions, SIZES, Rule(minimum_side=0.6)).valid.sum() == 1
+
+
+def test_find__nothing_in_nothing():
+    none = answers([[0.0, 0.0, 10.0, 10.0]], [[0.01]])
+    assert not find(none, SIZES, Rule()).valid.any()
+    empty = find(none[:0], SIZES[:0], Rule())
+    assert empty.boxes.shape == (0, 1, 4)
+    bare = Predictions(
+        Candidates(torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.bool)),
+        torch.zeros(2, 0, 3),
+        "softmax",
+        torch.zeros(2, 0, 2, 4),
+        BoxCoder(),
+    )
+    assert find(bare, SIZES.expand(2, 2), Rule()).boxes.shape == (2, 0, 4)
+
+
+def test_find__ignores_candidates_that_are_not_valid():
+    predictions = answers([[0.0, 0.0, 10.0, 10.0]], [[0.9]])
+    predictions.candidates.valid[:] = False
+    assert not find(predictions, SIZES, Rule()).valid.any()

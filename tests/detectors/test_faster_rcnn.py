@@ -1,0 +1,352 @@
+from collections import Counter
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ssodkit.detectors.faster_rcnn import FasterRcnn, FasterRcnnConfig
+from ssodkit.detectors.learning import assign, loss, predict_together
+from ssodkit.ops.boxes import pairwise_iou
+from ssodkit.plugins import BuildContext, load_plugins
+from ssodkit.recipe.merge import read_tree
+from ssodkit.structures.geometry import carry_boxes
+from ssodkit.structures.predictions import Candidates, Stages
+from ssodkit.structures.progress import Progress
+from ssodkit.structures.teaching import Supervision, Targets
+
+BASES = Path(__file__).parents[2] / "recipes" / "bases" / "detectors"
+PROGRESS = Progress(0, 10)
+
+
+@pytest.fixture
+def detector(tiny_context) -> FasterRcnn:
+    context = tiny_context()
+    return sharpened(context.detector.build(context))
+
+
+def sharpened(detector: FasterRcnn) -> FasterRcnn:
+    """Answers that differ from place to place: those of a fresh network hardly do."""
+    with torch.no_grad():
+        for layer, std in (
+            (detector.rpn.objectness, 0.5),
+            (detector.rpn.codes, 0.1),
+            (detector.roi.classify, 1.0),
+            (detector.roi.regress, 0.5),
+        ):
+            layer.weight.normal_(std=std)
+    return detector
+
+
+def preset(name: str) -> FasterRcnnConfig:
+    load_plugins()
+    return FasterRcnnConfig.model_validate(read_tree(BASES / f"{name}.yaml").plain["detector"])
+
+
+def learn(detector: FasterRcnn, view, supervision) -> dict[str, torch.Tensor]:
+    (stages,) = predict_together(detector, [view], [supervision])
+    losses = loss(detector, stages, assign(detector, stages, supervision), supervision)
+    return losses.values(losses.denominators())
+
+
+def test_preset__has_the_published_numbers():
+    config = preset("faster_rcnn")
+    assert config.anchors.sides == ((32.0,), (64.0,), (128.0,), (256.0,), (512.0,))
+    assert config.anchors.ratios == (0.5, 1.0, 2.0)
+    assert not config.anchors.rounded
+    assert (config.proposals.training.per_level, config.proposals.training.keep) == (2000, 1000)
+    assert (config.proposals.test.per_level, config.proposals.test.keep) == (1000, 1000)
+    assert config.proposals.nms == 0.7
+    assert (config.roi.cells, config.roi.samples, config.roi.aligned) == (7, 0, True)
+    assert (config.roi.finest_side, config.roi.levels, config.roi.width) == (56.0, 4, 1024)
+    assert config.roi.boxes_per_class
+    assert (config.roi.code.center_std, config.roi.code.side_std) == (0.1, 0.2)
+    assert (config.rpn.code.center_std, config.rpn.code.side_std) == (1.0, 1.0)
+    assert config.rpn.code.limits_shrinking
+    assert config.proposals.append_targets
+    rpn, roi = config.stages["rpn"], config.stages["roi"]
+    assert (rpn.matcher.positive, rpn.matcher.negative, rpn.matcher.best_from) == (0.7, 0.3, 0.3)
+    assert (rpn.sampler.per_image, rpn.sampler.positives) == (256, 128)
+    assert (roi.matcher.positive, roi.matcher.negative, roi.matcher.best_from) == (0.5, 0.5, None)
+    assert (roi.sampler.per_image, roi.sampler.positives) == (512, 128)
+    assert {term.criterion.type for rule in (rpn, roi) for term in [rule.terms["box"]]} == {"l1"}
+    assert {rule.terms["box"].criterion.beta for rule in (rpn, roi)} == {0.0}
+    assert (config.test.score, config.test.nms, config.test.at_most) == (0.05, 0.5, 100)
+
+
+@pytest.mark.parametrize("name", ["faster_rcnn", "faster_rcnn_torchvision", "faster_rcnn_small"])
+def test_preset__builds_and_finds_something_to_say(name: str, make_view):
+    config = preset(name)
+    detector = config.build(BuildContext(num_classes=2, steps=1, detector=config, load_weights=False)).eval()
+    with torch.no_grad():
+        found = detector.detect(detector.predict(detector.extract(make_view("a", [1]))))
+    assert found.valid.any()
+
+
+def test_preset__of_the_small_detector_has_half_a_million_weights():
+    config = preset("faster_rcnn_small")
+    detector = config.build(BuildContext(num_classes=10, steps=1, detector=config))
+    assert 0.3e6 < sum(parameter.numel() for parameter in detector.parameters()) < 0.6e6
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda stages: stages.pop("rpn"), "stages of faster_rcnn are rpn and roi, not roi"),
+        (lambda stages: stages["rpn"].update(one_class=False), "stages.rpn.one_class must be true"),
+        (lambda stages: stages["roi"]["terms"].pop("box"), "stages.roi.terms needs both class and box"),
+        (
+            lambda stages: stages["rpn"]["terms"]["class"].update(criterion={"type": "softmax"}),
+            "stages.rpn.terms.class.criterion must compare class logits under a sigmoid",
+        ),
+        (
+            lambda stages: stages["roi"]["terms"]["box"].update(criterion={"type": "softmax"}),
+            "stages.roi.terms.box.criterion must compare boxes",
+        ),
+        (
+            lambda stages: (
+                stages["rpn"].update(sampler=None) or stages["rpn"]["terms"]["box"].update(normalizer="quota")
+            ),
+            "give a `sampler`",
+        ),
+    ],
+)
+def test_config__refuses_stages_that_cannot_work(change, message: str):
+    load_plugins()
+    tree = read_tree(BASES / "faster_rcnn.yaml").plain["detector"]
+    change(tree["stages"])
+    with pytest.raises(ValidationError, match=message):
+        FasterRcnnConfig.model_validate(tree)
+
+
+def test_extract__normalizes_and_leaves_the_padding_at_zero(detector, make_view):
+    seen = []
+    detector.backbone.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))
+    view = make_view("a", [1])
+    view = replace(view, sizes=torch.tensor([[40, 56]]))
+    features = detector.extract(view)
+    (images,) = seen
+    expected = (view.pixels[:, :, :40, :56].float() / 255.0 - 0.5) / 0.25
+    torch.testing.assert_close(images[:, :, :40, :56], expected)
+    assert (images[:, :, 40:] == 0.0).all()
+    assert (images[:, :, :, 56:] == 0.0).all()
+    assert features.view.pixels.numel() == 0
+
+
+def test_predict__a_row_does_not_depend_on_its_batch(detector, make_view, make_targets):
+    view = make_view("a", [1, 2, 3])
+    targets = make_targets([[(4, 4, 28, 40, 0)], [(30, 20, 56, 50, 2), (2, 2, 30, 30, 1)], []])
+    supervision = Supervision.uniform(targets, PROGRESS)
+    for taught in (None, supervision):
+        together = detector.predict(detector.extract(view), taught, proposals="training")[1:2]
+        alone = detector.predict(detector.extract(view[1:2]), taught and taught[1:2], proposals="training")
+        for name, expected in alone.by_name.items():
+            answer = together.by_name[name]
+            assert torch.equal(answer.candidates.valid, expected.candidates.valid)
+            torch.testing.assert_close(answer.candidates.boxes, expected.candidates.boxes, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(answer.class_logits, expected.class_logits, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(detector.detect(together).boxes, detector.detect(alone).boxes, rtol=1e-4, atol=1e-3)
+
+
+def test_predict__proposals_lie_in_the_image_and_have_no_gradient(detector, make_view):
+    view = make_view("a", [1])
+    view = replace(view, sizes=torch.tensor([[40, 56]]))
+    proposals = detector.predict(detector.extract(view)).last.candidates
+    boxes = proposals.boxes[proposals.valid]
+    assert len(boxes) > 5
+    assert not boxes.requires_grad
+    assert boxes.min() >= 0.0
+    assert boxes[:, 2].max() <= 56.0
+    assert boxes[:, 3].max() <= 40.0
+
+
+def test_predict__a_teacher_gets_proposals_and_a_student_a_sample(detector, make_view):
+    features = detector.extract(make_view("a", [1]))
+    teacher = detector.predict(features, proposals="training").last
+    student = detector.predict(features, Supervision.uniform(Targets.empty(1), PROGRESS), proposals="training").last
+    assert teacher.plan is None
+    assert teacher.candidates.boxes.shape[1] == detector.config.proposals.training.keep
+    assert student.plan is not None
+    assert student.candidates.boxes.shape[1] == detector.stage_rules["roi"].sampler.per_image
+
+
+def test_score_regions__answers_as_the_last_stage_does(detector, make_view):
+    features = detector.extract(make_view("a", [1, 2]))
+    roi = detector.predict(features).last
+    backwards = Candidates(roi.candidates.boxes.flip(1), roi.candidates.valid.flip(1))
+    again = detector.score_regions(features, backwards)
+    torch.testing.assert_close(again.class_logits.flip(1), roi.class_logits)
+    torch.testing.assert_close(again.box_codes.flip(1), roi.box_codes)
+    assert roi.class_logits.std() > 0.1
+
+
+def test_score_regions__is_differentiable(detector, make_view):
+    features = detector.extract(make_view("a", [1]))
+    regions = Candidates(torch.tensor([[[4.0, 4.0, 40.0, 40.0]]]), torch.ones(1, 1, dtype=torch.bool))
+    detector.score_regions(features, regions).decode(torch.tensor([[1]])).sum().backward()
+    assert detector.backbone.stem.weight.grad.abs().max() > 0.0
+
+
+def test_score_regions__carried_to_a_mirrored_view_and_back_are_the_same(detector, make_view):
+    view = make_view("a", [1])
+    mirrored = replace(view, homography=torch.tensor([[[-1.0, 0.0, 64.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]]))
+    features = detector.extract(view)
+    roi = detector.predict(features).last
+    there = carry_boxes(roi.candidates.boxes, view, mirrored)
+    back = Candidates(carry_boxes(there, mirrored, view), roi.candidates.valid)
+    assert not torch.allclose(there, roi.candidates.boxes)
+    answer = detector.score_regions(features, back)
+    torch.testing.assert_close(answer.class_logits, roi.class_logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("boxes_per_class", [True, False])
+def test_predict__has_one_regression_or_one_per_class(tiny_context, make_view, boxes_per_class: bool):
+    roi = {"cells": 2, "samples": 1, "levels": 1, "width": 8, "boxes_per_class": boxes_per_class}
+    context = tiny_context(roi=roi)
+    detector = context.detector.build(context)
+    codes = detector.predict(detector.extract(make_view("a", [1]))).last.box_codes
+    assert codes.shape[2:] == ((3, 4) if boxes_per_class else (1, 4))
+
+
+def test_loss__every_weight_has_a_gradient_and_learns_where_there_is_a_target(detector, make_view, make_targets):
+    supervision = Supervision.uniform(make_targets([[(4, 4, 28, 40, 0)], [(30, 20, 56, 50, 2)]]), PROGRESS)
+    sum(learn(detector, make_view("a", [1, 2]), supervision).values()).backward()
+    for name, parameter in detector.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().max() > 0.0, name
+
+
+def test_loss__learns_to_find_what_it_is_taught(tiny_context, make_view, make_targets):
+    context = tiny_context()
+    detector = context.detector.build(context)
+    view, targets = make_view("a", [1, 2]), make_targets([[(4, 4, 28, 40, 0)], [(30, 20, 56, 50, 2)]])
+    supervision = Supervision.uniform(targets, PROGRESS)
+    optimizer = torch.optim.SGD(detector.parameters(), lr=0.05, momentum=0.9, nesterov=True)
+    for step in range(80):
+        keyed = replace(view, keys=view.keys + step)
+        losses = learn(detector, keyed, supervision)
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        torch.nn.utils.clip_grad_norm_(detector.parameters(), 5.0)
+        optimizer.step()
+    with torch.no_grad():
+        found = detector.detect(detector.predict(detector.extract(view)))
+    assert found.labels[:, 0].tolist() == [0, 2]
+    assert pairwise_iou(found.boxes[:, :1], targets.boxes[:, :1]).min() > 0.5
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+def test_step__works_on_no_image_and_one_class(tiny_context, make_view, classes: int):
+    context = tiny_context(num_classes=classes)
+    detector = context.detector.build(context)
+    view = make_view("a", [1])[:0]
+    losses = learn(detector, view, Supervision.uniform(Targets.empty(0), PROGRESS))
+    sum(losses.values()).backward()
+    assert all(parameter.grad is not None for parameter in detector.parameters())
+    assert detector.detect(detector.predict(detector.extract(view))).boxes.shape[0] == 0
+    one = make_view("a", [1])
+    assert detector.detect(detector.predict(detector.extract(one))).labels.max() < classes
+
+
+def test_step__draws_from_the_keys_alone(detector, make_view, make_targets):
+    view, targets = make_view("a", [1, 2]), make_targets([[(4, 4, 28, 40, 0)], [(30, 20, 56, 50, 2)]])
+    supervision = Supervision.uniform(targets, PROGRESS)
+    state = torch.random.get_rng_state()
+    first = learn(detector, view, supervision)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    again = learn(detector, view, supervision)
+    other = learn(detector, replace(view, keys=view.keys + 1), supervision)
+    assert first["rpn/class"].item() == again["rpn/class"].item() != other["rpn/class"].item()
+
+
+def test_state_dict__makes_the_same_detector(tiny_context, detector, make_view):
+    context = tiny_context()
+    torch.manual_seed(1)
+    other = context.detector.build(context)
+    other.load_state_dict(detector.state_dict())
+    features = make_view("a", [1])
+    expected = detector.predict(detector.extract(features)).last
+    answer = other.predict(other.extract(features)).last
+    assert torch.equal(answer.class_logits, expected.class_logits)
+
+
+def test_predict__does_not_depend_on_train_mode(detector, make_view):
+    view = make_view("a", [1])
+    trains = detector.train().predict(detector.extract(view)).last
+    tests = detector.eval().predict(detector.extract(view)).last
+    assert torch.equal(trains.class_logits, tests.class_logits)
+
+
+def test_step__runs_under_autocast_with_losses_and_boxes_in_fp32(detector, make_view, make_targets):
+    supervision = Supervision.uniform(make_targets([[(4, 4, 28, 40, 0)]]), PROGRESS)
+    with torch.autocast("cpu", torch.bfloat16):
+        view = make_view("a", [1])
+        losses = learn(detector, view, supervision)
+        stages = detector.predict(detector.extract(view))
+        found = detector.detect(stages)
+    assert stages.last.class_logits.dtype == torch.bfloat16
+    assert stages.last.candidates.boxes.dtype == found.boxes.dtype == torch.float32
+    assert {loss.dtype for loss in losses.values()} == {torch.float32}
+    exact = learn(detector, view, supervision)
+    for name, value in losses.items():
+        torch.testing.assert_close(value, exact[name], rtol=0.1, atol=0.02)
+
+
+def test_step__weights_that_are_not_finite_reach_the_losses_and_crash_nothing(detector, make_view, make_targets):
+    supervision = Supervision.uniform(make_targets([[(4, 4, 28, 40, 0)]]), PROGRESS)
+    with torch.no_grad():
+        detector.backbone.stem.weight[0, 0, 0, 0] = torch.nan
+    losses = learn(detector, make_view("a", [1]), supervision)
+    assert not all(value.isfinite() for value in losses.values())
+    assert not detector.detect(detector.predict(detector.extract(make_view("a", [1])))).valid.any()
+
+
+@contextmanager
+def host_questions():
+    """Yields a Counter of operations at which the host would wait for a GPU, filled while the block runs."""
+    asked: Counter[str] = Counter()
+    unknown_length = {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output}
+
+    class Operations(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            name = func._schema.name
+            indices = args[1] if name in ("aten::index", "aten::index_put", "aten::index_put_") else None
+            masks = [index for index in indices or () if index is not None and index.dtype in (torch.bool, torch.uint8)]
+            if masks or name == "torchvision::nms" or (indices is None and unknown_length & set(func.tags)):
+                asked[name] += 1
+            return func(*args, **(kwargs or {}))
+
+    class Calls(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            if func in (torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.cpu, torch.tensor):
+                asked[func.__name__] += 1
+            return func(*args, **(kwargs or {}))
+
+    with ExitStack() as stack:
+        stack.enter_context(Operations())
+        stack.enter_context(Calls())
+        yield asked
+
+
+def test_step__asks_the_host_six_times(detector, make_view, make_targets):
+    labeled, weak, strong = (make_view(name, [1, 2]) for name in ("labeled", "weak", "strong"))
+    truth = Supervision.uniform(make_targets([[(4, 4, 28, 40, 0)], []]), PROGRESS)
+    classes, boxes = make_targets([[(4, 4, 28, 40, 0)], []]), make_targets([[], [(30, 20, 56, 50, 2)]])
+    pseudo = Supervision(classes, classes, boxes, PROGRESS)
+
+    def step() -> None:
+        with torch.no_grad():
+            detector.detect(detector.predict(detector.extract(weak), proposals="training"))
+        stages: list[Stages] = predict_together(detector, [labeled, strong], [truth, pseudo])
+        for seen, taught in zip(stages, (truth, pseudo), strict=True):
+            loss(detector, seen, assign(detector, seen, taught), taught)
+
+    step()  # lays out the anchors
+    with host_questions() as asked:
+        step()
+    # Teacher: proposals, regions, what is above the threshold, detections. Student: proposals, regions.
+    assert asked == {"torchvision::nms": 3, "tolist": 2, "aten::nonzero": 1}
