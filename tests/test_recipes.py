@@ -12,13 +12,13 @@ from ssodkit.recipe.show import dump_recipe
 RECIPES = Path(__file__).parents[1] / "recipes"
 FILES = sorted(RECIPES.rglob("*.yaml"))
 NAMES = [path.relative_to(RECIPES).with_suffix("").as_posix() for path in FILES if "bases" not in path.parts]
-AT_LEAST = 1
+AT_LEAST = 6
 EMBEDDED = [name for name in NAMES if "/" not in name]
 
 
 def test_recipes__are_found():
     assert len(NAMES) >= AT_LEAST
-    assert len(EMBEDDED) >= 1
+    assert len(EMBEDDED) >= 2
     assert shipped_recipes() == NAMES
 
 

@@ -1,0 +1,54 @@
+"""The documents are run: what they tell a newcomer to type has to work."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+PAGE = Path(__file__).parents[1] / "docs" / "add_a_method.md"
+SHORT = ["engine.steps=2", "data.test.images=4", "engine.workers=0", "data.batch.labeled=2", "data.batch.unlabeled=2"]
+
+
+def write_blocks(folder: Path) -> list[str]:
+    """Save every block of the page under the name in its first line; the names."""
+    names = []
+    for kind, name, text in re.findall(r"```(python|yaml)\n# (\S+)\n(.*?)```", PAGE.read_text(), flags=re.DOTALL):
+        assert name.endswith(".py" if kind == "python" else ".yaml")
+        (folder / name).write_text(text)
+        names.append(name)
+    return names
+
+
+def ssodkit(folder: Path, *arguments: str) -> str:
+    """The verb's output, run in a folder that knows nothing of the source tree."""
+    done = subprocess.run(
+        [sys.executable, "-m", "ssodkit", *arguments], cwd=folder, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_add_a_method__the_page_trains_with_its_selector(tmp_path):
+    assert write_blocks(tmp_path) == ["expected_count.py", "expected_count.yaml"]
+    ssodkit(tmp_path, "recipe", "check", "expected_count.yaml")
+    assert "expected_count" in ssodkit(tmp_path, "list", "selector", "expected_count.yaml")
+    short = [part for value in [*SHORT, "method.unlabeled_weight=1.0"] for part in ("--set", value)]
+    ssodkit(tmp_path, "run", "expected_count.yaml", "--out", "run", "--device", "cpu", *short)
+    metrics = (tmp_path / "run" / "metrics.jsonl").read_text()
+    assert "unlabeled/roi/class" in metrics
+    assert "expected_count" in metrics, "the health report names the selector's filter"
+
+
+def test_add_a_method__a_score_that_nobody_writes_is_refused(tmp_path):
+    write_blocks(tmp_path)
+    plugin = tmp_path / "expected_count.py"
+    plugin.write_text(plugin.read_text().replace('frozenset({"confidence"})', 'frozenset({"box_jitter"})'))
+    done = subprocess.run(
+        [sys.executable, "-m", "ssodkit", "recipe", "check", "expected_count.yaml"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 2
+    assert "reads the score 'box_jitter'" in done.stderr
