@@ -8,6 +8,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ssodkit.assigners.selectors.base import SelectionContext, SetRule
+from ssodkit.assigners.selectors.soft_teacher import SoftTeacherSelector
 from ssodkit.detectors.learning import assign, predict_together
 from ssodkit.errors import RecipeError
 from ssodkit.methods.pseudo_label import PseudoLabelConfig
@@ -273,7 +274,7 @@ def test_pseudo_label__a_box_of_0_7_is_never_learned_as_a_class(make_method, sem
     confidence = torch.where(torch.arange(found.valid.shape[1]) % 2 == 0, 0.95, 0.7).expand_as(found.confidence)
     found = found.with_score("confidence", confidence).with_score("box_jitter", torch.full_like(confidence, torch.inf))
     config = method.config.selector.model_copy(update={"classes": SetRule(score="confidence", above=0.9)})
-    selection = config.build(None)(found, SelectionContext(START, Targets.empty(2)))
+    selection = SoftTeacherSelector(config)(found, SelectionContext(START, Targets.empty(2)))
     pseudo = carry(selection.supervision, *(semi_batch.unlabeled.views[name] for name in ("weak", "strong")))
     (stages,) = predict_together(method.student, [semi_batch.unlabeled.views["strong"]], [pseudo])
     learned = assign(method.student, stages, pseudo)["roi"]["class"]

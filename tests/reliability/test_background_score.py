@@ -4,7 +4,12 @@ import torch
 from ssodkit.detectors.learning import assign, predict_together
 from ssodkit.detectors.normalizers import NORMALIZERS
 from ssodkit.ops.coding import BoxCoder
-from ssodkit.reliability.background_score import BackgroundScoreConfig, background_probability, indicate
+from ssodkit.reliability.background_score import (
+    BackgroundScore,
+    BackgroundScoreConfig,
+    background_probability,
+    indicate,
+)
 from ssodkit.structures.geometry import carry, carry_boxes
 from ssodkit.structures.predictions import Candidates, Predictions
 from ssodkit.structures.progress import Progress
@@ -144,7 +149,7 @@ def taught(tiny_context, semi_batch, make_targets):
 def test_background_score__weighs_sampled_background_alone(taught, indicator):
     teacher, seen, stages, plan = taught
     before = plan["roi"]["class"]
-    after = BackgroundScoreConfig(indicator=indicator).build(None)(teacher, seen, stages, plan)["roi"]["class"]
+    after = BackgroundScore(BackgroundScoreConfig(indicator=indicator))(teacher, seen, stages, plan)["roi"]["class"]
     assert (before.positive & (before.weight == 1.0)).any()
     assert torch.equal(after.weight[before.positive], before.weight[before.positive])
     assert not after.weight[before.weight == 0.0].any()
@@ -156,7 +161,7 @@ def test_background_score__weighs_sampled_background_alone(taught, indicator):
 
 def test_background_score__changes_the_class_term_of_the_last_stage_alone(taught):
     teacher, seen, stages, plan = taught
-    scored = BackgroundScoreConfig().build(None)(teacher, seen, stages, plan)
+    scored = BackgroundScore(BackgroundScoreConfig())(teacher, seen, stages, plan)
     assert scored["rpn"] is plan["rpn"]
     assert scored["roi"]["box"] is plan["roi"]["box"]
     assert scored["roi"]["class"].index is plan["roi"]["class"].index
@@ -164,7 +169,7 @@ def test_background_score__changes_the_class_term_of_the_last_stage_alone(taught
 
 def test_background_score__is_what_the_teacher_says_in_the_weak_view(taught, semi_batch):
     teacher, seen, stages, plan = taught
-    after = BackgroundScoreConfig().build(None)(teacher, seen, stages, plan)["roi"]["class"]
+    after = BackgroundScore(BackgroundScoreConfig())(teacher, seen, stages, plan)["roi"]["class"]
     candidates = stages.last.candidates
     unlabeled = semi_batch.unlabeled
     boxes = carry_boxes(candidates.boxes, unlabeled.views["strong"], unlabeled.views["weak"])
@@ -183,12 +188,12 @@ def test_background_score__asks_the_teacher_once_or_not_at_all(taught, indicator
     asked = []
     teacher.network.roi.register_forward_hook(lambda *_: asked.append(True))
     teacher.network.backbone.register_forward_hook(lambda *_: asked.extend([True] * 10))
-    BackgroundScoreConfig(indicator=indicator).build(None)(teacher, seen, stages, plan)
+    BackgroundScore(BackgroundScoreConfig(indicator=indicator))(teacher, seen, stages, plan)
     assert len(asked) == questions
 
 
 def test_background_score__weights_have_no_gradient(taught):
     teacher, seen, stages, plan = taught
     for indicator in RELIABILITY:
-        scored = BackgroundScoreConfig(indicator=indicator).build(None)(teacher, seen, stages, plan)
+        scored = BackgroundScore(BackgroundScoreConfig(indicator=indicator))(teacher, seen, stages, plan)
         assert not scored["roi"]["class"].weight.requires_grad

@@ -3,7 +3,13 @@ import math
 import pytest
 import torch
 
-from ssodkit.reliability.box_jitter import BoxJitterConfig, shake, spread_in_candidate_sides, spread_in_mean_sides
+from ssodkit.reliability.box_jitter import (
+    BoxJitter,
+    BoxJitterConfig,
+    shake,
+    spread_in_candidate_sides,
+    spread_in_mean_sides,
+)
 from ssodkit.structures.predictions import Detections
 from ssodkit.teachers.ema import EmaTeacherConfig
 
@@ -89,7 +95,7 @@ def looked(tiny_context, make_view):
 @pytest.mark.parametrize("definition", ["code", "paper"])
 def test_box_jitter__scores_what_it_asks_about_and_nothing_else(looked, definition):
     teacher, features, found = looked
-    scored = BoxJitterConfig(definition=definition).build(None)(teacher, features, found)
+    scored = BoxJitter(BoxJitterConfig(definition=definition))(teacher, features, found)
     spread = scored.scores["box_jitter"]
     assert torch.isinf(spread[:, 2]).all()
     assert (spread[:, :2] > 0.0).all()
@@ -104,7 +110,7 @@ def test_box_jitter__refines_by_the_regressor_of_the_pseudo_class(looked):
         teacher.network.roi.regress.weight.zero_()
         teacher.network.roi.regress.bias.view(3, 4)[1] = torch.tensor([0.0, 0.0, 50.0, 50.0])
         teacher.network.roi.classify.bias[0] = 50.0
-    scored = BoxJitterConfig(asks={"above": 0.0}).build(None)(teacher, features, found)
+    scored = BoxJitter(BoxJitterConfig(asks={"above": 0.0}))(teacher, features, found)
     assert torch.equal(scored.scores["box_jitter"] == 0.0, found.labels == 1)
 
 
@@ -113,13 +119,13 @@ def test_box_jitter__asks_the_teacher_once_on_the_features_it_has(looked):
     asked = []
     teacher.network.roi.register_forward_hook(lambda *_: asked.append(True))
     teacher.network.backbone.register_forward_hook(lambda *_: asked.append(True))
-    BoxJitterConfig().build(None)(teacher, features, found)
+    BoxJitter(BoxJitterConfig())(teacher, features, found)
     assert len(asked) == 1
 
 
 def test_box_jitter__an_image_does_not_depend_on_its_batch(looked):
     teacher, features, found = looked
-    scorer = BoxJitterConfig().build(None)
+    scorer = BoxJitter(BoxJitterConfig())
     together = scorer(teacher, features, found).scores["box_jitter"]
     for row in (slice(0, 1), slice(1, 2)):
         alone = scorer(teacher, features[row], found[row]).scores["box_jitter"]
@@ -138,12 +144,12 @@ def test_box_jitter__answers_are_clipped_to_the_image(looked):
         valid=torch.ones(2, 1, dtype=torch.bool),
         scores={"confidence": torch.ones(2, 1)},
     )
-    assert BoxJitterConfig().build(None)(teacher, features, found).scores["box_jitter"].tolist() == [[0.0], [0.0]]
+    assert BoxJitter(BoxJitterConfig())(teacher, features, found).scores["box_jitter"].tolist() == [[0.0], [0.0]]
 
 
 @pytest.mark.parametrize("length", [0, 2])
 def test_box_jitter__nothing_found_asks_nothing(looked, length):
     teacher, features, _ = looked
-    scored = BoxJitterConfig().build(None)(teacher, features, Detections.empty(2, length=length))
+    scored = BoxJitter(BoxJitterConfig())(teacher, features, Detections.empty(2, length=length))
     assert scored.scores["box_jitter"].shape == (2, length)
     assert torch.isinf(scored.scores["box_jitter"]).all()

@@ -8,7 +8,7 @@ from ssodkit.schedules.constant import ConstantConfig
 from ssodkit.schedules.running_mean import RunningMeanConfig
 from ssodkit.structures.predictions import Candidates
 from ssodkit.structures.progress import Progress
-from ssodkit.teachers.ema import EmaTeacherConfig
+from ssodkit.teachers.ema import EmaTeacher, EmaTeacherConfig
 
 OK, NOT_OK = torch.tensor(True), torch.tensor(False)
 
@@ -48,7 +48,7 @@ def test_ema__is_a_copy_of_the_student_when_built(make_pair):
 def test_ema__before_each_step_it_is_the_mean_that_soft_teacher_prints(make_pair):
     student, _ = make_pair()
     fill(student, 1.0)  # the state at t = 0, of which the teacher is a copy
-    teacher = EmaTeacherConfig(momentum=RunningMeanConfig(cap=0.999)).build(student, None)
+    teacher = EmaTeacher(EmaTeacherConfig(momentum=RunningMeanConfig(cap=0.999)), student)
     seen = [teacher.network.rpn.shared.bias[0].item()]
     for finished, value in enumerate([2.0, 4.0, 8.0, 16.0], start=1):
         fill(student, value)
