@@ -56,8 +56,8 @@ class SometimesConfig(TransformConfig):
     def draw_into(self, view: DrawnView, rows: Int64[Tensor, "rows"], keys: Int64[Tensor, "rows"]) -> None:
         """Let one list draw for the rows that it falls to, then the other for the rest."""
         chosen = uniform(keys, (), "chosen") < self.probability
-        draw_all(self.then, view, rows[chosen], derive_keys(keys[chosen], "then"))
-        draw_all(self.otherwise, view, rows[~chosen], derive_keys(keys[~chosen], "otherwise"))
+        draw_all(self.then, view, rows[chosen], keys[chosen])
+        draw_all(self.otherwise, view, rows[~chosen], keys[~chosen])
 
 
 def _draw_where(
