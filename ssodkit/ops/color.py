@@ -114,12 +114,12 @@ def blur(images: Images, masks: Masks, sigmas: Float[Tensor, "batch"], radius: i
     values = images * masks.float()
     for dim in (2, 3):
         values = _convolve(values, kernels, dim)
-    return _to_bytes(values / weight.clamp(min=1e-6) + 0.5)
+    return _to_bytes(values.div_(weight.clamp_(min=1e-6)).add_(0.5))
 
 
 def add(images: Images, levels: Float[Tensor, "batch 3 height width"]) -> Images:
     """Gray levels added to each value, rounded."""
-    return _to_bytes(images + levels + 0.5)
+    return _to_bytes((images + levels).add_(0.5))
 
 
 def paint(images: Images, where: Masks, value: int) -> Images:
@@ -129,10 +129,12 @@ def paint(images: Images, where: Masks, value: int) -> Images:
 
 def _blend(degenerate: Tensor, images: Images, factors: Float[Tensor, "batch"]) -> Images:
     """What lies on the line from `degenerate` (factor 0) to the image (factor 1), rounded towards black."""
-    return _to_bytes(degenerate + factors.float()[:, None, None, None] * (images - degenerate))
+    difference = images - degenerate
+    return _to_bytes(difference.mul_(factors.float()[:, None, None, None]).add_(degenerate))
 
 
 def _to_bytes(values: Float[Tensor, "batch 3 height width"]) -> Images:
+    """Rounded towards black; changes `values`."""
     return values.clamp_(0.0, 255.0).to(torch.uint8)
 
 

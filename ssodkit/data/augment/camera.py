@@ -47,4 +47,4 @@ class NoiseConfig(PixelConfig):
         # A key for each line: what a pixel gets does not depend on how far its batch is padded.
         lines = split_keys(keys.flatten(), images.shape[2], "lines")
         noise = normal(lines.flatten(), (images.shape[3],), "noise").view(images.shape)
-        return color.add(images, noise * sigma.float()[:, None, None, None])
+        return color.add(images, noise.mul_(sigma.float()[:, None, None, None]))
