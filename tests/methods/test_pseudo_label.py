@@ -79,11 +79,11 @@ class Readings(TorchFunctionMode):
 
 @pytest.fixture
 def make_method(tiny_context):
-    """Fields of the method (replacing Soft Teacher's), and of the context -> a tiny method."""
+    """Classes, fields of the build context, and of the method (replacing Soft Teacher's) -> a tiny method."""
 
-    def make(num_classes: int = 3, detector=None, **fields):
-        context = tiny_context(num_classes, **(detector or {}))
-        return PseudoLabelConfig.model_validate({**SOFT_TEACHER, **fields}).build(context)
+    def make(num_classes=3, context=None, **fields):
+        built = replace(tiny_context(num_classes), **(context or {}))
+        return PseudoLabelConfig.model_validate({**SOFT_TEACHER, **fields}).build(built)
 
     return make
 
@@ -225,6 +225,27 @@ def test_pseudo_label__may_look_while_the_weight_is_0(make_method, semi_batch):
             if name in step.losses
         }
     )
+
+
+@pytest.mark.parametrize(("minimum_visible", "teaches"), [(0.0, True), (0.9, False)])
+def test_pseudo_label__boxes_hardly_visible_in_the_strong_view_teach_nothing(
+    make_method, semi_batch, minimum_visible, teaches
+):
+    method = make_method(context={"minimum_visible": minimum_visible})
+    quarter = torch.tensor([[4.0, 0.0, -96.0], [0.0, 4.0, -96.0], [0.0, 0.0, 1.0]])  # the middle, four times as large
+    semi_batch.unlabeled.views["strong"].homography.copy_(quarter)
+    found = method.teacher.look(semi_batch.unlabeled.views["weak"]).found
+    assert (found.boxes[..., 2:] - found.boxes[..., :2] > 16.0).all(dim=-1)[found.valid].all()  # none fits in whole
+    assert (values(method.step(semi_batch, START).losses)["unlabeled/roi/box"] > 0.0) == teaches
+
+
+@pytest.mark.parametrize(("joined", "forwards"), [("always", 1), ("never", 2)])
+def test_pseudo_label__joins_the_streams_as_the_engine_says(make_method, semi_batch, joined, forwards):
+    method = make_method(context={"joined": joined})
+    made = []
+    method.student.backbone.register_forward_hook(lambda *_: made.append(True))
+    method.step(semi_batch, START)
+    assert len(made) == forwards
 
 
 def test_pseudo_label__scores_both_networks(make_method):
