@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float, Int64
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from ssodkit.plugins import Config
@@ -34,22 +34,23 @@ class AnchorConfig(Config):
     inside: Literal["image", "canvas"] = "image"
     """Anchors whose cell begins in the padding are no candidates, or are (torchvision, detectron2)."""
 
+    @model_validator(mode="after")
+    def _levels_are_alike(self) -> "AnchorConfig":
+        if not self.ratios or not self.sides or len({len(sides) for sides in self.sides} | {0}) != 2:
+            raise ValueError("anchors need a ratio, and equally many sides on every level: all levels share one head")
+        return self
+
     @property
-    def per_cell(self) -> tuple[int, ...]:
-        """Anchors in a cell of each level."""
-        return tuple(len(sides) * len(self.ratios) for sides in self.sides)
+    def per_cell(self) -> int:
+        """Anchors in a cell, on every level."""
+        return len(self.sides[0]) * len(self.ratios)
 
 
 def make_anchors(config: AnchorConfig, features: Features) -> Candidates:
     """All anchors of all images: level by level, row by row, cell by cell, ratio by ratio.
 
-    Raises ValueError unless the config has sides for every level.
+    The config has sides for every level of the pyramid.
     """
-    if len(config.sides) != len(features.maps):
-        raise ValueError(
-            f"anchors.sides has {len(config.sides)} levels, but the pyramid has {len(features.maps)}, "
-            f"of strides {', '.join(map(str, features.strides))}"
-        )
     maps = features.maps
     dtype = torch.float64 if maps[0].dtype == torch.float64 else torch.float32
     grid = _grid(config, tuple(tuple(m.shape[-2:]) for m in maps), features.strides, dtype, maps[0].device)

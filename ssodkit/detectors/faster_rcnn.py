@@ -20,6 +20,7 @@ from ssodkit.detectors.criteria.base import BoxCriterionConfig, ClassCriterionCo
 from ssodkit.detectors.detections import find
 from ssodkit.detectors.rpn import ProposalRule, RpnConfig, RpnHead, propose
 from ssodkit.detectors.sampling import sample_regions
+from ssodkit.errors import RecipeError
 from ssodkit.nn.fpn import Fpn, FpnConfig
 from ssodkit.nn.roi_head import RoiHead, RoiHeadConfig
 from ssodkit.plugins import BuildContext, Slot, register
@@ -81,7 +82,8 @@ class FasterRcnn(Detector):
         self.stage_rules = config.stages
         self.backbone = config.backbone.build(context)
         self.neck = Fpn(config.neck, self.backbone.channels, self.backbone.strides)
-        self.rpn = RpnHead(config.neck.channels, _anchors_per_cell(config.anchors))
+        _check_levels(config, self.neck.strides)
+        self.rpn = RpnHead(config.neck.channels, config.anchors.per_cell)
         regressions = self.num_classes if config.roi.boxes_per_class else 1
         self.roi = RoiHead(config.roi, config.neck.channels, self.neck.strides, self.num_classes + 1, regressions)
         self.matchers = nn.ModuleDict({name: rule.matcher.build(context) for name, rule in config.stages.items()})
@@ -102,10 +104,7 @@ class FasterRcnn(Detector):
         anchors = make_anchors(self.config.anchors, features)
         rpn = Predictions(anchors, logits, "sigmoid", codes, self.config.rpn.code.coder)
         rule = self.config.proposals
-        lengths = [
-            level.shape[-2] * level.shape[-1] * count
-            for level, count in zip(features.maps, self.config.anchors.per_cell, strict=True)
-        ]
+        lengths = [level.shape[-2] * level.shape[-1] * self.config.anchors.per_cell for level in features.maps]
         regions = propose(rpn, lengths, features.view.sizes, getattr(rule, proposals), rule)
         plan = None
         if supervision is not None:
@@ -140,11 +139,12 @@ def _check_terms(name: str, rule: StageRule, activation: str) -> None:
         raise ValueError(f"stages.{name}.terms.box.criterion must compare boxes")
 
 
-def _anchors_per_cell(config: AnchorConfig) -> int:
-    """Anchors in a cell; the head is shared, so all levels must agree."""
-    if len(set(config.per_cell)) != 1:
-        raise ValueError("anchors.sides must have equally many sides on every level: the head is shared")
-    return config.per_cell[0]
+def _check_levels(config: FasterRcnnConfig, strides: tuple[int, ...]) -> None:
+    pyramid = f"the pyramid has {len(strides)} levels, of strides {', '.join(map(str, strides))}"
+    if len(config.anchors.sides) != len(strides):
+        raise RecipeError(f"detector.anchors.sides is for {len(config.anchors.sides)} levels, but {pyramid}")
+    if config.roi.levels > len(strides):
+        raise RecipeError(f"detector.roi.levels is {config.roi.levels}, but {pyramid}")
 
 
 def _normalize(view: View, mean: Tensor, std: Tensor) -> Float[Tensor, "batch 3 height width"]:

@@ -32,8 +32,9 @@ def batched_nms(
         iou,
     )
     ranked = scores.masked_fill(~(survives.view_as(valid) & valid), -torch.inf)
-    best, index = ranked.topk(min(keep, boxes.shape[1]), dim=1)
-    return index, best > -torch.inf
+    # Stable, because bf16 scores are often equal and the answer should not depend on the device.
+    best, index = ranked.sort(dim=1, descending=True, stable=True)
+    return index[:, :keep], best[:, :keep] > -torch.inf
 
 
 def suppress(

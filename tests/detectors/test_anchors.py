@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 
@@ -74,6 +75,7 @@ def test_make_anchors__laid_out_in_inference_serve_training():
     assert not anchors.boxes.is_inference()
 
 
-def test_make_anchors__refuse_a_pyramid_of_other_levels():
-    with pytest.raises(ValueError, match=r"anchors\.sides has 5 levels, but the pyramid has 2, of strides 4, 8"):
-        make_anchors(AnchorConfig(), features(8, 8, [(8, 8)]))
+@pytest.mark.parametrize("fields", [{"sides": [[8], [8, 16]]}, {"sides": [[]]}, {"sides": []}, {"ratios": []}])
+def test_config__refuses_levels_that_cannot_share_a_head(fields: dict[str, list[float]]):
+    with pytest.raises(ValidationError, match="equally many sides on every level"):
+        AnchorConfig.model_validate(fields)

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ssodkit.detectors.faster_rcnn import FasterRcnn, FasterRcnnConfig
 from ssodkit.detectors.learning import assign, loss, predict_together
+from ssodkit.errors import RecipeError
 from ssodkit.ops.boxes import pairwise_iou
 from ssodkit.plugins import BuildContext, load_plugins
 from ssodkit.recipe.merge import read_tree
@@ -121,6 +122,19 @@ def test_config__refuses_stages_that_cannot_work(change, message: str):
     change(tree["stages"])
     with pytest.raises(ValidationError, match=message):
         FasterRcnnConfig.model_validate(tree)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"anchors": {}}, "detector.anchors.sides is for 5 levels, but the pyramid has 2 levels, of strides 4, 8"),
+        ({"roi": {"levels": 3}}, "detector.roi.levels is 3, but the pyramid has 2 levels, of strides 4, 8"),
+    ],
+)
+def test_build__refuses_levels_that_the_pyramid_has_not(tiny_context, fields, message: str):
+    context = tiny_context(**fields)
+    with pytest.raises(RecipeError, match=message):
+        context.detector.build(context)
 
 
 def test_extract__normalizes_and_leaves_the_padding_at_zero(detector, make_view):

@@ -77,7 +77,8 @@ def test_timm__reads_a_safetensors_file(tmp_path: Path):
     backbone = Timm(TimmConfig(name=NAME, weights=tmp_path / "weights.safetensors"), load_weights=True)
     expected = whole.layer3[0].conv1.weight
     assert torch.equal(backbone.network.layer3[0].conv1.weight, expected)
-    assert not torch.equal(Timm(TimmConfig(name=NAME), load_weights=False).network.layer3[0].conv1.weight, expected)
+    without = Timm(TimmConfig(name=NAME, weights=tmp_path / "absent.safetensors"), load_weights=False)
+    assert not torch.equal(without.network.layer3[0].conv1.weight, expected)
 
 
 def test_timm__says_what_to_do_without_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
