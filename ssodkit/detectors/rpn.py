@@ -80,4 +80,4 @@ def propose(
     assert predictions.candidates.level is not None
     level = take_rows(predictions.candidates.level, place)
     kept, is_kept = batched_nms(boxes, score, level, valid, rule.nms, counts.keep)
-    return Candidates(take_rows(boxes, kept), is_kept)
+    return Candidates(take_rows(boxes, kept).masked_fill(~is_kept[..., None], 0.0), is_kept)

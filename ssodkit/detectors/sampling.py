@@ -86,11 +86,16 @@ def sample_regions(
     and equal sets make equal samples. Regions that were not drawn are not valid.
     """
     taught = taught_sets(rule, supervision)
-    pool, for_class = _draw(proposals, taught["class"], rule, matcher, supervision, keys, append_targets)
+
+    def draw(targets: Targets) -> tuple[Candidates, Assignment]:
+        pool = _append(proposals, targets) if append_targets else proposals
+        matched = match(matcher, _unanswered(pool), targets, supervision.progress)
+        return pool, sample(matched, rule.sampler, keys, "regions")
+
+    pool, for_class = draw(taught["class"])
     if taught["class"] is taught["box"]:
         return _compact(pool, {"class": for_class, "box": for_class}, rule.sampler)
-    box_pool, for_boxes = _draw(proposals, taught["box"], rule, matcher, supervision, keys, append_targets)
-    for_boxes = _positives(for_boxes)
+    box_pool, for_boxes = draw(taught["box"])
 
     # One row of all: the proposals, then the boxes appended for the class term, then those for the box term.
     shared, length = proposals.boxes.shape[1], pool.boxes.shape[1]
@@ -102,7 +107,7 @@ def sample_regions(
     )
     plan = {
         "class": _spread(for_class, places[:length], len(places)),
-        "box": _spread(for_boxes, box_places, len(places)),
+        "box": _spread(_positives(for_boxes), box_places, len(places)),
     }
     return _compact(both, plan, rule.sampler)
 
@@ -117,20 +122,6 @@ def _largest(
     best, index = draws.masked_fill(~eligible, -1.0).topk(min(at_most, draws.shape[1]), dim=1)
     rank = torch.arange(index.shape[1], device=index.device)
     return torch.zeros_like(eligible).scatter(1, index, (best >= 0.0) & (rank < count[:, None]))
-
-
-def _draw(
-    proposals: Candidates,
-    targets: Targets,
-    rule: StageRule,
-    matcher: Matcher,
-    supervision: Supervision,
-    keys: Tensor,
-    append_targets: bool,
-) -> tuple[Candidates, Assignment]:
-    pool = _append(proposals, targets) if append_targets else proposals
-    matched = match(matcher, _unanswered(pool), targets, supervision.progress)
-    return pool, sample(matched, rule.sampler, keys, "regions")
 
 
 def _append(proposals: Candidates, targets: Targets) -> Candidates:
@@ -189,5 +180,6 @@ def _compact(
             weight=weight,
             quality=take_rows(assignment.quality, rows),
         )
-    regions = Candidates(take_rows(pool.boxes, rows), take_rows(drawn, rows))
+    valid = take_rows(drawn, rows)
+    regions = Candidates(take_rows(pool.boxes, rows).masked_fill(~valid[..., None], 0.0), valid)
     return regions, {term: taken[id(assignment)] for term, assignment in plan.items()}
