@@ -81,7 +81,7 @@ def _growth(views: Sequence[View]) -> float:
     """Pixels of the common canvas, over all rows, per pixel of the views' own canvases."""
     height, width = (max(view.pixels.shape[axis] for view in views) for axis in (2, 3))
     own = sum(len(view.pixels) * view.pixels.shape[2] * view.pixels.shape[3] for view in views)
-    return height * width * sum(len(view.pixels) for view in views) / own
+    return height * width * sum(len(view.pixels) for view in views) / max(own, 1)
 
 
 def _at_least_one(targets: Targets) -> Targets:

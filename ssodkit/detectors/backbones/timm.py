@@ -77,7 +77,7 @@ class Timm(Backbone):
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> list[Tensor]:
         """Feature maps, finest first."""
         maps = self.network(images)
-        if str(getattr(self.network, "output_fmt", "NCHW")) == "NHWC":
+        if getattr(self.network, "output_fmt", "NCHW") == "NHWC":
             return [level.permute(0, 3, 1, 2) for level in maps]
         return list(maps)
 
@@ -85,33 +85,46 @@ class Timm(Backbone):
 def _create(config: TimmConfig, load_weights: bool) -> Any:
     import timm
 
-    if config.name.split(".")[0] not in timm.list_models():
-        raise RecipeError(f"detector.backbone.name: timm has no network '{config.name}'")
-    with torch.device("meta"):
-        strides = timm.create_model(config.name, features_only=True).feature_info.reduction()
+    try:
+        with torch.device("meta"):
+            strides = timm.create_model(config.name, features_only=True).feature_info.reduction()
+    except (RuntimeError, NotImplementedError, AttributeError) as error:
+        raise RecipeError(f"detector.backbone.name: timm gives no feature maps of '{config.name}': {error}") from error
     missing = [stride for stride in config.strides if stride not in strides]
     if missing:
         raise RecipeError(
             f"detector.backbone.strides: {config.name} has no map of stride {missing[0]}, "
             f"but of {', '.join(map(str, strides))}"
         )
-    source = {} if config.weights in ("timm", "random") else {"pretrained_cfg_overlay": {"file": str(config.weights)}}
+    indices = tuple(strides.index(stride) for stride in config.strides)
+    if not (load_weights and config.is_pretrained):
+        return timm.create_model(config.name, features_only=True, out_indices=indices)
     try:
-        return timm.create_model(
-            config.name,
-            features_only=True,
-            out_indices=tuple(strides.index(stride) for stride in config.strides),
-            pretrained=load_weights and config.is_pretrained,
-            **source,
-        )
+        source = {}
+        if isinstance(config.weights, Path):
+            _check_file(config.name, config.weights)
+            source = {"pretrained_cfg_overlay": {"file": str(config.weights)}}
+        return timm.create_model(config.name, features_only=True, out_indices=indices, pretrained=True, **source)
     except Exception as error:
-        if not (load_weights and config.is_pretrained):
-            raise
-        reason = next(iter(str(error).strip().splitlines()), "")
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise TrainingError(
-            f"The weights of {config.name} cannot be read ({type(error).__name__}: {reason}). Give a "
-            "safetensors file of it as `detector.backbone.weights`, or run once online so that timm keeps them."
+            f"The weights of {config.name} cannot be read ({reason}). Give a safetensors file of it as "
+            "`detector.backbone.weights`, or run once online so that timm keeps them."
         ) from error
+
+
+def _check_file(name: str, path: Path) -> None:
+    """Raise ValueError unless the file has all weights of the network: timm would leave the others random."""
+    import timm
+    from safetensors import safe_open
+
+    with torch.device("meta"):
+        network = timm.create_model(name, num_classes=0)
+    with safe_open(path, framework="pt") as file:
+        has = set(file.keys())
+    missing = [key for key in network.state_dict() if key not in has and not key.endswith("num_batches_tracked")]
+    if missing:
+        raise ValueError(f"{path} lacks {missing[0]} and {len(missing) - 1} more")
 
 
 def _frozen_parameters(network: Any, config: TimmConfig) -> frozenset[str]:

@@ -106,17 +106,37 @@ def test_timm__refuses_files_of_another_kind():
 
 def test_timm__refuses_weights_of_another_network(tmp_path: Path):
     save_file(timm.create_model("resnet18", pretrained=False).state_dict(), tmp_path / "other.safetensors")
-    with pytest.raises(TrainingError, match="cannot be read"):
+    with pytest.raises(TrainingError, match=r"lacks conv1\.0\.weight and"):
         Timm(TimmConfig(name=NAME, weights=tmp_path / "other.safetensors"), load_weights=True)
 
 
+def test_timm__reads_a_file_without_classifier(tmp_path: Path):
+    save_file(timm.create_model(NAME, num_classes=0).state_dict(), tmp_path / "weights.safetensors")
+    Timm(TimmConfig(name=NAME, weights=tmp_path / "weights.safetensors"), load_weights=True)
+
+
 def test_timm__refuses_unknown_names_strides_and_stages():
-    with pytest.raises(RecipeError, match="timm has no network 'resnet49'"):
+    with pytest.raises(RecipeError, match=r"timm gives no feature maps of 'resnet49': Unknown model"):
         Timm(TimmConfig(name="resnet49"), load_weights=False)
     with pytest.raises(RecipeError, match="has no map of stride 64, but of 2, 4, 8, 16, 32"):
         Timm(TimmConfig(name=NAME, strides=(4, 64)), load_weights=False)
     with pytest.raises(RecipeError, match=r"frozen_stages: .* has 4 stages"):
         Timm(TimmConfig(name=NAME, frozen_stages=5), load_weights=False)
+
+
+def test_timm__refuses_tags_and_networks_without_maps():
+    with pytest.raises(RecipeError, match="Invalid pretrained tag"):
+        Timm(TimmConfig(name="resnet10t.nobody"), load_weights=False)
+    with pytest.raises(RecipeError, match="has no map of stride 4, but of 16, 16, 16"):
+        Timm(TimmConfig(name="vit_tiny_patch16_224"), load_weights=False)
+
+
+def test_timm__gives_channels_first_whatever_the_network_does():
+    backbone = Timm(TimmConfig(name="mambaout_femto", strides=(4, 8)), load_weights=False)
+    maps = backbone(torch.zeros(1, 3, 64, 32))
+    assert [level.shape[1:] for level in maps] == [
+        (width, 64 // s, 32 // s) for width, s in zip(backbone.channels, (4, 8), strict=True)
+    ]
 
 
 @pytest.mark.parametrize("name", ["convnext_atto", "efficientnet_lite0", "regnety_002"])
