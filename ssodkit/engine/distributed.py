@@ -50,7 +50,7 @@ class Processes:
 
 @contextmanager
 def open_processes(device: str | None = None) -> Iterator[Processes]:
-    """Join the processes that `torchrun` started, or be the only one.
+    """Join the processes that `torchrun` started, if that has not happened yet, or be the only one.
 
     `device` is `cpu`, `cuda` or `cuda:1`; None means CUDA where there is one. Under `torchrun` each process takes
     the GPU of its local rank. Raises TrainingError if the device does not exist.
@@ -62,11 +62,14 @@ def open_processes(device: str | None = None) -> Iterator[Processes]:
     if count == 1:
         yield Processes(chosen)
         return
-    torch.distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    joins = not torch.distributed.is_initialized()
+    if joins:
+        torch.distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     try:
         yield Processes(chosen, torch.distributed.get_rank(), torch.distributed.get_world_size())
     finally:
-        torch.distributed.destroy_process_group()
+        if joins:
+            torch.distributed.destroy_process_group()
 
 
 def _choose_device(device: str | None, local_rank: int | None) -> torch.device:

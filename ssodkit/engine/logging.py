@@ -5,12 +5,15 @@ import json
 import math
 import netrc
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.text import Text
 
 from ssodkit.engine.nested import flatten
 from ssodkit.engine.pace import Pace
@@ -33,22 +36,28 @@ class RunLog:
         self._wandb = _open_wandb(run, recipe, wandb) if speaks and wandb is not None else None
         self._bar = Progress(
             TextColumn("step {task.completed}/{task.total}"),
-            BarColumn(bar_width=20),
+            BarColumn(),
             TextColumn("{task.description}"),
             console=self.console,
-            transient=True,
-            disable=not self.console.is_terminal,
         )
         self._task = self._bar.add_task("", total=self.steps, completed=first_step)
+        self._line = Text()
 
     def __enter__(self) -> "RunLog":
-        self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
         if self._wandb is not None:
             self._wandb.finish()
+
+    @contextmanager
+    def progress(self) -> Iterator[None]:
+        """While steps are made: on a terminal, a bar with a line below it, which vanish in the end."""
+        if not self.console.is_terminal:
+            yield
+            return
+        with Live(Group(self._bar, self._line), console=self.console, transient=True):
+            yield
 
     def say(self, what: RenderableType) -> None:
         """Something for the reader; it appears above the progress bar."""
@@ -57,11 +66,12 @@ class RunLog:
     def step(self, outcome: Outcome, numbers: Numbers) -> None:
         """Take note of an update: the bar moves, and every `log_every` steps a line is written."""
         self._pace.add(outcome, numbers)
-        line = self._pace.line(self.steps - outcome.step)
-        self._bar.update(self._task, completed=outcome.step, description=line)
+        line, left = self._pace.line(), f"{self._pace.time_left(self.steps - outcome.step)} left"
+        self._bar.update(self._task, completed=outcome.step, description=left)
+        self._line.plain = line
         if outcome.step % self.every == 0 or outcome.step == self.steps:
             if not self.console.is_terminal:
-                self.say(f"step {outcome.step}/{self.steps}  {line}")
+                self.say(f"step {outcome.step}/{self.steps}  {line}  {left}")
             self.record("step", outcome.step, self._pace.take())
 
     def record(self, kind: str, step: int, numbers: Mapping[str, Any]) -> None:

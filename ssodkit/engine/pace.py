@@ -68,18 +68,21 @@ class Pace:
         self._pseudo_boxes.append(numbers.pseudo_boxes)
         self._learning_rate, self._loss_scale = outcome.learning_rate, numbers.loss_scale
 
-    def line(self, steps_left: int) -> str:
-        """The averages so far, as one line for the reader."""
+    def line(self) -> str:
+        """The averages so far, for the reader."""
         losses = {name: _mean(values) for name, values in self._losses.items()}
         streams: dict[str, float] = defaultdict(float)
         for name, value in losses.items():
             streams[name.split("/")[0]] += value
         parts = ", ".join(f"{stream} {value:.3f}" for stream, value in streams.items())
-        left = timedelta(seconds=round(steps_left * self._seconds / self._steps))
         return (
             f"loss {sum(losses.values()):.3f} ({parts})  {self._images / self._seconds:.1f} images/s  "
-            f"{_mean(self._pseudo_boxes):.2f} pseudo-boxes/image  {left} left"
+            f"{_mean(self._pseudo_boxes):.2f} pseudo-boxes/image"
         )
+
+    def time_left(self, steps: int) -> timedelta:
+        """What so many more steps will take, in whole seconds."""
+        return timedelta(seconds=round(steps * self._seconds / self._steps))
 
     def take(self) -> dict[str, Any]:
         """The averages since the last call, for `metrics.jsonl`."""

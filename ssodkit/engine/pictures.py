@@ -12,6 +12,7 @@ SMALLEST, LARGEST = 288, 480
 """Longer sides of the images on a sheet, in pixels."""
 GAP, HEAD = 8, 34
 """Pixels between the images of a sheet, and for its titles."""
+GROUND = (232, 232, 232)
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,10 @@ def draw_boxes(
     pen = _Pen(image)
     places = [[round(side * scale) for side in corners] for corners in boxes.corners.tolist()]
     colors = [class_color(label) for label in boxes.labels.tolist()]
-    for place, color in zip(places, colors, strict=True):
+    drawn = list(zip(places, colors, boxes.captions, strict=True))[::-1]  # the first one on top
+    for place, color, _ in drawn:
         pen.box(place, color)
-    for place, color, caption in zip(places, colors, boxes.captions, strict=True):
+    for place, color, caption in drawn:
         pen.caption(place, color, caption)
     return image
 
@@ -61,7 +63,7 @@ def make_sheet(rows: Sequence[Row]) -> Image.Image:
     tiles = [[draw_boxes(row.pixels, row.columns[title], SMALLEST, LARGEST) for title in titles] for row in rows]
     widths = [max(line[place].width for line in tiles) for place in range(len(titles))]
     heights = [line[0].height for line in tiles]
-    sheet = Image.new("RGB", (sum(widths) + GAP * (len(titles) + 1), HEAD + sum(heights) + GAP * len(rows)), "white")
+    sheet = Image.new("RGB", (sum(widths) + GAP * (len(titles) + 1), HEAD + sum(heights) + GAP * len(rows)), GROUND)
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=18)
     left = GAP
     for place, title in enumerate(titles):

@@ -36,6 +36,7 @@ def conclude(session: Session, evaluates: bool) -> RunResult:
     if not evaluates:
         session.log.say(f"stopped after step {session.step}; go on with `ssodkit run --resume {session.run}`")
         return RunResult(session.run, checkpoint, session.step, {}, None, None)
+    session.log.say(f"scoring {' and '.join(session.method.networks())} on {len(session.sets.test)} test images")
     scores = session.score()
     pseudo_labels = session.health.last()
     result = {**scores, "pseudo_labels": pseudo_labels, **session.facts()}
@@ -57,9 +58,14 @@ def conclude(session: Session, evaluates: bool) -> RunResult:
 
 def _describe(pseudo_labels: Summary) -> str:
     text = f"pseudo-labels of the last {LAST_SHARE:.0%} of the steps: "
-    if pseudo_labels.get("precision") is not None and pseudo_labels.get("recall") is not None:
-        text += f"precision {pseudo_labels['precision']:.3f}, recall {pseudo_labels['recall']:.3f} (hidden labels); "
+    if "precision" in pseudo_labels:
+        parts = [f"{name} {_three_digits(pseudo_labels[name])}" for name in ("precision", "recall")]
+        text += f"{', '.join(parts)} against the hidden labels; "
     return text + (
         f"{pseudo_labels['boxes_per_image']:.2f} boxes per image, "
         f"labeled images have {pseudo_labels['labeled_boxes_per_image']:.2f}"
     )
+
+
+def _three_digits(share: float | None) -> str:
+    return "-" if share is None else f"{share:.3f}"

@@ -45,7 +45,8 @@ def _run(session: Session, stop_after: int | None) -> RunResult:
     session.introduce()
     steps = session.recipe.engine.steps
     with session.log, Stopping() as stopping:
-        _train(session, steps if stop_after is None else min(stop_after, steps), stopping)
+        with session.log.progress():
+            _train(session, steps if stop_after is None else min(stop_after, steps), stopping)
         with stopping.at_once():
             return conclude(session, evaluates=stop_after is None or stop_after > steps)
 

@@ -4,9 +4,11 @@ Losses become numbers by one sum over the processes. Whether they and the gradie
 device, which the fused optimizer and the method obey; the host reads it later, with the metrics.
 """
 
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -92,7 +94,7 @@ class Updater:
         self._halted = torch.tensor(False, device=processes.device)
         self._parallel: torch.nn.Module = method
         if processes.count > 1:
-            self._parallel = DistributedDataParallel(method, broadcast_buffers=False, gradient_as_bucket_view=True)
+            self._parallel = DistributedDataParallel(method, gradient_as_bucket_view=True, **_KEEP_BUFFERS)
 
     def __call__(self, batches: tuple[SemiBatch, ...], progress: Progress, wish_to_stop: bool = False) -> Outcome:
         """Update by the micro-batches of one step; `wish_to_stop` reaches all processes with the losses.
@@ -161,6 +163,12 @@ class Updater:
             return nullcontext()
         return self._parallel.no_sync()
 
+
+_NAMES = inspect.signature(DistributedDataParallel.__init__).parameters
+_KEEP_BUFFERS: dict[str, Any] = {
+    "forward_sync_buffers" if "forward_sync_buffers" in _NAMES else "broadcast_buffers": False
+}
+"""All processes make the same buffers by themselves; the option has another name since torch 2.15."""
 
 _Sums = tuple[Tensor, Tensor, Tensor]
 """Loss values and flags, one per term; pseudo-boxes, unlabeled images and wishes to stop."""

@@ -122,3 +122,40 @@ def test_detection_table__coco_results_carry_the_data_sets_own_ids():
 def test_coco_scores__print_nothing(capsys):
     coco_scores(SHEET, truth([[BOX, OTHER]]))
     assert capsys.readouterr().out == ""
+
+
+def voc_by_hand(rows, images, at):
+    """VOC's own procedure, one detection after the other; the area under the curve of one class."""
+    taken, hits = set(), []
+    for row in np.argsort(-rows.scores, kind="stable"):
+        place = rows.image_ids[row] - 100
+        best, owner = 0.0, None
+        for box in range(images.offsets[place], images.offsets[place + 1]):
+            a, b = rows.boxes[row].astype(float), images.boxes[box].astype(float)
+            sides = np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None)
+            overlap = sides.prod() / ((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - sides.prod())
+            if overlap > best:
+                best, owner = overlap, box
+        if best > at and images.difficult[owner]:
+            continue
+        hits.append(best > at and owner not in taken)
+        taken |= {owner} if best > at else set()
+    objects = (~images.difficult).sum()
+    area, right = 0.0, np.cumsum(hits)
+    for place, hit in enumerate(hits):
+        area += hit / objects * max(right[later] / (later + 1) for later in range(place, len(hits)))
+    return area
+
+
+def test_voc_scores__agree_with_the_procedure_taken_step_by_step():
+    random = np.random.RandomState(0)
+    corners = random.uniform(0, 60, (12, 2))
+    boxes = np.concatenate([corners, corners + random.uniform(10, 40, (12, 2))], axis=1)
+    images = truth([boxes[:5].tolist(), boxes[5:].tolist()], difficult=random.rand(12) < 0.2)
+    guesses = np.repeat(boxes, 5, axis=0) + random.uniform(-6, 6, (60, 4))
+    owners = np.repeat([100] * 5 + [101] * 7, 5)
+    rows = found(*zip(owners, guesses, [0] * 60, random.rand(60), strict=True))
+    assert images.difficult.any()
+    expected = voc_by_hand(rows, images, 0.5)
+    assert 0.2 < expected < 0.95
+    assert voc_scores(rows, images)["AP50_voc10"] == pytest.approx(expected)

@@ -30,7 +30,7 @@ def test_pace__averages_losses_and_tells_time_of_data_from_time_of_steps(method,
         numbers = outcome.read()
         losses.append(numbers.losses["labeled/square"])
         pace.add(outcome, numbers)
-    line = pace.line(steps_left=100)
+    line, left = pace.line(), pace.time_left(100)
     numbers = pace.take()
     assert numbers["losses"]["labeled/square"] == pytest.approx(sum(losses) / 2)
     assert numbers["data_seconds"] == pytest.approx(0.05, abs=0.03)
@@ -41,7 +41,7 @@ def test_pace__averages_losses_and_tells_time_of_data_from_time_of_steps(method,
     assert f"loss {sum(losses) / 2:.3f} (labeled {sum(losses) / 2:.3f})" in line
     assert "images/s" in line
     assert "pseudo-boxes/image" in line
-    assert "left" in line
+    assert left.total_seconds() == round(100 * numbers["step_seconds"])
 
 
 def test_pace__starts_afresh_after_each_line(method, make_batch, make_config):

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch.nn.utils import clip_grad_norm_
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ssodkit.engine.distributed import Processes
 from ssodkit.engine.update import Updater
@@ -105,3 +106,30 @@ def test_updater__low_precision_stays_near_fp32(method, make_batch, make_config,
 def test_updater__a_wish_to_stop_is_read_with_the_numbers(method, make_batch, make_config):
     (numbers,) = run(method, make_config(), [(make_batch([1]),)], wish_to_stop=True)
     assert numbers.wish_to_stop
+
+
+class HostQuestions(TorchDispatchMode):
+    """Counts operators for which the host would wait for a GPU."""
+
+    waiting = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2")
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        self.asked += [name] * (name in self.waiting)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_updater__asks_the_host_nothing(method, make_batch, make_config, precision):
+    updater = Updater(method, make_config(precision=precision, clip_norm=1.0), CPU)
+    updater((make_batch([1]),), Progress(0, 10))
+    with HostQuestions() as questions:
+        updater((make_batch([2]), make_batch([3])), Progress(1, 10))
+    assert questions.asked == []
+    with HostQuestions() as questions:
+        torch.ones(1).item()
+    assert questions.asked  # the counter counts

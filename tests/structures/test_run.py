@@ -44,3 +44,24 @@ def test_losses__factors_reach_every_term_below_their_name():
 
 def test_losses__named_puts_a_prefix_before_each_name():
     assert list(Losses({"roi/box": term(1.0)}).named("unlabeled")) == ["unlabeled/roi/box"]
+
+
+def test_losses__denominators_summed_over_processes_give_the_gradient_of_one_process():
+    weight = torch.tensor(2.0, requires_grad=True)
+    parts, denominators = (weight * 3, weight * 5), (4.0, 12.0)
+    (one,) = torch.autograd.grad((parts[0] + parts[1]) / sum(denominators), weight, retain_graph=True)
+    gradients = []
+    for part, denominator in zip(parts, denominators, strict=True):
+        value = Losses({"a": Term(part, torch.tensor(denominator))}).values(torch.tensor([16.0]), processes=2)["a"]
+        gradients += torch.autograd.grad(value, weight, retain_graph=True)
+    assert (gradients[0] + gradients[1]) / 2 == one
+
+
+def test_losses__a_process_without_any_target_adds_nothing():
+    empty = Losses({"roi/box": term(0.0, 0.0)})
+    assert empty.values(torch.tensor([8.0]), processes=2)["roi/box"].item() == 0.0
+
+
+def test_losses__of_nothing_are_nothing():
+    assert list(Losses() + Losses({"roi/box": term(1.0)})) == ["roi/box"]
+    assert list(Losses().named("labeled") * 2.0) == []

@@ -1,0 +1,190 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import ssodkit
+from ssodkit.data.batch_plan import derive_batch
+from ssodkit.data.loader import training_batches
+from ssodkit.data.sets import open_data
+from ssodkit.engine.build import build_method
+from ssodkit.engine.checkpoint import read_step
+from ssodkit.engine.distributed import Processes, open_processes
+from ssodkit.engine.train import train
+from ssodkit.engine.update import Updater
+from ssodkit.errors import TrainingError
+from ssodkit.recipe.show import dump_recipe
+from ssodkit.structures.progress import Progress
+from ssodkit.structures.records import map_tensors
+
+ALONE = Processes(torch.device("cpu"))
+CLASSES = 10
+
+
+def without_labels_of_the_second(batch):
+    """The batch, its second image without a labeled box."""
+    keep = torch.tensor([[True], [False]])
+    targets = {name: each.where(keep) for name, each in batch.labeled.targets.items()}
+    return replace(batch, labeled=replace(batch.labeled, targets=targets))
+
+
+def exchanged(view):
+    """The view with its two images in the other order."""
+    return map_tensors(view, lambda tensor: tensor.flip(0))
+
+
+@pytest.fixture(scope="module")
+def cases(tiny_recipe):
+    """Name -> recipe, global batch and weights. In `uneven`, the second process has no labeled box, the first no
+    pseudo-box; in `bad`, the features of the second are no numbers."""
+    recipe = tiny_recipe()
+    (batch,) = next(
+        training_batches(open_data(recipe.data), recipe.views, derive_batch(recipe.data.batch), 0, range(1))
+    )
+    method = build_method(recipe, CLASSES)
+    weak = batch.unlabeled.views["weak"]
+    best = method.teacher.look(weak).found.confidence.amax(dim=1)
+    if best[0] > best[1]:
+        batch = replace(
+            batch, unlabeled=replace(batch.unlabeled, views={n: exchanged(v) for n, v in batch.unlabeled.views.items()})
+        )
+        best = best.flip(0)
+    between = best.mean().item()
+    uneven = tiny_recipe(
+        *(f"method.selector.{name}.above={between}" for name in ("objectness", "classes")),
+        f"method.scorers.0.asks.above={between}",
+    )
+    shared = {"method": method.state_dict()}
+    return {
+        "plain": {"recipe": recipe, "batch": batch, **shared},
+        "uneven": {"recipe": uneven, "batch": without_labels_of_the_second(batch), **shared},
+        "bad": {"recipe": recipe, "batch": batch, "poisoned": 1, **shared},
+    }
+
+
+def update(case):
+    """What one process makes of the whole batch."""
+    method = build_method(case["recipe"], CLASSES, load_weights=False)
+    method.load_state_dict(case["method"])
+    numbers = Updater(method, case["recipe"].engine, ALONE)((case["batch"],), Progress(0, 10)).read()
+    gradients = {name: weight.grad for name, weight in method.named_parameters() if weight.grad is not None}
+    return {"numbers": numbers, "gradients": gradients, "method": method.state_dict()}
+
+
+@pytest.fixture(scope="module")
+def answers(cases, tiny_recipe, tmp_path_factory):
+    """What two processes answered, by rank, and the folder that they worked in."""
+    folder = tmp_path_factory.mktemp("two")
+    files = {}
+    for name, case in cases.items():
+        (folder / f"{name}.yaml").write_text(dump_recipe(case["recipe"]))
+        files[name] = {**case, "recipe": str(folder / f"{name}.yaml"), "num_classes": CLASSES}
+    torch.save(files, folder / "cases.pt")
+    (folder / "short.yaml").write_text(dump_recipe(tiny_recipe("engine.steps=3")))
+    (folder / "long.yaml").write_text(dump_recipe(tiny_recipe("engine.steps=100000")))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(ssodkit.__file__).parents[1])}
+    script = Path(__file__).with_name("two_processes.py")
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        str(script),
+        str(folder),
+    ]
+    run = subprocess.run(launch, capture_output=True, text=True, timeout=280, env=environment)
+    assert run.returncode == 0, run.stderr[-4000:]
+    return [torch.load(folder / f"answers_{rank}.pt", weights_only=False) for rank in range(2)], folder
+
+
+@pytest.mark.parametrize("name", ["plain", "uneven"])
+def test_two_processes__have_the_gradients_of_one(cases, answers, name):
+    one, two = update(cases[name]), answers[0][0][name]
+    assert one["gradients"].keys() == two["gradients"].keys()
+    norm = torch.stack([gradient.norm() for gradient in one["gradients"].values()]).norm()
+    for weight, gradient in one["gradients"].items():
+        difference = (two["gradients"][weight] - gradient).norm()
+        assert difference <= 1e-5 * gradient.norm() + 1e-8 * norm, weight
+    assert two["numbers"].losses == pytest.approx(one["numbers"].losses, rel=1e-5)
+    assert two["numbers"].gradient_norm == pytest.approx(one["numbers"].gradient_norm, rel=1e-5)
+    assert two["numbers"].pseudo_boxes == one["numbers"].pseudo_boxes
+    for key, value in one["method"].items():
+        torch.testing.assert_close(two["method"][key], value, rtol=0, atol=1e-6)
+
+
+def test_two_processes__one_had_no_labeled_box_and_the_other_no_pseudo_box(cases):
+    recipe, batch = cases["uneven"]["recipe"], cases["uneven"]["batch"]
+    method = build_method(recipe, CLASSES)
+    for rank, has_box in ((0, False), (1, True)):
+        half = batch[rank : rank + 1]
+        assert bool(half.labeled.joined()[1].valid.any()) == (rank == 0)
+        classes = method.step(half, Progress(0, 10)).report.selection.supervision.classes
+        assert bool(classes.valid.any()) == has_box
+
+
+def test_two_processes__end_with_the_same_weights(answers):
+    first, second = answers[0]
+    for name in ("plain", "uneven"):
+        for key, value in first[name]["method"].items():
+            assert torch.equal(second[name]["method"][key], value), key
+
+
+def test_two_processes__what_is_not_finite_in_one_changes_nothing_in_either(cases, answers):
+    for answer in answers[0]:
+        assert answer["bad"]["numbers"].is_halted
+        assert "labeled/roi/box" in answer["bad"]["numbers"].not_finite
+        for key, value in cases["bad"]["method"].items():
+            assert torch.equal(answer["bad"]["method"][key], value), key
+
+
+def test_two_processes__sum_and_gather(answers):
+    for answer in answers[0]:
+        assert answer["sum"] == [2.0, 1.0]
+        assert answer["gathered"] == ["process 0", "process 1"]
+
+
+def test_two_processes__say_where_they_disagree(answers):
+    for answer in answers[0]:
+        assert "do not have the same labeled fold" in answer["disagreement"]
+        assert "process 1: fold of 1" in answer["disagreement"]
+
+
+def test_two_processes__train_evaluate_and_write_once(answers, tiny_recipe, tmp_path):
+    run = answers[1] / "short"
+    result = json.loads((run / "result.json").read_text())
+    assert (result["processes"], result["step"]) == (2, 3)
+    alone = train(tiny_recipe("engine.steps=3"), tmp_path / "run").run
+    lines = [[json.loads(line) for line in (each / "metrics.jsonl").read_text().splitlines()] for each in (run, alone)]
+    assert [(line["kind"], line["step"]) for line in lines[0]] == [(line["kind"], line["step"]) for line in lines[1]]
+    assert lines[0][0]["losses"] == pytest.approx(lines[1][0]["losses"], rel=1e-5)
+    assert (run / "pictures" / "sheet.png").exists()
+
+
+def test_two_processes__all_stop_after_the_step_when_one_gets_a_signal(answers):
+    first, second = (answer["stopped"] for answer in answers[0])
+    assert first[0] == second[0]
+    assert (first[1], second[1]) == (signal.SIGTERM, signal.SIGINT)
+    step = read_step(answers[1] / "long" / "checkpoints" / "last")
+    assert 0 < step < 1000
+    assert f"stopped after step {step};" in first[0]
+
+
+def test_open_processes__alone_is_the_first_of_one():
+    with open_processes("cpu") as processes:
+        assert (processes.rank, processes.count, processes.is_first) == (0, 1, True)
+        assert processes.gather("me") == ["me"]
+        processes.agree({"recipe": "any"})
+
+
+@pytest.mark.parametrize("device", ["abacus", "cuda:99"])
+def test_open_processes__a_device_that_is_not_there_is_named(device):
+    with pytest.raises(TrainingError, match=device), open_processes(device):
+        pass

@@ -1,0 +1,74 @@
+"""What each of two processes does in `test_distributed.py`; started by torch's launcher, with a folder to work in.
+
+The folder holds `cases.pt`: for each name a recipe, a global batch with two images of each kind, and a method's state.
+"""
+
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import torch
+
+from ssodkit.engine.build import build_method
+from ssodkit.engine.distributed import open_processes
+from ssodkit.engine.train import train
+from ssodkit.engine.update import Updater
+from ssodkit.errors import Interrupted, TrainingError
+from ssodkit.ops.collect import sum_over_processes
+from ssodkit.recipe.check import load_recipe
+from ssodkit.structures.progress import Progress
+
+
+def update(case, processes):
+    """Half of the batch each; in the process `poisoned`, the student's features are no numbers."""
+    recipe = load_recipe(case["recipe"])
+    method = build_method(recipe, case["num_classes"], load_weights=False)
+    method.load_state_dict(case["method"])
+    if case.get("poisoned") == processes.rank:
+        method.student.neck.register_forward_hook(lambda module, given, maps: [each * torch.nan for each in maps])
+    updater = Updater(method, recipe.engine, processes)
+    numbers = updater((case["batch"][processes.rank : processes.rank + 1],), Progress(0, 10)).read()
+    gradients = {name: weight.grad for name, weight in method.named_parameters() if weight.grad is not None}
+    return {"numbers": numbers, "gradients": gradients, "method": method.state_dict()}
+
+
+def disagree(processes):
+    """The message of the error when both have another fold."""
+    try:
+        processes.agree({"recipe": "same", "labeled fold": f"fold of {processes.rank}"})
+    except TrainingError as error:
+        return str(error)
+    return None
+
+
+def stop_by_signal(recipe, out, rank):
+    """Only the second process gets a signal; the message and signal with which each of them stops."""
+    if rank == 1:
+        threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+    try:
+        train(recipe, out)
+    except Interrupted as error:
+        return [str(error), error.signal]
+    return None
+
+
+def main(folder):
+    torch.set_num_threads(1)
+    cases = torch.load(folder / "cases.pt", weights_only=False)
+    with open_processes("cpu") as processes:
+        rank = processes.rank
+        answers = {
+            "sum": sum_over_processes(torch.tensor([1.0, rank])).tolist(),
+            "gathered": processes.gather(f"process {rank}"),
+            "disagreement": disagree(processes),
+            **{name: update(case, processes) for name, case in cases.items()},
+        }
+        train(load_recipe(folder / "short.yaml"), folder / "short")
+        answers["stopped"] = stop_by_signal(load_recipe(folder / "long.yaml"), folder / "long", rank)
+    torch.save(answers, folder / f"answers_{rank}.pt")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
