@@ -1,0 +1,268 @@
+"""Time a training step of Soft Teacher against its floor, on this machine (CPU or GPU).
+
+    step    the whole step: the engine's update, to changed weights of student and teacher
+    floor   what no teacher-student step can do without: the student's plain losses on all images, as if all had
+            labels, backward, optimizer; and the teacher's plain detection of the unlabeled images
+
+Both run in turn on the same tensors, which lie on the device. A random teacher is never sure, so it is made to answer
+with --pseudo random boxes per image, scored 0.5 to 1, and every path of the step runs. Weights are random, images are
+noise: neither network nor data set is needed. Medians after warm-up.
+"""
+
+import argparse
+import resource
+import statistics
+import time
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ssodkit.data.augment.resize import ResizeConfig
+from ssodkit.data.raw import RawBatch
+from ssodkit.data.views import ViewConfig, ViewMaker
+from ssodkit.engine.build import build_method, place
+from ssodkit.engine.distributed import Processes
+from ssodkit.engine.optimizer import build_optimizer, set_learning_rate
+from ssodkit.engine.precision import autocast
+from ssodkit.engine.update import Updater
+from ssodkit.methods import pseudo_label
+from ssodkit.methods.base import learn_from_labels
+from ssodkit.methods.pseudo_label import PseudoLabel
+from ssodkit.ops.random import make_key, uniform
+from ssodkit.recipe.check import load_recipe
+from ssodkit.recipe.model import Recipe
+from ssodkit.structures.geometry import SemiBatch, Stream
+from ssodkit.structures.predictions import Detections, Seen
+from ssodkit.structures.progress import Progress
+from ssodkit.structures.records import join
+from ssodkit.structures.teaching import Targets
+from ssodkit.structures.views import View
+
+NUM_CLASSES = 80
+LABELED_BOXES = 8
+"""Boxes per labeled image, and per unlabeled image in the floor."""
+
+
+def main() -> None:
+    args = read_arguments()
+    device = torch.device(args.device)
+    # A random teacher finds no box again: all are let through, so that the box term has work.
+    overrides = [f"engine.precision={args.precision}", "method.selector.boxes.below=1.0"]
+    recipe = load_recipe("coco/soft_teacher", overrides)
+    bench = Bench(recipe, device, args)
+    whole, floor = time_in_turn(device, args, bench.step, bench.floor)
+    print(f"{args.device}, {torch.get_num_threads()} threads, torch {torch.__version__}, {args.precision}")
+    print(f"{args.labeled} + {args.unlabeled} images of {args.height} x {args.width}, {args.pseudo} pseudo-boxes each")
+    print(f"step {whole:.3f} s, floor {floor:.3f} s, {(args.labeled + args.unlabeled) / whole:.2f} images/s")
+    for part, seconds in time_parts(bench, device, args.parts).items():
+        print(f"    {part:<8} {seconds:.3f} s")
+    print(f"data {bench.seconds_of_views:.3f} s apart from the step: three views of each image, without decoding")
+    print(f"peak memory {peak_memory(device, bench.step):.2f} GiB")
+    if device.type == "cuda":
+        print(f"host synchronizations {count_synchronizations(bench.step)} per step")
+    print(f"step over floor {whole / floor:.2f}")
+
+
+def read_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--labeled", type=int, default=1, help="images in a step")
+    parser.add_argument("--unlabeled", type=int, default=1, help="images in a step")
+    parser.add_argument("--height", type=int, default=320, help="pixels of all views")
+    parser.add_argument("--width", type=int, default=320)
+    parser.add_argument("--pseudo", type=int, default=20, help="boxes that the teacher answers per image, at most 100")
+    parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")
+    parser.add_argument("--steps", type=int, default=10, help="timed steps, and floors")
+    parser.add_argument("--warmup", type=int, default=2, help="steps and floors before them")
+    parser.add_argument("--parts", type=int, default=5, help="further steps, for the times of their parts")
+    return parser.parse_args()
+
+
+class Bench:
+    """A method, a batch on its device, and the two things to time."""
+
+    def __init__(self, recipe: Recipe, device: torch.device, args: argparse.Namespace) -> None:
+        self.recipe, self.device = recipe, device
+        self.progress = Progress(0, recipe.engine.steps)
+        method = place(build_method(recipe, NUM_CLASSES, load_weights=False), recipe, device).train()
+        assert isinstance(method, PseudoLabel)
+        self.method = method
+        self.updater = Updater(method, recipe.engine, Processes(device))
+        self.plain_look = method.teacher.look
+        method.teacher.look = self.sure_look  # type: ignore[method-assign]
+        self.floor_optimizer = build_optimizer(method, recipe.engine.optimizer)
+        set_learning_rate(self.floor_optimizer, recipe.engine.lr.at(self.progress))
+        start = time.perf_counter()
+        self.labeled = make_views(recipe.views.labeled, "labeled", args.labeled, args, device)
+        self.unlabeled = make_views(recipe.views.unlabeled, "unlabeled", args.unlabeled, args, device)
+        synchronize(device)
+        self.seconds_of_views = time.perf_counter() - start
+        self.answer = sure_detections(self.unlabeled.views["weak"], args.pseudo, recipe.detector.test.at_most)
+
+    def sure_look(self, view: View) -> Seen:
+        """The teacher's look, whose detections are replaced."""
+        return replace(self.plain_look(view), found=self.answer)
+
+    def step(self) -> None:
+        """To updated weights and teacher; the unlabeled targets are not read."""
+        self.updater((SemiBatch(self.labeled, self.unlabeled),), self.progress)
+
+    def floor(self) -> None:
+        """Every image has labels; nothing is selected, scored or averaged."""
+        with autocast(self.recipe.engine.precision, self.device):
+            self.plain_look(self.unlabeled.views["weak"])
+            losses = learn_from_labels(self.method.student, self.all_labeled, self.progress)
+            total = torch.stack(list(losses.values(losses.denominators()).values())).sum()
+        self.floor_optimizer.zero_grad()
+        total.backward()
+        self.floor_optimizer.step()
+
+    @property
+    def all_labeled(self) -> Stream:
+        """The images that the student sees in a step, with labels for all."""
+        view = join([self.labeled.views["labeled"], self.unlabeled.views["strong"]])
+        targets = join([self.labeled.targets["labeled"], self.unlabeled.targets["strong"]])
+        return Stream({"all": view}, {"all": targets})
+
+
+def make_views(
+    views: dict[str, ViewConfig], stream: str, count: int, args: argparse.Namespace, device: torch.device
+) -> Stream:
+    """The recipe's views of noise, with `LABELED_BOXES` boxes, but all of one size."""
+    height, width = args.height, args.width
+    keys = torch.tensor([make_key(stream, image) for image in range(count)])
+    boxes, labels = random_boxes(keys, height, width, LABELED_BOXES)
+    taught = torch.ones_like(labels, dtype=torch.bool)
+    raw = RawBatch(
+        pixels=(uniform(keys, (3, height, width), "pixels") * 256.0).to(torch.uint8),
+        sizes=torch.tensor([[height, width]] * count),
+        image_ids=torch.arange(count),
+        keys=keys,
+        targets=Targets(boxes, labels, valid=taught, weight=taught.float(), crowd=~taught),
+    )
+    size = ResizeConfig(short=min(height, width), long=max(height, width))
+    return ViewMaker({name: resized(view, size) for name, view in views.items()}, 0.0, 32).make(raw.to(device))
+
+
+def resized(view: ViewConfig, size: ResizeConfig) -> ViewConfig:
+    """The same view with another resize."""
+    transforms = tuple(size if isinstance(part, ResizeConfig) else part for part in view.transforms)
+    return view.model_copy(update={"transforms": transforms})
+
+
+def random_boxes(keys: Tensor, height: int, width: int, count: int) -> tuple[Tensor, Tensor]:
+    """Boxes (batch, count, 4) inside an image, of 8 pixels to a third of its sides, and labels."""
+    extent = torch.tensor([width, height], dtype=torch.float32)
+    side = 8.0 + uniform(keys, (count, 2), "sides") * extent / 3.0
+    corner = uniform(keys, (count, 2), "corners") * (extent - side)
+    labels = (uniform(keys, (count,), "labels") * NUM_CLASSES).long()
+    return torch.cat([corner, corner + side], dim=-1), labels
+
+
+def sure_detections(view: View, count: int, length: int) -> Detections:
+    """`count` random boxes scored 0.5 to 1, best first, in rows as long as a teacher's."""
+    keys, device = view.keys.cpu(), view.pixels.device
+    height, width = view.pixels.shape[-2:]
+    boxes, labels = random_boxes(keys, height, width, length)
+    valid = (torch.arange(length) < count).expand(len(keys), length)
+    confidence = uniform(keys, (length,), "scores").mul(0.5).add(0.5).sort(dim=-1, descending=True).values
+    return Detections(boxes, labels, valid, {"confidence": confidence}).to(device)
+
+
+def time_in_turn(device: torch.device, args: argparse.Namespace, *runs: Callable[[], None]) -> tuple[float, ...]:
+    """Median seconds of each; in turn, so that a drift of the machine hits all alike."""
+    seconds: list[list[float]] = [[] for _ in runs]
+    for index in range(args.warmup + args.steps):
+        for run, times in zip(runs, seconds, strict=True):
+            synchronize(device)
+            start = time.perf_counter()
+            run()
+            synchronize(device)
+            if index >= args.warmup:
+                times.append(time.perf_counter() - start)
+    return tuple(statistics.median(times) for times in seconds)
+
+
+def time_parts(bench: Bench, device: torch.device, steps: int) -> dict[str, float]:
+    """Median seconds of a step's parts, in further steps: on a GPU, watching a part makes the host wait for it."""
+    method = bench.method
+    parts: list[tuple[Any, str, str]] = [
+        (method.teacher, "look", "teacher"),
+        *((scorer, "forward", "scoring") for scorer in (*method.scorers, method.selector, *method.candidate_scorers)),
+        (pseudo_label, "predict_together", "student"),
+        (pseudo_label, "assign", "losses"),
+        (pseudo_label, "loss", "losses"),
+        (Tensor, "backward", "backward"),
+        (bench.updater.optimizer, "step", "update"),
+        (method, "after_update", "update"),
+    ]
+    rounds: dict[str, list[float]] = defaultdict(list)
+    for _ in range(steps):
+        with watched(parts, device) as seconds:
+            start = time.perf_counter()
+            bench.step()
+            synchronize(device)
+            seconds["rest"] = time.perf_counter() - start - sum(seconds.values())
+        for part, spent in seconds.items():
+            rounds[part].append(spent)
+    return {part: statistics.median(spent) for part, spent in rounds.items()}
+
+
+@contextmanager
+def watched(parts: list[tuple[Any, str, str]], device: torch.device) -> Iterator[dict[str, float]]:
+    """Within it, the seconds spent in functions (owner, name) add up in the answer, by part."""
+    seconds: dict[str, float] = defaultdict(float)
+    plain = [(owner, name, getattr(owner, name)) for owner, name, _ in parts]
+
+    def watch(function: Callable[..., Any], part: str) -> Callable[..., Any]:
+        def watching(*args: Any, **fields: Any) -> Any:
+            synchronize(device)
+            start = time.perf_counter()
+            answer = function(*args, **fields)
+            synchronize(device)
+            seconds[part] += time.perf_counter() - start
+            return answer
+
+        return watching
+
+    try:
+        for (owner, name, function), (_, _, part) in zip(plain, parts, strict=True):
+            setattr(owner, name, watch(function, part))
+        yield seconds
+    finally:
+        for owner, name, function in plain:
+            setattr(owner, name, function)
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_memory(device: torch.device, step: Callable[[], None]) -> float:
+    """GiB: on a GPU of a step's tensors, networks and optimizer included; else of this process, so far."""
+    if device.type != "cuda":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    torch.cuda.reset_peak_memory_stats(device)
+    step()
+    return torch.cuda.max_memory_allocated(device) / 2**30
+
+
+def count_synchronizations(step: Callable[[], None]) -> int:
+    """How often the host waits for the GPU in a step."""
+    torch.cuda.set_sync_debug_mode("warn")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        step()
+    torch.cuda.set_sync_debug_mode("default")
+    return sum("synchroniz" in str(warning.message) for warning in caught)
+
+
+if __name__ == "__main__":
+    main()
