@@ -140,7 +140,10 @@ class Session:
         with self.pace.paused():
             scores = self.score(on_test)
         self.log.record("evaluation", self.step, {"set": "test" if on_test else "validation", **scores})
-        average = scores[scores["result"]]["AP"] or 0.0
+        averages = {name: scores[name]["AP"] or 0.0 for name in self.method.networks()}
+        listed = ", ".join(f"{name} {100 * average:.1f}" for name, average in averages.items())
+        self.log.say(f"AP after step {self.step} on the {'test' if on_test else 'validation'} images: {listed}")
+        average = averages[scores["result"]]
         if not on_test and average > self.best:
             self.best = average
             self.save("best")

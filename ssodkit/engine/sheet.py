@@ -1,5 +1,6 @@
 """The picture sheet of a run: what is true, what the teacher taught, what the networks see."""
 
+import math
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -34,20 +35,23 @@ def draw_sheet(session: Session) -> Path | None:
     wanted = session.recipe.watch.pictures
     if wanted == 0:
         return None
-    rows = list(islice(_unlabeled_rows(session), wanted)) or list(islice(_test_rows(session), wanted))
+    rows = list(_unlabeled_rows(session)) or list(islice(_test_rows(session), wanted))
     path = session.run / "pictures" / "sheet.png"
     if session.processes.is_first:
         path.parent.mkdir(exist_ok=True)
-        make_sheet(rows).save(path)
+        make_sheet(rows[:wanted]).save(path)
     return path
 
 
 def _unlabeled_rows(session: Session) -> Iterator[Row]:
-    steps, wanted = session.recipe.engine.steps, session.recipe.watch.pictures
+    """Of as many steps as it takes, the same on all processes: a method may compute together."""
+    recipe, steps = session.recipe, session.recipe.engine.steps
+    each = max(1, recipe.data.batch.unlabeled // session.processes.count)
+    needed = math.ceil(recipe.watch.pictures / each)
     labeled = torch.from_numpy(session.sets.labeled.ids)
-    for batches in session.batches_of(range(max(0, steps - wanted), steps)):
+    for batches in session.batches_of(range(max(0, steps - needed), steps)):
         for batch in batches:
-            with evaluating([session.method]), autocast(session.recipe.engine.precision, session.processes.device):
+            with evaluating([session.method]), autocast(recipe.engine.precision, session.processes.device):
                 report = session.method(batch, Progress(steps - 1, steps)).report
             if report is None or batch.unlabeled is None:
                 return

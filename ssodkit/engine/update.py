@@ -109,7 +109,7 @@ class Updater:
         steps, sums = zip(*self._backward(batches, progress, wish_to_stop), strict=True)
         losses, flags, counts = _average(sums)
         divisor = self.scale.value * len(batches)
-        norm = gradient_norm(self._learning) / divisor
+        norm = gradient_norm(self._learning).float() / divisor
         updated, halted = self._judge(flags, norm)
         self._apply(updated, norm, divisor)
 

@@ -2,9 +2,12 @@ import json
 import os
 import signal
 import threading
+import time
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ssodkit.engine.checkpoint import load_state, read_step
 from ssodkit.engine.evaluate import evaluate
@@ -145,19 +148,25 @@ def test_train__the_last_few_checkpoints_are_kept(tiny_recipe, tmp_path):
     assert kept == {"last": 7, "step_00000006": 6, "step_00000004": 4}
 
 
+def send_once_it_trains(run, number):
+    while not (run / "metrics.jsonl").exists() or len(metrics(run)) < 2:
+        time.sleep(0.02)
+    os.kill(os.getpid(), number)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_train__a_signal_ends_it_after_a_checkpoint(tiny_recipe, tmp_path, number):
-    recipe = tiny_recipe("engine.steps=100000", "engine.workers=1")
-    timer = threading.Timer(1.5, os.kill, (os.getpid(), number))
-    timer.start()
+    run = tmp_path / "run"
+    sender = threading.Thread(target=send_once_it_trains, args=(run, number), daemon=True)
+    sender.start()
     with pytest.raises(Interrupted) as caught:
-        train(recipe, tmp_path / "run")
-    timer.join()
+        train(tiny_recipe("engine.steps=100000", "engine.workers=1"), run)
+    sender.join()
     assert caught.value.signal == number
-    step = read_step(tmp_path / "run" / "checkpoints" / "last")
-    assert 0 < step < 1000
-    assert [record["step"] for record in metrics(tmp_path / "run")] == list(range(1, step + 1))
-    assert resume(tmp_path / "run", stop_after=step + 1).step == step + 1
+    step = read_step(run / "checkpoints" / "last")
+    assert 2 <= step < 1000
+    assert [record["step"] for record in metrics(run)] == list(range(1, step + 1))
+    assert resume(run, stop_after=step + 1).step == step + 1
 
 
 def test_train__what_is_not_finite_stops_it_and_can_be_replayed(tiny_recipe, tmp_path):
@@ -224,3 +233,26 @@ def test_train__says_what_it_does(finished, tiny_recipe, tmp_path, capsys):
         assert said in printed
     for said in ("AP75", "teacher", "student", "precision", "recall", "sheet.png", "checkpoints/last"):
         assert said in printed
+
+
+def test_train__without_any_labeled_box_and_with_one_class_it_trains_on(tiny_recipe, tmp_path):
+    (tmp_path / "images").mkdir()
+    for number in range(4):
+        pixels = np.random.RandomState(number).randint(0, 255, (64, 64, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{number}.png")
+    images = [{"id": n, "file_name": f"{n}.png", "height": 64, "width": 64} for n in range(4)]
+    annotations = {"images": images, "categories": [{"id": 3, "name": "cat"}], "annotations": []}
+    (tmp_path / "empty.json").write_text(json.dumps(annotations))
+    source = f"{{type: coco, annotations: {tmp_path / 'empty.json'}, images: {tmp_path / 'images'}}}"
+    recipe = tiny_recipe(
+        f"data.train={source}",
+        f"data.test={source}",
+        "data.percent=50",
+        f"data.unlabeled={{type: folder, images: {tmp_path / 'images'}}}",
+        "engine.steps=3",
+    )
+    result = train(recipe, tmp_path / "run")
+    assert result.scores["teacher"]["AP"] is None
+    assert json.loads((result.run / "result.json").read_text())["student"]["AP"] is None
+    assert "precision" not in metrics(result.run, "health")[0]
+    assert metrics(result.run)[-1]["losses"]["labeled/roi/box"] == 0.0

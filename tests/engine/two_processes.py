@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 import torch
@@ -43,12 +44,18 @@ def disagree(processes):
     return None
 
 
-def stop_by_signal(recipe, out, rank):
+def send_once_it_trains(run):
+    while not (run / "metrics.jsonl").exists() or len((run / "metrics.jsonl").read_text().splitlines()) < 3:
+        time.sleep(0.02)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def stop_by_signal(recipe, run, rank):
     """Only the second process gets a signal; the message and signal with which each of them stops."""
     if rank == 1:
-        threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+        threading.Thread(target=send_once_it_trains, args=(run,), daemon=True).start()
     try:
-        train(recipe, out)
+        train(recipe, run)
     except Interrupted as error:
         return [str(error), error.signal]
     return None
