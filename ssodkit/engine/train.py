@@ -71,7 +71,8 @@ def _train(session: Session, last: int, stopping: Stopping) -> None:
             session.save()
         if stops:
             received = stopping.received or signal.SIGTERM  # another process may have got it
-            raise Interrupted(f"stopped after step {session.step}; go on with --resume {session.run}", received)
+            again = f"`ssodkit run --resume {session.run}`"
+            raise Interrupted(f"stopped after step {session.step}; go on with {again}", received)
         if session.is_due(engine.evaluate_every) and session.step < engine.steps:
             with stopping.at_once():
                 session.evaluate()

@@ -108,6 +108,26 @@ def test_updater__a_wish_to_stop_is_read_with_the_numbers(method, make_batch, ma
     assert numbers.wish_to_stop
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_updater__the_layout_of_weights_changes_nothing_also_after_a_restart(
+    method, make_batch, make_config, optimizer
+):
+    batches = [(make_batch([step, step + 1]),) for step in range(4)]
+    config = make_config(optimizer={"type": optimizer}, lr=0.01)
+    run(method, config, batches)
+    other = type(method)().to(memory_format=torch.channels_last)
+    first = Updater(other, config, CPU)
+    for step in range(2):
+        first(batches[step], Progress(step, 10))
+    again = type(method)().to(memory_format=torch.channels_last)
+    again.load_state_dict(other.state_dict())
+    second = Updater(again, config, CPU)
+    second.optimizer.load_state_dict(first.optimizer.state_dict())
+    for step in range(2, 4):
+        second(batches[step], Progress(step, 10))
+    torch.testing.assert_close(weights(again), weights(method), rtol=0, atol=1e-6)
+
+
 class HostQuestions(TorchDispatchMode):
     """Counts operators for which the host would wait for a GPU."""
 
