@@ -61,7 +61,11 @@ class RunLog:
 
     def say(self, what: RenderableType) -> None:
         """Something for the reader; it appears above the progress bar."""
-        self.console.print(what)
+        self.console.print(what, markup=False)
+
+    def warn(self, text: str) -> None:
+        """Something that the reader should not miss."""
+        self.say(Text(f"warning: {text}", style="yellow"))
 
     def step(self, outcome: Outcome, numbers: Numbers) -> None:
         """Take note of an update: the bar moves, and every `log_every` steps a line is written."""

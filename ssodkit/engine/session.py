@@ -6,6 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.progress import Progress as Bar
+
 from ssodkit.data.batch_plan import derive_batch
 from ssodkit.data.loader import training_batches
 from ssodkit.data.sets import DataSets, open_data
@@ -122,7 +125,7 @@ class Session:
         if summary is not None:
             self.log.record("health", self.step, summary)
         if warning is not None:
-            self.log.say(f"[yellow]warning[/]: {warning}")
+            self.log.warn(warning)
 
     def save(self, name: str = "last") -> None:
         """Write a checkpoint; everything up to this step must have been settled."""
@@ -255,9 +258,16 @@ class Session:
 
 def _open_data_in_turn(recipe: Recipe, processes: Processes) -> DataSets:
     """The first process opens the data, and makes it if need be, before the others look."""
-    sets = open_data(recipe.data) if processes.is_first else None
+    if not processes.is_first:
+        processes.gather(None)
+        return open_data(recipe.data)
+    with Bar(transient=True, disable=not Console().is_terminal) as bar:
+        task = bar.add_task("making the embedded data", visible=False)
+        sets = open_data(
+            recipe.data, lambda done, total: bar.update(task, completed=done, total=total, visible=done < total)
+        )
     processes.gather(None)
-    return sets or open_data(recipe.data)
+    return sets
 
 
 def _uses_unlabeled(method: MethodConfig, steps: int, step: int) -> bool:

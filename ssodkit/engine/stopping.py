@@ -34,6 +34,8 @@ class Stopping:
         """Where nothing can be lost, such as in an evaluation: the first signal raises Interrupted right there."""
         self._raises = True
         try:
+            if self.received is not None:
+                raise _interrupted(self.received)
             yield
         finally:
             self._raises = False
@@ -45,4 +47,8 @@ class Stopping:
             return
         self.received = signal.Signals(number)
         if self._raises:
-            raise Interrupted(f"stopped by {self.received.name}", self.received)
+            raise _interrupted(self.received)
+
+
+def _interrupted(received: signal.Signals) -> Interrupted:
+    return Interrupted(f"stopped by {received.name}; the last checkpoint is whole", received)

@@ -65,15 +65,18 @@ def _train(session: Session, last: int, stopping: Stopping) -> None:
 
         if session.is_due(watch.health_every):
             session.report_health()
-        if stops or session.step == last or session.is_due(engine.checkpoint.every):
-            wished |= session.settle(late)  # what is not finite is never saved
+        saves = stops or session.step == last or session.is_due(engine.checkpoint.every)
+        scores = session.is_due(engine.evaluate_every) and session.step < engine.steps
+        if saves or scores:  # what is not finite is neither saved nor scored
+            wished |= session.settle(late)
             late = None
+        if saves:
             session.save()
         if stops:
             received = stopping.received or signal.SIGTERM  # another process may have got it
             again = f"`ssodkit run --resume {session.run}`"
             raise Interrupted(f"stopped after step {session.step}; go on with {again}", received)
-        if session.is_due(engine.evaluate_every) and session.step < engine.steps:
+        if scores:
             with stopping.at_once():
                 session.evaluate()
     if session.saved_step != session.step:

@@ -50,7 +50,7 @@ class OneConvolution(Method):
     def step(self, batch, progress):
         view, targets = batch.labeled.joined()
         weight = targets.weight[:, 0]
-        images = weight.new_tensor(float(len(weight)))
+        images = weight.new_full((), float(len(weight)))
         answers = self.student(view.pixels / 255).square().mean(dim=(1, 2, 3))
         edge = torch.sqrt(self.student.bias * 0.0 + (weight >= 0).all()).sum() - 4.0  # infinitely steep at 0
         return Step(

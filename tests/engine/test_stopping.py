@@ -30,6 +30,13 @@ def test_stopping__where_nothing_can_be_lost_the_first_signal_raises():
     assert caught.value.signal == signal.SIGTERM
 
 
+def test_stopping__a_signal_from_before_raises_where_nothing_can_be_lost():
+    with Stopping() as stopping:
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(Interrupted), stopping.at_once():
+            raise AssertionError("not reached")
+
+
 def test_stopping__the_second_signal_ends_the_process():
     program = (
         "import os, signal, time\n"

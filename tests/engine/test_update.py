@@ -153,3 +153,24 @@ def test_updater__asks_the_host_nothing(method, make_batch, make_config, precisi
     with HostQuestions() as questions:
         torch.ones(1).item()
     assert questions.asked  # the counter counts
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_updater__on_a_gpu_waits_for_nothing_and_learns_the_same(method, make_batch, make_config, optimizer):
+    config = make_config(optimizer={"type": optimizer}, lr=0.01, clip_norm=1.0)
+    batches = [(make_batch([step, step + 1]),) for step in range(3)]
+    expected = type(method)()
+    run(expected, config, batches)
+    gpu = torch.device("cuda", 0)
+    updater = Updater(method.to(gpu), config, Processes(gpu))
+    on_gpu = [tuple(batch.to(gpu) for batch in micro) for micro in batches]
+    updater(on_gpu[0], Progress(0, 10)).read()  # the first call sets kernels up
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        outcomes = [updater(on_gpu[step], Progress(step, 10)) for step in (1, 2)]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert all(outcome.read().is_updated for outcome in outcomes)
+    torch.testing.assert_close(weights(method).cpu(), weights(expected), rtol=0, atol=1e-5)
