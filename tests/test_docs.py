@@ -31,7 +31,7 @@ def ssodkit(folder: Path, *arguments: str) -> str:
 def test_add_a_method__the_page_trains_with_its_selector(tmp_path):
     assert write_blocks(tmp_path) == ["expected_count.py", "expected_count.yaml"]
     ssodkit(tmp_path, "recipe", "check", "expected_count.yaml")
-    assert "expected_count" in ssodkit(tmp_path, "list", "selector", "expected_count.yaml")
+    assert "expected_count" in ssodkit(tmp_path, "recipe", "show", "expected_count.yaml")
     short = [part for value in [*SHORT, "method.unlabeled_weight=1.0"] for part in ("--set", value)]
     ssodkit(tmp_path, "run", "expected_count.yaml", "--out", "run", "--device", "cpu", *short)
     metrics = (tmp_path / "run" / "metrics.jsonl").read_text()

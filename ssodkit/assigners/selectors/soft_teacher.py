@@ -6,12 +6,9 @@ steady boxes teach where it is (box-jitter variance < 0.02), and a box may do on
 
 from typing import Literal
 
-import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
-
 from ssodkit.assigners.selectors.base import SelectionContext, Selector, SelectorConfig, SetRule
 from ssodkit.assigners.selectors.shortlist import shortlist
+from ssodkit.assigners.selectors.target_sets import is_ignored, passes, targets_of
 from ssodkit.plugins import BuildContext, register
 from ssodkit.structures.predictions import Detections
 from ssodkit.structures.run import Selection
@@ -61,32 +58,3 @@ class SoftTeacherSelector(Selector):
             progress=context.progress,
         )
         return Selection(supervision, passed)
-
-
-def passes(score: Float[Tensor, "batch detections"], rule: SetRule) -> Bool[Tensor, "batch detections"]:
-    """Where a score lies strictly on the rule's side of its threshold."""
-    if rule.above is not None:
-        return score > rule.above
-    assert rule.below is not None  # a rule has one side
-    return score < rule.below
-
-
-def is_ignored(score: Float[Tensor, "batch detections"], rule: SetRule) -> Bool[Tensor, "batch detections"]:
-    """Where a score fails the rule but reaches its `ignore_from`; nowhere without one."""
-    if rule.ignore_from is None:
-        return torch.zeros_like(score, dtype=torch.bool)
-    reaches = score >= rule.ignore_from if rule.above is not None else score <= rule.ignore_from
-    return reaches & ~passes(score, rule)
-
-
-def targets_of(
-    found: Detections, taught: Bool[Tensor, "batch detections"], ignored: Bool[Tensor, "batch detections"]
-) -> Targets:
-    """Detections as targets of weight 1 where `taught` and 0 where `ignored`; all other rows are not valid."""
-    return Targets(
-        boxes=found.boxes,
-        labels=found.labels,
-        valid=taught | ignored,
-        weight=taught.float(),
-        crowd=torch.zeros_like(taught),
-    )
