@@ -7,6 +7,7 @@ from pathlib import Path
 
 PAGE = Path(__file__).parents[1] / "docs" / "add_a_method.md"
 SHORT = ["engine.steps=2", "data.test.images=4", "engine.workers=0", "data.batch.labeled=2", "data.batch.unlabeled=2"]
+SHORT += ["watch.health_every=1", "watch.log_every=1"]
 
 
 def write_blocks(folder: Path) -> list[str]:
