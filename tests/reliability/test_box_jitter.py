@@ -51,6 +51,31 @@ def test_spread_in_candidate_sides__is_the_papers(candidate, refined, spread):
     assert spread_in_candidate_sides(one_box(refined), boxes).item() == pytest.approx(spread, abs=5e-7)
 
 
+def only(refined, coordinate):
+    """The same answers where one coordinate varies, the others at their mean."""
+    answers = one_box(refined)
+    alone = answers.mean(dim=1, keepdim=True).expand_as(answers).clone()
+    alone[..., coordinate] = answers[..., coordinate]
+    return alone
+
+
+@pytest.mark.parametrize(
+    ("refined", "deviations"),
+    [(STEADY, [1.290994, 0.645497, 1.108678, 1.290994]), (LOOSE, [4.434712, 2.081666, 4.966555, 2.886751])],
+    ids=["A", "B"],
+)
+def test_spread_in_candidate_sides__is_the_mean_of_each_coordinates_deviation(refined, deviations):
+    boxes, mean_side = torch.tensor([[CANDIDATE]], dtype=torch.float64), (100.0 + 80.0) / 2
+    spreads = [4 * mean_side * spread_in_candidate_sides(only(refined, k), boxes).item() for k in range(4)]
+    assert spreads == pytest.approx(deviations, abs=5e-7)
+
+
+def test_spread_in_mean_sides__measures_each_coordinate_by_its_own_axis_of_the_mean_answer():
+    assert one_box(STEADY).mean(dim=1).flatten().tolist() == [100.5, 50.25, 200.625, 130.5]
+    spreads = [4 * spread_in_mean_sides(only(STEADY, coordinate)).item() for coordinate in range(4)]
+    assert spreads == pytest.approx([0.012894, 0.008044, 0.011073, 0.016087], abs=5e-7)
+
+
 def test_spread__its_deviation_divides_by_one_less_than_the_draws():
     torch.manual_seed(0)
     refined = torch.tensor(CANDIDATE, dtype=torch.float64) + torch.randn(1, 10, 1, 4, dtype=torch.float64)
