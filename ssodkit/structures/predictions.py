@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from ssodkit.ops.boxes import at_least_fp32
 from ssodkit.ops.coding import BoxCoder
 from ssodkit.structures.records import Record
 from ssodkit.structures.teaching import Assignment
@@ -58,7 +59,7 @@ class Predictions(Record):
 
     def class_probs(self) -> Float[Tensor, "batch candidates columns"]:
         """Probabilities, fp32 or finer; under a softmax the last column is the background's."""
-        logits = self.class_logits.float() if self.class_logits.dtype != torch.float64 else self.class_logits
+        logits = at_least_fp32(self.class_logits)
         return logits.softmax(dim=-1) if self.activation == "softmax" else logits.sigmoid()
 
     def codes_of(self, labels: Int64[Tensor, "batch candidates"]) -> Float[Tensor, "batch candidates 4"]:
@@ -71,9 +72,7 @@ class Predictions(Record):
         """Boxes in pixels, not clipped, fp32 or finer: of the given class, else of the best foreground class."""
         if labels is None:
             labels = self.class_logits[..., : self.num_classes].argmax(dim=-1)
-        codes = self.codes_of(labels)
-        if codes.dtype != torch.float64:
-            codes = codes.float()
+        codes = at_least_fp32(self.codes_of(labels))
         return self.coder.decode(self.candidates.boxes.to(codes.dtype), codes)
 
 
@@ -109,10 +108,6 @@ class Detections(Record):
     def with_score(self, name: str, score: Float[Tensor, "batch detections"]) -> "Detections":
         """The same detections with one more named score."""
         return replace(self, scores={**self.scores, name: score})
-
-    def only(self, keep: Bool[Tensor, "batch detections"]) -> "Detections":
-        """The same rows, those outside `keep` no longer valid."""
-        return replace(self, valid=self.valid & keep)
 
     @classmethod
     def empty(cls, batch: int, device: torch.device | str = "cpu", length: int = 0) -> "Detections":
