@@ -43,7 +43,7 @@ def warp(
     inverse = scaling(ratio[:, 1], ratio[:, 0]) @ inverse
     images = _reduce(pixels, sizes, reduced)
     x, y = _source_points(inverse, canvas, pixels.device)
-    limit = reduced.to(pixels.device, torch.float32)[:, :, None, None] - 1.0
+    limit = reduced.to(pixels.device, torch.float32, non_blocking=True)[:, :, None, None] - 1.0
     height, width = images.shape[-2:]
     grid = torch.stack([_to_grid(x, limit[:, 1], width), _to_grid(y, limit[:, 0], height)], dim=-1)
     sampled = grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
@@ -58,7 +58,7 @@ def covers(
 ) -> Bool[Tensor, "batch 1 canvas_height canvas_width"]:
     """True where the center of a canvas pixel lies on the image, given the sizes of the sources; on `device`."""
     x, y = _source_points(invert(homography), canvas, device)
-    height, width = sizes.to(device, torch.float32)[:, :, None, None].unbind(dim=1)
+    height, width = sizes.to(device, torch.float32, non_blocking=True)[:, :, None, None].unbind(dim=1)
     return ((x >= 0.0) & (x <= width) & (y >= 0.0) & (y <= height))[:, None]
 
 
@@ -88,7 +88,7 @@ def _reduce(
     images[:, :, : pixels.shape[2], : pixels.shape[3]] = pixels[:, :, :height, :width]
     rows = (reduced != sizes).any(dim=1).nonzero()[:, 0]
     if len(rows):
-        there = rows.to(pixels.device)
+        there = rows.to(pixels.device, non_blocking=True)
         small = pixels[there].float()
         small = _reduce_along_y(small, sizes[rows, 0], reduced[rows, 0]).transpose(2, 3)
         small = _reduce_along_y(small.contiguous(), sizes[rows, 1], reduced[rows, 1]).transpose(2, 3)
@@ -104,7 +104,7 @@ def _reduce_along_y(
     A line of the answer is a weighted sum of neighboring lines, which is what `embedding_bag` computes from a table.
     """
     batch, channels, height, width = images.shape
-    line, weight = (part.to(images.device) for part in _taps(lengths, goals))
+    line, weight = (part.to(images.device, non_blocking=True) for part in _taps(lengths, goals))
     first = torch.arange(batch * channels, device=images.device).view(batch, channels, 1, 1) * height
     lines = (first + line[:, None]).flatten(0, 2)
     weights = weight[:, None].expand(-1, channels, -1, -1).flatten(0, 2)
@@ -133,7 +133,7 @@ def _source_points(
 ) -> tuple[Float[Tensor, "batch height width"], Float[Tensor, "batch height width"]]:
     """The points x and y of the sources that the centers of the canvas pixels show."""
     # Term by term, not as a matrix product: a product's order of summation may depend on the batch.
-    entry = inverse.to(device, torch.float32)[:, :, :, None, None]
+    entry = inverse.to(device, torch.float32, non_blocking=True)[:, :, :, None, None]
     x = torch.arange(canvas[1], device=device) + 0.5
     y = torch.arange(canvas[0], device=device)[:, None] + 0.5
     return (

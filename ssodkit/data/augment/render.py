@@ -50,14 +50,14 @@ class _Canvas:
         if len(bare):
             height, width = pixels.shape[2:]
             covered = covers(sizes[bare], drawn.homography[bare], (height, width), pixels.device)
-            there = bare.to(pixels.device)
+            there = bare.to(pixels.device, non_blocking=True)
             self.masks = self.inside.index_copy(0, there, self.inside[there] & covered)
 
     def lay_fill(self, rows: Int64[Tensor, "rows"]) -> None:
         """Paint what lies outside the original image, in those of these rows that show any of it."""
         rows = rows[self.is_bare[rows]]
         if len(rows):
-            there = rows.to(self.pixels.device)
+            there = rows.to(self.pixels.device, non_blocking=True)
             outside = self.inside[there] & ~self.masks[there]
             self.pixels.index_copy_(0, there, paint(self.pixels[there], outside, self.fill))
             self.masks.index_copy_(0, there, self.inside[there])
@@ -71,7 +71,7 @@ class _Canvas:
         if len(step.rows) == len(self.pixels):
             self.pixels = step.transform.apply(self.pixels, self.masks, parameters)
         else:
-            there = step.rows.to(device)
+            there = step.rows.to(device, non_blocking=True)
             changed = step.transform.apply(self.pixels[there], self.masks[there], parameters)
             self.pixels.index_copy_(0, there, changed)
 
@@ -109,7 +109,7 @@ def _resample(
     view = pixels.new_zeros((len(pixels), 3, *canvas))
     view[:, :, : pixels.shape[2], : pixels.shape[3]] = pixels[:, :, : canvas[0], : canvas[1]]
     if len(rows):
-        there = rows.to(pixels.device)
+        there = rows.to(pixels.device, non_blocking=True)
         view.index_copy_(0, there, warp(pixels[there], sizes[rows], drawn.homography[rows], canvas))
     return view
 
@@ -119,7 +119,7 @@ def _largest(sizes: Int64[Tensor, "batch 2"]) -> list[int]:
 
 
 def _inside(sizes: Int64[Tensor, "batch 2"], pixels: Tensor) -> Bool[Tensor, "batch 1 height width"]:
-    height, width = sizes.to(pixels.device)[:, :, None].unbind(dim=1)
+    height, width = sizes.to(pixels.device, non_blocking=True)[:, :, None].unbind(dim=1)
     rows = torch.arange(pixels.shape[2], device=pixels.device) < height
     columns = torch.arange(pixels.shape[3], device=pixels.device) < width
     return (rows[:, :, None] & columns[:, None, :])[:, None]
