@@ -49,6 +49,6 @@ def _default(field: FieldInfo) -> str:
     """The default as YAML in one line; empty where there is none."""
     if field.is_required():
         return ""
-    value = field.get_default(call_default_factory=False)
+    value = field.get_default(call_default_factory=True)
     plain = to_jsonable_python(value, exclude_none=True, by_alias=True, inf_nan_mode="constants")
     return yaml.safe_dump([plain], default_flow_style=True, sort_keys=False, width=float("inf")).strip()[1:-1]

@@ -52,6 +52,13 @@ def test_describe_slot__shows_fields_as_a_recipe_writes_them():
     ]
 
 
+def test_describe_slot__shows_every_plugin_of_every_slot():
+    assert slots()
+    for slot in slots():
+        described = [line for line in describe_slot(slot).splitlines() if line[:1].strip()]
+        assert [line.partition(":")[0] for line in described] == list(members(slot))
+
+
 def test_describe_slot__an_unknown_slot_names_the_nearest():
     with pytest.raises(RecipeError, match="there is no kind of plug-in 'schedules'; did you mean 'schedule'"):
         describe_slot("schedules")
