@@ -1,17 +1,18 @@
 """Learning, written once for all detectors: one forward of several views, who learns from what, and the losses."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ssodkit.detectors.base import Detector, StageRule, TermRule
+from ssodkit.detectors.base import Detector, NormalizerName, TermRule
 from ssodkit.detectors.criteria.base import BoxCriterionConfig, ClassCriterionConfig
-from ssodkit.detectors.normalizers import NORMALIZERS, Parts
+from ssodkit.detectors.normalizers import NORMALIZERS
 from ssodkit.detectors.sampling import match, sample, taught_sets
 from ssodkit.ops.boxes import at_least_fp32
 from ssodkit.ops.rows import take_rows
@@ -64,15 +65,26 @@ def assign(detector: Detector, stages: Stages, supervision: Supervision) -> Plan
     return plan
 
 
-def loss(detector: Detector, stages: Stages, plan: Plan, supervision: Supervision) -> Losses:
-    """The terms of all stages, named `stage/term`; each is 0 with a gradient, not None, where nothing learns."""
+def loss(
+    detector: Detector,
+    stages: Stages,
+    plan: Plan,
+    supervision: Supervision,
+    normalizers: Mapping[str, NormalizerName] = {},
+) -> Losses:
+    """The terms of all stages, named `stage/term`; each is 0 with a gradient, not None, where nothing learns.
+
+    `normalizers` replace, by the name of the term, those of the stages' rules.
+    """
     terms: dict[str, Term] = {}
     for name, predictions in stages.by_name.items():
         rule = detector.stage_rules[name]
-        taught = taught_sets(rule, supervision)
+        taught, quota = taught_sets(rule, supervision), rule.sampler.per_image if rule.sampler is not None else 0
         for term, term_rule in rule.terms.items():
-            parts = _term(predictions, plan[name][term], _at_least_one(taught[term]), rule, term_rule)
-            for part, (total, denominator) in parts.items():
+            assignment = plan[name][term]
+            losses, weights = _losses_and_weights(predictions, assignment, _at_least_one(taught[term]), term_rule)
+            normalize = NORMALIZERS[normalizers.get(f"{name}/{term}", term_rule.normalizer)]
+            for part, (total, denominator) in normalize(losses, weights, assignment, quota).items():
                 terms[f"{name}/{term}{part}"] = Term(total, denominator, term_rule.floor, term_rule.weight)
     return Losses(terms)
 
@@ -89,7 +101,10 @@ def _at_least_one(targets: Targets) -> Targets:
     return targets if targets.boxes.shape[1] else Targets.empty(len(targets.boxes), targets.boxes.device, length=1)
 
 
-def _term(predictions: Predictions, assignment: Assignment, targets: Targets, rule: StageRule, term: TermRule) -> Parts:
+def _losses_and_weights(
+    predictions: Predictions, assignment: Assignment, targets: Targets, term: TermRule
+) -> tuple[Float[Tensor, "batch candidates"], Float[Tensor, "batch candidates"]]:
+    """What each candidate loses, and how much that counts in this term."""
     place = assignment.index.clamp(min=0)
     labels, learns = take_rows(targets.labels, place), assignment.positive
     if isinstance(term.criterion, BoxCriterionConfig):
@@ -103,8 +118,7 @@ def _term(predictions: Predictions, assignment: Assignment, targets: Targets, ru
     weight = assignment.weight * learns
     if term.quality == "weight":
         weight = torch.where(assignment.positive, weight * assignment.quality, weight)
-    quota = rule.sampler.per_image if rule.sampler is not None else 0
-    return NORMALIZERS[term.normalizer](losses, weight.to(losses.dtype), assignment, quota)
+    return losses, weight.to(losses.dtype)
 
 
 def _box_losses(

@@ -1,7 +1,7 @@
 """Methods: the order of one training step. One class per kind of step; a paper is a recipe that fills it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 import torch
@@ -29,6 +29,10 @@ class MethodConfig(PluginConfig, ABC):
     def uses_unlabeled(self, progress: Progress) -> bool:
         """Whether this step reads the unlabeled stream; where False, none of it is loaded."""
         return "unlabeled" in self.needs_views
+
+    def misfits(self, detector: DetectorConfig) -> Iterator[tuple[tuple[str, ...], str]]:
+        """What of this config does not fit a detector: the path of a field, and a sentence."""
+        yield from ()
 
 
 class Method(nn.Module, ABC):

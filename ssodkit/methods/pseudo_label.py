@@ -4,7 +4,7 @@ Source: Xu et al., Soft Teacher, ICCV 2021, arXiv:2106.09018, figure 2; other pa
 selectors, scorers and weights.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import ClassVar, Literal
 
 import torch
@@ -12,11 +12,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ssodkit.assigners.selectors.base import SelectionContext, SelectorConfig
-from ssodkit.detectors.base import Detector
+from ssodkit.detectors.base import Detector, DetectorConfig, NormalizerName
 from ssodkit.detectors.learning import assign, loss, predict_together
-from ssodkit.errors import RecipeError
 from ssodkit.methods.base import Method, MethodConfig, build_student, learn_from_labels
-from ssodkit.plugins import BuildContext, Slot, register
+from ssodkit.plugins import BuildContext, Slot, register, suggest
 from ssodkit.reliability.base import CandidateScorerConfig, InstanceScorerConfig
 from ssodkit.schedules.base import ScheduleConfig
 from ssodkit.schedules.constant import ConstantConfig
@@ -44,6 +43,9 @@ class PseudoLabelConfig(MethodConfig):
     """Multiplies all unlabeled terms: the papers' alpha or lambda."""
     unlabeled_terms: dict[str, float] = Field(default_factory=dict)
     """Further factors by stage or term, such as {rpn/box: 0, roi/box: 0}; the others have 1."""
+    unlabeled_normalizers: dict[str, NormalizerName] = Field(default_factory=dict)
+    """Normalizers of unlabeled terms, such as {roi/class: two_means}; the others have the detector's, as labeled terms
+    always do."""
     while_unweighted: Literal["skip", "look"] = "skip"
     """Where the unlabeled weight is 0: load and compute nothing unlabeled, or let teacher, scorers and selector run, so
     that the selector's state fills."""
@@ -52,14 +54,22 @@ class PseudoLabelConfig(MethodConfig):
         """False where the unlabeled weight is 0 and nobody looks."""
         return self.while_unweighted == "look" or self.unlabeled_weight.at(progress) != 0.0
 
-    def build(self, context: BuildContext) -> "PseudoLabel":
-        method = PseudoLabel(self, context)
-        rules = method.student.stage_rules
-        known = [*rules, *(f"{stage}/{term}" for stage, rule in rules.items() for term in rule.terms)]
+    def misfits(self, detector: DetectorConfig) -> Iterator[tuple[tuple[str, ...], str]]:
+        """Names of no stage or term, and quotas of stages that draw no sample."""
+        rules = {f"{name}/{term}": rule for name, rule in detector.stages.items() for term in rule.terms}
+        stages_and_terms = [*detector.stages, *rules]
         for name in self.unlabeled_terms:
-            if name not in known:
-                raise RecipeError(f"method.unlabeled_terms: there is no '{name}'; one of: {', '.join(known)}")
-        return method
+            if name not in stages_and_terms:
+                text = f"no stage or loss term has this name; {suggest(name, stages_and_terms)}"
+                yield ("unlabeled_terms", name), text
+        for name, normalizer in self.unlabeled_normalizers.items():
+            if name not in rules:
+                yield ("unlabeled_normalizers", name), f"no loss term has this name; {suggest(name, rules)}"
+            elif normalizer == "quota" and rules[name].sampler is None:
+                yield ("unlabeled_normalizers", name), "`quota` counts the draws of a stage that has no `sampler`"
+
+    def build(self, context: BuildContext) -> "PseudoLabel":
+        return PseudoLabel(self, context)
 
 
 class PseudoLabel(Method):
@@ -104,7 +114,8 @@ class PseudoLabel(Method):
                 plan_u = scorer(self.teacher, seen, stages_u, plan_u)
 
         losses = loss(self.student, stages_l, plan_l, truth).named("labeled")
-        extra = loss(self.student, stages_u, plan_u, pseudo).scaled(self.config.unlabeled_terms).named("unlabeled")
+        extra = loss(self.student, stages_u, plan_u, pseudo, self.config.unlabeled_normalizers)
+        extra = extra.scaled(self.config.unlabeled_terms).named("unlabeled")
         return Step(losses + extra * weight, report)
 
     def after_update(self, progress: Progress, ok: Tensor) -> None:

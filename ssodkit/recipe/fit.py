@@ -31,6 +31,7 @@ def check_fit(recipe: Recipe, tree: Written) -> None:
         *_unmet_needs(recipe, parts),
         *_unwritten_scores(parts),
         *_missing_views(recipe),
+        *((("method", *path), text) for path, text in recipe.method.misfits(recipe.detector)),
         *_wrong_criteria(recipe),
         *_frozen_noise(parts),
         *_late_steps(recipe),

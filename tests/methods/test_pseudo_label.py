@@ -10,7 +10,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ssodkit.assigners.selectors.base import SelectionContext, SetRule
 from ssodkit.assigners.selectors.soft_teacher import SoftTeacherSelector
 from ssodkit.detectors.learning import assign, predict_together
-from ssodkit.errors import RecipeError
 from ssodkit.methods.pseudo_label import PseudoLabelConfig
 from ssodkit.structures.geometry import SemiBatch, carry
 from ssodkit.structures.progress import Progress
@@ -119,9 +118,53 @@ def test_pseudo_label__unlabeled_terms_have_factors_of_their_own(make_method, se
     assert some["labeled/rpn/box"] == pytest.approx(plain["labeled/rpn/box"])
 
 
-def test_pseudo_label__a_factor_on_no_term_is_refused(make_method):
-    with pytest.raises(RecipeError, match="no 'roi/bax'; one of: rpn, roi, rpn/class"):
-        make_method(unlabeled_terms={"roi/bax": 0.0})
+def test_pseudo_label__the_printed_class_loss_is_that_of_the_unlabeled_stream_alone(make_method, semi_batch):
+    plain = values(make_method(unlabeled_weight=1.0).step(semi_batch, START).losses)
+    method = make_method(unlabeled_weight=1.0, unlabeled_normalizers={"roi/class": "two_means"})
+    asked = {}
+    method.candidate_scorers[0].register_forward_hook(
+        lambda scorer, given, plan: asked.update(logits=given[2].last.class_logits, learned=plan["roi"]["class"])
+    )
+    step = method.step(semi_batch, START)
+    printed = values(step.losses)
+    parts = [printed.pop(f"unlabeled/roi/class/{part}") for part in ("foreground", "background")]
+    assert plain.pop("unlabeled/roi/class") != pytest.approx(sum(parts), rel=1e-3)
+    assert printed == plain
+
+    learned, labels = asked["learned"], step.report.selection.supervision.classes.labels
+    foreground = learned.positive & (learned.weight > 0.0)
+    background, reliability = learned.background & (learned.weight > 0.0), learned.weight
+    target = torch.where(learned.positive, labels.gather(1, learned.index.clamp(min=0)), 3)
+    losses = torch.nn.functional.cross_entropy(asked["logits"].transpose(1, 2), target, reduction="none")
+    weights = reliability[background] / reliability[background].sum()  # w_j = r_j / sum_k r_k
+    assert reliability[background].sum() > 1.0
+    expected = [losses[foreground].mean().item(), (weights * losses[background]).sum().item()]
+    assert parts == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("fields", "key", "said"),
+    [
+        ({"unlabeled_terms": {"roi/bax": 0.0}}, "roi/bax", "no stage or loss term has this name; did you mean 'roi/"),
+        ({"unlabeled_terms": {"head": 0.0}}, "head", "name; one of: rpn, roi, rpn/class, rpn/box, roi/class, roi/box"),
+        ({"unlabeled_normalizers": {"roi": "two_means"}}, "roi", "no loss term has this name; "),
+    ],
+)
+def test_pseudo_label__what_names_no_term_of_the_detector_does_not_fit(tiny_context, fields, key, said):
+    config = PseudoLabelConfig.model_validate({**SOFT_TEACHER, **fields})
+    ((path, text),) = config.misfits(tiny_context().detector)
+    assert path == (*fields, key)
+    assert said in text
+
+
+def test_pseudo_label__a_quota_needs_a_sampler(tiny_context):
+    config = PseudoLabelConfig.model_validate({**SOFT_TEACHER, "unlabeled_normalizers": {"rpn/class": "quota"}})
+    detector = tiny_context().detector
+    assert not list(config.misfits(detector))
+    rules = {name: rule.model_copy(update={"sampler": None}) for name, rule in detector.stages.items()}
+    ((path, text),) = config.misfits(detector.model_copy(update={"stages": rules}))
+    assert path == ("unlabeled_normalizers", "rpn/class")
+    assert "has no `sampler`" in text
 
 
 def test_pseudo_label__no_gradient_reaches_the_teacher_or_what_it_says(make_method, semi_batch):

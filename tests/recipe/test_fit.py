@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
+from ssodkit.errors import RecipeError
+from ssodkit.recipe.check import load_recipe
 from ssodkit.recipe.fit import walk
 from ssodkit.recipe.model import Recipe
 
@@ -74,6 +76,15 @@ def test_check_fit__a_method_that_learns_from_unlabeled_images_needs_some(refuse
 def test_check_fit__a_method_without_unlabeled_images_needs_none(load_changed: Load):
     recipe = load_changed("unlabeled: 8", "unlabeled: 0", ("method={type: toy_baseline}",))
     assert recipe.data.batch.unlabeled == 0
+
+
+def test_check_fit__a_method_that_names_no_term_of_the_detector_is_refused():
+    with pytest.raises(RecipeError) as refusal:
+        load_recipe("soft_teacher", ["method.unlabeled_terms.roi/bix=0", "method.unlabeled_normalizers.roi=two_means"])
+    assert [line.split(": ", 1)[1] for line in str(refusal.value).splitlines()] == [
+        "method.unlabeled_normalizers.roi: no loss term has this name; did you mean 'roi/box'?",
+        "method.unlabeled_terms.roi/bix: no stage or loss term has this name; did you mean 'roi/box'?",
+    ]
 
 
 def test_check_fit__at_least_one_view_of_labeled_images_is_needed(refused: Refused):
