@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ssodkit.engine.stopping import Stopping
 from ssodkit.errors import Interrupted, SsodkitError
 
 app = typer.Typer(
@@ -38,16 +39,32 @@ RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a 
 
 
 def main() -> None:
-    """The console script `ssodkit`: errors that a user can mend end as a sentence, with exit code 2."""
+    """The console script `ssodkit`: what a user can mend ends as a sentence, with exit code 2."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    stopping = Stopping()
     try:
-        app(arguments, prog_name="ssodkit")
-    except SsodkitError as error:
+        with stopping, stopping.at_once():
+            app(arguments, prog_name="ssodkit")
+    except Interrupted as interrupted:
+        if os.environ.get("RANK", "0") == "0":  # all processes stop after the same step, and one says so
+            print(interrupted, file=sys.stderr)
+        sys.exit(128 + interrupted.signal)
+    except Exception as error:
         if "--debug" in sys.argv:
             raise
+        if stopping.received is not None:  # pydantic makes an error of its own of whatever is raised within it
+            sys.exit(128 + stopping.received)
+        if not isinstance(error, SsodkitError | OSError):
+            raise
         rank = os.environ.get("RANK")
-        print(f"process {rank}: {error}" if rank else error, file=sys.stderr)
-        sys.exit(128 + error.signal if isinstance(error, Interrupted) else 2)
+        print(f"process {rank}: {_sentence(error)}" if rank else _sentence(error), file=sys.stderr)
+        sys.exit(2)
+
+
+def _sentence(error: SsodkitError | OSError) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename} cannot be read or written: {error.strerror}."
+    return str(error)
 
 
 def _print_version(wanted: bool) -> bool:
@@ -71,7 +88,7 @@ def options(
 @app.command()
 def run(
     recipe: Annotated[
-        str | None, typer.Argument(metavar="[RECIPE]", help="A file, or a shipped recipe's name.")
+        str | None, typer.Argument(metavar="RECIPE", help="A file, or the name of a shipped recipe.")
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Run folder; default: a new one in runs/.")] = None,
     overrides: Overrides = None,
@@ -112,13 +129,18 @@ def evaluate(run: RunFolder, device: OnDevice = None) -> None:
 @app.command()
 def predict(
     run: RunFolder,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGES...", help="Image files.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="For the pictures and the COCO results.")],
-    score: Annotated[float, typer.Option(min=0.0, max=1.0, help="Lowest score that is drawn.")] = 0.5,
-    network: Annotated[Network | None, typer.Option(help="Default: the recipe's result.")] = None,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGES", help="Image files, and folders of them.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="New folder for the pictures and the COCO results.")],
+    score: Annotated[float, typer.Option(min=0.0, max=1.0, metavar="SCORE", help="Lowest score that is drawn.")] = 0.5,
+    network: Annotated[
+        Network | None, typer.Option(metavar="student|teacher", help="Default: the recipe's result.")
+    ] = None,
     device: OnDevice = None,
 ) -> None:
-    """Draw what a trained network detects, and write it as COCO results."""
+    """Draw what a network detects.
+
+    The detections are also written as COCO results, with the category ids of the training data.
+    """
     from ssodkit.engine.predict import predict
 
     predict(run, images, out, network=network and network.value, score=score, device=device)
@@ -126,7 +148,7 @@ def predict(
 
 @app.command(name="list")
 def list_(
-    kind: Annotated[str | None, typer.Argument(metavar="[KIND]", help="Such as selector, to see its fields.")] = None,
+    kind: Annotated[str | None, typer.Argument(metavar="KIND", help="Such as selector, to see its fields.")] = None,
 ) -> None:
     """List the plug-ins that recipes can name."""
     from ssodkit.plugins import load_plugins
@@ -138,7 +160,10 @@ def list_(
 
 @recipe_app.command()
 def check(recipe: RecipeName, overrides: Overrides = None) -> None:
-    """Find every mistake in a recipe; no data, weights or labels need exist."""
+    """Find every mistake in a recipe.
+
+    No data, weights or labels need exist.
+    """
     from ssodkit.recipe.check import load_recipe
 
     print(f"{load_recipe(recipe, overrides or ()).name}: no mistake found in {recipe}")
@@ -146,7 +171,7 @@ def check(recipe: RecipeName, overrides: Overrides = None) -> None:
 
 @recipe_app.command()
 def show(recipe: RecipeName, overrides: Overrides = None) -> None:
-    """Print the whole recipe, and where each of its values comes from."""
+    """Print a recipe and where its values come from."""
     from ssodkit.recipe.check import load_with_places
     from ssodkit.recipe.show import show_recipe
 
@@ -156,9 +181,12 @@ def show(recipe: RecipeName, overrides: Overrides = None) -> None:
 @recipe_app.command()
 def schema(
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Default: print it.")] = None,
-    recipe: Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="Include the plug-ins it names.")] = None,
+    recipe: Annotated[str | None, typer.Argument(metavar="RECIPE", help="Include the plug-ins it names.")] = None,
 ) -> None:
-    """Write the JSON schema with which editors complete and explain recipes."""
+    """Write the JSON schema of recipes.
+
+    With it, editors complete and explain recipes while they are written.
+    """
     from ssodkit.plugins import load_plugins
     from ssodkit.recipe.check import read_with_plugins
     from ssodkit.recipe.schema import recipe_schema

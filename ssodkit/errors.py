@@ -19,8 +19,11 @@ class TrainingError(SsodkitError):
     """A run cannot start, go on or be read: a loss that is not finite, a checkpoint that does not fit."""
 
 
-class Interrupted(SsodkitError):
-    """A run was stopped by a signal, after a checkpoint; the command line ends with exit code 128 + its number."""
+class Interrupted(BaseException):
+    """A signal stopped the program where nothing is lost; the command line ends with exit code 128 + its number.
+
+    Like KeyboardInterrupt it is no Exception: nothing on its way shall take it for a broken image or a bad plug-in.
+    """
 
     def __init__(self, message: str, received: signal.Signals) -> None:
         super().__init__(message)

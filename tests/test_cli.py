@@ -82,12 +82,34 @@ def test_main__help_names_every_verb(call: Call):
     assert call("--version").out.strip() == ssodkit.__version__
 
 
+@pytest.mark.parametrize("verb", [(), ("recipe",)])
+def test_main__help_says_each_verb_in_full(call: Call, verb: tuple[str, ...]):
+    assert "..." not in call(*verb, "--help").out.replace("[ARGS]...", "")
+
+
 def test_main__a_mistake_of_the_user_ends_as_a_sentence_with_code_2(call: Call):
     ended = call("recipe", "check", "soft_techer")
     assert (ended.code, ended.out) == (2, "")
     assert ended.err.splitlines() == [
         "there is no recipe 'soft_techer': no such file, and none of this name is shipped; did you mean 'soft_teacher'?"
     ]
+
+
+@pytest.mark.parametrize("out", ["nowhere/schema.json", "file/schema.json"])
+def test_main__what_the_machine_refuses_ends_as_a_sentence_with_code_2(call: Call, tmp_path: Path, out: str):
+    (tmp_path / "file").write_text("")
+    ended = call("recipe", "schema", "--out", out)
+    assert (ended.code, ended.out) == (2, "")
+    assert re.fullmatch(rf"{out} cannot be read or written: .*\.\n", ended.err)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_main__a_signal_before_anything_is_written_ends_with_its_code(
+    call: Call, tmp_path: Path, number: signal.Signals
+):
+    (tmp_path / f"plug_{number.name}.py").write_text(f"import os\nos.kill(os.getpid(), {int(number)})\n")
+    (tmp_path / "mine.yaml").write_text(f"extends: supervised\nplugins: [plug_{number.name}.py]\n")
+    assert call("recipe", "check", "mine.yaml") == (128 + number, "", f"stopped by {number.name}\n")
 
 
 @pytest.mark.parametrize("place", [0, 2, 3])

@@ -18,6 +18,7 @@ class Stopping:
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
         self._raises = False
+        self._advice = ""
         self._usual: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> "Stopping":
@@ -30,12 +31,15 @@ class Stopping:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     @contextmanager
-    def at_once(self) -> Iterator[None]:
-        """Where nothing can be lost, such as in an evaluation: the first signal raises Interrupted right there."""
-        self._raises = True
+    def at_once(self, advice: str = "") -> Iterator[None]:
+        """Where nothing can be lost, such as in an evaluation: the first signal raises Interrupted right there.
+
+        Its text ends with `advice`, such as how to go on.
+        """
+        self._raises, self._advice = True, advice
         try:
             if self.received is not None:
-                raise _interrupted(self.received)
+                raise self._interrupted(self.received)
             yield
         finally:
             self._raises = False
@@ -47,8 +51,7 @@ class Stopping:
             return
         self.received = signal.Signals(number)
         if self._raises:
-            raise _interrupted(self.received)
+            raise self._interrupted(self.received)
 
-
-def _interrupted(received: signal.Signals) -> Interrupted:
-    return Interrupted(f"stopped by {received.name}; the last checkpoint is whole", received)
+    def _interrupted(self, received: signal.Signals) -> Interrupted:
+        return Interrupted(f"stopped by {received.name}{self._advice}", received)
