@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ssodkit.ops.boxes import has_area
 from ssodkit.plugins import BuildContext, register
 from ssodkit.reliability.base import CandidateScorer, CandidateScorerConfig
 from ssodkit.structures.geometry import carry_boxes
@@ -21,6 +22,7 @@ from ssodkit.structures.teaching import Plan
 from ssodkit.teachers.base import Teacher
 
 Indicator = Literal["bg_t", "bg_s", "pred_diff", "iou", "reverse_iou", "none"]
+ASKS_THE_TEACHER = ("bg_t", "pred_diff")
 
 
 @register
@@ -47,13 +49,17 @@ class BackgroundScore(CandidateScorer):
 
     @torch.no_grad()
     def forward(self, teacher: Teacher, seen: Seen, stages: Stages, plan: Plan) -> Plan:
-        """The teacher is asked at most once, on the features it has, about the sampled background candidates."""
+        """The teacher is asked at most once, on the features it has, about the sampled background candidates.
+
+        A candidate without area in the teacher's view, such as one in the border that a rotation leaves, has no answer
+        from it and counts fully: r_j = 1 (ours; microsoft/SoftTeacher asks about a box clipped to no area).
+        """
         stage = list(stages.by_name)[-1]
         assignment, student = plan[stage]["class"], stages.last
         weighed = assignment.background & (assignment.weight > 0.0)
+        boxes = carry_boxes(student.candidates.boxes, stages.view, seen.features.view)
 
         def teacher_background() -> Tensor:
-            boxes = carry_boxes(student.candidates.boxes, stages.view, seen.features.view)
             return background_probability(teacher.score_regions(seen.features, Candidates(boxes, weighed)))
 
         reliability = indicate(
@@ -62,6 +68,8 @@ class BackgroundScore(CandidateScorer):
             student=lambda: background_probability(student),
             iou=assignment.quality,
         )
+        if self.config.indicator in ASKS_THE_TEACHER:
+            reliability = torch.where(has_area(boxes), reliability, 1.0)
         # Where nobody was asked, the answer may be anything, and 0 x NaN is NaN: so it is not multiplied.
         weight = torch.where(weighed, assignment.weight * reliability, assignment.weight)
         return {**plan, stage: {**plan[stage], "class": replace(assignment, weight=weight)}}

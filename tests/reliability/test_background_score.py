@@ -180,6 +180,20 @@ def test_background_score__is_what_the_teacher_says_in_the_weak_view(taught, sem
     torch.testing.assert_close(after.weight[drawn], expected[drawn])
 
 
+@pytest.mark.parametrize(("indicator", "counts_fully"), [("bg_t", True), ("pred_diff", True), ("bg_s", False)])
+def test_background_score__what_the_teacher_cannot_see_is_background(taught, indicator, counts_fully):
+    """Moved 32 pixels to the right, the left half of the strong view shows nothing of the image."""
+    teacher, seen, stages, plan = taught
+    stages.view.homography.copy_(torch.tensor([[1.0, 0.0, 32.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]))
+    before = plan["roi"]["class"]
+    after = BackgroundScore(BackgroundScoreConfig(indicator=indicator))(teacher, seen, stages, plan)["roi"]["class"]
+    unseen = stages.last.candidates.boxes[..., 2] <= 32.0
+    drawn = before.background & (before.weight > 0.0)
+    assert (drawn & unseen).any()
+    assert (after.weight[drawn & unseen] == 1.0).all() == counts_fully
+    assert (after.weight[drawn & ~unseen] < 1.0).all()
+
+
 @pytest.mark.parametrize(
     ("indicator", "questions"), [("bg_t", 1), ("pred_diff", 1), ("bg_s", 0), ("iou", 0), ("none", 0)]
 )
