@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import torch
 
 from ssodkit.reliability.base import Asks, answer
@@ -28,7 +30,7 @@ def test_asks__a_score_at_the_threshold_is_not_asked():
 
 
 def test_asks__padding_is_not_asked():
-    found = detections([0.9, 0.8]).only(torch.tensor([[False, True]]))
+    found = replace(detections([0.9, 0.8]), valid=torch.tensor([[False, True]]))
     asked, _ = Asks(at_most=2).choose(found)
     assert asked.labels[asked.valid].tolist() == [1]
 
