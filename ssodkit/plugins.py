@@ -84,11 +84,8 @@ class BuildContext:
     """What only the whole recipe knows, for `PluginConfig.build`."""
 
     num_classes: int
-    steps: int
     detector: PluginConfig
     """Networks are built by `context.detector.build(context)`."""
-    unlabeled_per_step: int = 0
-    """Images of the global batch."""
     minimum_visible: float = 0.0
     """Pseudo-boxes of which less than this share stays inside the student's view are dropped."""
     joined: Literal["auto", "always", "never"] = "auto"

@@ -51,7 +51,7 @@ def tiny_context():
         written = {**TINY_DETECTOR, **fields}
         detector = members(DetectorConfig.slot)[written["type"]].model_validate(written)
         torch.manual_seed(0)
-        return BuildContext(num_classes=num_classes, steps=10, detector=detector, load_weights=False)
+        return BuildContext(num_classes=num_classes, detector=detector, load_weights=False)
 
     return make
 

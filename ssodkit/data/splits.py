@@ -45,19 +45,6 @@ class Fold:
         os.replace(draft, file)
 
 
-def read_fold(file: Path) -> Fold:
-    """A fold that `Fold.save` wrote. Raises DataError if it cannot be read or its ids do not fit its hash."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        fold = Fold(content["mode"], content["percent"], content["fold"], tuple(content["image_ids"]))
-        intact = fold.hash == content["hash"]
-    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
-        raise DataError(f"{file} is no fold: {type(error).__name__}: {error}.") from error
-    if not intact:
-        raise DataError(f"{file}: the image ids do not fit the hash {content['hash']}; the file was changed.")
-    return fold
-
-
 def draw_fold(images: ImageSet, mode: str | ListFolds, percent: float, fold: int) -> Fold:
     """The labeled images at `percent` of `images`, which stand in the file order of their annotations.
 

@@ -16,9 +16,7 @@ def build_method(recipe: Recipe, num_classes: int, load_weights: bool = True) ->
     """
     context = BuildContext(
         num_classes=num_classes,
-        steps=recipe.engine.steps,
         detector=recipe.detector,
-        unlabeled_per_step=recipe.data.batch.unlabeled,
         minimum_visible=recipe.views.minimum_visible,
         joined=recipe.engine.joined,
         load_weights=load_weights,

@@ -140,7 +140,7 @@ def build_ours() -> FasterRcnn:
         f"detector.stages.roi.sampler={{per_image: {EVERYTHING}, positive_share: 1.0}}",
     ]
     config = make_config(overrides)
-    return config.build(BuildContext(num_classes=CLASSES, steps=1, detector=config, load_weights=False))
+    return config.build(BuildContext(num_classes=CLASSES, detector=config, load_weights=False))
 
 
 def make_config(overrides: list[str]) -> FasterRcnnConfig:

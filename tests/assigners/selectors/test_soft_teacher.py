@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from pydantic import ValidationError
@@ -14,7 +16,7 @@ UNUSED_DETECTOR = ConstantConfig(value=0.0)  # selectors never see a detector
 
 
 def select(found, **fields):
-    context = BuildContext(num_classes=3, steps=10, detector=UNUSED_DETECTOR)
+    context = BuildContext(num_classes=3, detector=UNUSED_DETECTOR)
     selector = SoftTeacherSelectorConfig(**fields).build(context)
     return selector(found, SelectionContext(Progress(3, 10), Targets.empty(1)))
 
@@ -89,7 +91,7 @@ def test_soft_teacher__a_box_without_area_teaches_nothing():
 
 
 def test_soft_teacher__padding_teaches_nothing():
-    found = detections([0.95, 0.95], [0.0, 0.0]).only(torch.tensor([[True, False]]))
+    found = replace(detections([0.95, 0.95], [0.0, 0.0]), valid=torch.tensor([[True, False]]))
     assert select(found).supervision.classes.valid.tolist() == [[True, False]]
 
 
