@@ -1,7 +1,12 @@
 """Tiny things that several folders test with: a Faster R-CNN of a few thousand weights, and views for it."""
 
+from collections import Counter
+from contextlib import ExitStack, contextmanager
+
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ssodkit.ops.random import make_key
 from ssodkit.plugins import BuildContext, load_plugins
@@ -38,6 +43,53 @@ TINY_DETECTOR = {
     "stages": TINY_STAGES,
     "test": {"score": 0.05, "nms": 0.5, "at_most": 12},
 }
+
+
+class _Operators(TorchDispatchMode):
+    """Counts operators whose answer, or its size, the host waits for on a GPU."""
+
+    waiting = frozenset({torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output})
+    untagged = frozenset({"torchvision::nms", "aten::_linalg_check_errors"})
+
+    def __init__(self, asked):
+        super().__init__()
+        self.asked = asked
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func._schema.name
+        indices = args[1] if name in ("aten::index", "aten::index_put", "aten::index_put_") else None
+        masks = [index for index in indices or () if index is not None and index.dtype in (torch.bool, torch.uint8)]
+        if masks or name in self.untagged or (indices is None and self.waiting & set(func.tags)):
+            self.asked[name] += 1
+        return func(*args, **(kwargs or {}))
+
+
+class _Readings(TorchFunctionMode):
+    """Counts what is read from or made of whole lists, which reaches no operator on the CPU."""
+
+    def __init__(self, asked):
+        super().__init__()
+        self.asked = asked
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in (torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.cpu, torch.tensor):
+            self.asked[func.__name__] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def host_questions():
+    """A context that yields a Counter of operations at which the host would wait for a GPU, filled inside it."""
+
+    @contextmanager
+    def count():
+        asked = Counter()
+        with ExitStack() as stack:
+            stack.enter_context(_Operators(asked))
+            stack.enter_context(_Readings(asked))
+            yield asked
+
+    return count
 
 
 @pytest.fixture

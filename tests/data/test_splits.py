@@ -58,9 +58,7 @@ def test_draw_places__are_those_of_the_protocol(mode, percent, fold, count, smal
     assert (np.diff(places) > 0).all()
 
 
-@pytest.mark.parametrize(
-    ("mode", "first"), [("stac", [98539, 77708, 5192]), ("soft_teacher", [105285, 107335, 49358])]
-)
+@pytest.mark.parametrize(("mode", "first"), [("stac", [98539, 77708, 5192]), ("soft_teacher", [105285, 107335, 49358])])
 def test_draw_places__its_first_draws_are_those_of_the_protocol(mode, first):
     """Draws of one seed are nested, so that the fewest that one, two and three draws leave say which came when."""
     percents = [100.5 * count / COCO for count in (1, 2, 3)]

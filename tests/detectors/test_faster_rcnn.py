@@ -1,13 +1,9 @@
-from collections import Counter
-from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from pydantic import ValidationError
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ssodkit.detectors.faster_rcnn import FasterRcnn, FasterRcnnConfig
 from ssodkit.detectors.learning import assign, loss, predict_together
@@ -319,34 +315,7 @@ def test_step__weights_that_are_not_finite_reach_the_losses_and_crash_nothing(de
     assert not detector.detect(detector.predict(detector.extract(make_view("a", [1])))).valid.any()
 
 
-@contextmanager
-def host_questions():
-    """Yields a Counter of operations at which the host would wait for a GPU, filled while the block runs."""
-    asked: Counter[str] = Counter()
-    unknown_length = {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output}
-
-    class Operations(TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            name = func._schema.name
-            indices = args[1] if name in ("aten::index", "aten::index_put", "aten::index_put_") else None
-            masks = [index for index in indices or () if index is not None and index.dtype in (torch.bool, torch.uint8)]
-            if masks or name == "torchvision::nms" or (indices is None and unknown_length & set(func.tags)):
-                asked[name] += 1
-            return func(*args, **(kwargs or {}))
-
-    class Calls(TorchFunctionMode):
-        def __torch_function__(self, func, types, args=(), kwargs=None):
-            if func in (torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.cpu, torch.tensor):
-                asked[func.__name__] += 1
-            return func(*args, **(kwargs or {}))
-
-    with ExitStack() as stack:
-        stack.enter_context(Operations())
-        stack.enter_context(Calls())
-        yield asked
-
-
-def test_step__asks_the_host_six_times(detector, make_view, make_targets):
+def test_step__asks_the_host_six_times(detector, make_view, make_targets, host_questions):
     labeled, weak, strong = (make_view(name, [1, 2]) for name in ("labeled", "weak", "strong"))
     truth = Supervision.uniform(make_targets([[(4, 4, 28, 40, 0)], []]), PROGRESS)
     classes, boxes = make_targets([[(4, 4, 28, 40, 0)], []]), make_targets([[], [(30, 20, 56, 50, 2)]])

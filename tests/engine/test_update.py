@@ -1,7 +1,6 @@
 import pytest
 import torch
 from torch.nn.utils import clip_grad_norm_
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ssodkit.engine.distributed import Processes
 from ssodkit.engine.update import Updater
@@ -128,31 +127,17 @@ def test_updater__the_layout_of_weights_changes_nothing_also_after_a_restart(
     torch.testing.assert_close(weights(again), weights(method), rtol=0, atol=1e-6)
 
 
-class HostQuestions(TorchDispatchMode):
-    """Counts operators for which the host would wait for a GPU."""
-
-    waiting = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2")
-
-    def __init__(self):
-        super().__init__()
-        self.asked = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.overloadpacket.__name__
-        self.asked += [name] * (name in self.waiting)
-        return func(*args, **(kwargs or {}))
-
-
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_updater__asks_the_host_nothing(method, make_batch, make_config, precision):
+def test_updater__asks_the_host_nothing(method, make_batch, make_config, host_questions, precision):
     updater = Updater(method, make_config(precision=precision, clip_norm=1.0), CPU)
     updater((make_batch([1]),), Progress(0, 10))
-    with HostQuestions() as questions:
-        updater((make_batch([2]), make_batch([3])), Progress(1, 10))
-    assert questions.asked == []
-    with HostQuestions() as questions:
+    batches = make_batch([2]), make_batch([3])
+    with host_questions() as asked:
+        updater(batches, Progress(1, 10))
+    assert not asked
+    with host_questions() as asked:
         torch.ones(1).item()
-    assert questions.asked  # the counter counts
+    assert asked  # the counter counts
 
 
 @pytest.mark.gpu

@@ -82,6 +82,13 @@ def test_spread__its_deviation_divides_by_one_less_than_the_draws():
     assert biased / spread_in_mean_sides(refined).item() == pytest.approx(0.948683, abs=5e-7)
 
 
+def test_spread_in_candidate_sides__with_deviations_by_all_draws_would_be_0_010431():
+    boxes, refined = torch.tensor([[CANDIDATE]], dtype=torch.float64), one_box(STEADY)
+    biased = (refined.std(dim=1, correction=0) / 90.0).mean().item()
+    assert biased == pytest.approx(0.010431, abs=5e-7)
+    assert biased / spread_in_candidate_sides(refined, boxes).item() == pytest.approx((3 / 4) ** 0.5)
+
+
 def test_spread__of_equal_answers_is_0_also_for_boxes_without_size():
     assert spread_in_mean_sides(torch.zeros(1, 10, 1, 4)).item() == 0.0
     assert spread_in_candidate_sides(torch.zeros(1, 10, 1, 4), torch.zeros(1, 1, 4)).item() == 0.0
