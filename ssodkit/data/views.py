@@ -12,7 +12,7 @@ from ssodkit.data.augment.render import render
 from ssodkit.data.raw import RawBatch
 from ssodkit.ops.random import derive_keys
 from ssodkit.plugins import Config, Slot
-from ssodkit.structures.geometry import Stream, carry
+from ssodkit.structures.geometry import Stream, carry_labels
 from ssodkit.structures.views import View
 
 
@@ -62,9 +62,8 @@ class ViewMaker:
 
     def make(self, raw: RawBatch) -> Stream:
         """The views and their targets, on the device of the raw pixels; row i is raw image i in every view."""
-        original = _view(raw, raw.keys, raw.sizes, _identity(len(raw.sizes)), raw.pixels)
         views = {name: self._make_view(raw, name) for name in self.views}
-        targets = {name: carry(raw.targets, original, view, self.minimum_visible) for name, view in views.items()}
+        targets = {name: carry_labels(raw.targets, view, self.minimum_visible) for name, view in views.items()}
         return Stream(views, targets)
 
     def _make_view(self, raw: RawBatch, name: str) -> View:
@@ -84,7 +83,3 @@ def _view(raw: RawBatch, keys: Int64[Tensor, "batch"], sizes: Tensor, homography
         image_ids=raw.image_ids.to(device, non_blocking=True),
         keys=keys.to(device, non_blocking=True),
     )
-
-
-def _identity(batch: int) -> Tensor:
-    return torch.eye(3, dtype=torch.float64).repeat(batch, 1, 1)

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from ssodkit.data.annotations import ImageSet
-from ssodkit.ops.boxes import clip_boxes, has_area, pairwise_iou
+from ssodkit.ops.boxes import pairwise_iou
 from ssodkit.ops.collect import sum_over_processes
-from ssodkit.ops.homography import warp_boxes
+from ssodkit.structures.geometry import carry_labels
 from ssodkit.structures.records import join
 from ssodkit.structures.run import Report
 from ssodkit.structures.teaching import Targets
@@ -129,9 +129,7 @@ class Health:
         if self.hidden is None:
             return None
         truth = self.hidden.targets(self.hidden.positions(ids.numpy())).to(self.device)
-        boxes = clip_boxes(warp_boxes(truth.boxes, view.homography), view.sizes)
-        keep = truth.valid & (truth.weight > 0) & has_area(boxes)
-        return Targets(boxes, truth.labels, keep, truth.weight, truth.crowd)
+        return carry_labels(truth.where(truth.weight > 0), view)
 
     def _summarize(self, counts: Counts) -> Summary:
         images = max(1.0, float(counts["images"]))

@@ -14,12 +14,10 @@ from ssodkit.engine.evaluate import evaluating, test_views
 from ssodkit.engine.pictures import Boxes, Row, make_sheet
 from ssodkit.engine.precision import autocast
 from ssodkit.engine.session import Session
-from ssodkit.ops.boxes import clip_boxes, pairwise_iou
-from ssodkit.ops.homography import warp_boxes
+from ssodkit.structures.geometry import carry_labels
 from ssodkit.structures.predictions import Detections
 from ssodkit.structures.progress import Progress
 from ssodkit.structures.run import Report
-from ssodkit.structures.teaching import Targets
 from ssodkit.structures.views import View
 
 SHOWN = 0.5
@@ -56,7 +54,7 @@ def _unlabeled_rows(session: Session) -> Iterator[Row]:
             if report is None or batch.unlabeled is None:
                 return
             view = batch.unlabeled.views["weak"]
-            columns = {"pseudo-labels": _pseudo_labels(report), **_detections(session, view)}
+            columns = {"pseudo-labels": pseudo_labels(report), **_detections(session, view)}
             if session.sets.hidden is not None:
                 columns = {"hidden labels": _truth(session.sets.hidden, view), **columns}
             is_new = ~torch.isin(view.image_ids.cpu(), labeled)
@@ -102,18 +100,14 @@ def _detections(session: Session, view: View) -> dict[str, Detections]:
     return columns
 
 
-def _pseudo_labels(report: Report) -> Detections:
+def pseudo_labels(report: Report) -> Detections:
     """What teaches classes, with the confidence of the detection that each box came from."""
-    taught, found = report.selection.supervision.classes, report.found
-    answer = Detections(taught.boxes, taught.labels, taught.valid & (taught.weight > 0))
-    if found.valid.shape[1] == 0:
-        return answer
-    origin = pairwise_iou(taught.boxes, found.boxes).argmax(dim=2)
-    return answer.with_score("confidence", found.confidence.gather(1, origin))
+    taught = report.selection.supervision.classes
+    return Detections(taught.boxes, taught.labels, taught.valid & (taught.weight > 0), report.found.scores)
 
 
 def _truth(images: ImageSet, view: View) -> Detections:
     """True boxes in the frame of a view, as detections without a score."""
-    truth: Targets = images.targets(images.positions(view.image_ids.cpu().numpy())).to(view.homography.device)
-    boxes = clip_boxes(warp_boxes(truth.boxes, view.homography), view.sizes)
-    return Detections(boxes, truth.labels, truth.valid)
+    targets = images.targets(images.positions(view.image_ids.cpu().numpy())).to(view.homography.device)
+    truth = carry_labels(targets, view)
+    return Detections(truth.boxes, truth.labels, truth.valid)

@@ -67,6 +67,11 @@ def carry_boxes(boxes: Float[Tensor, "batch boxes 4"], source: View, goal: View)
     return clip_boxes(warp_boxes(boxes.float(), relate(source.homography, goal.homography)), goal.sizes)
 
 
+def carry_labels(targets: Targets, view: View, visible: float = 0.0) -> Targets:
+    """What is true of the original images, in the frame of a view of them; clipped and dropped as `carry` does."""
+    return _carry_boxes(targets, view.homography, view.sizes, visible)
+
+
 def _carry_boxes(record: Boxed, homography: Tensor, sizes: Tensor, visible: float) -> Boxed:
     assert not isinstance(record, Supervision)
     whole = warp_boxes(record.boxes.float(), homography)

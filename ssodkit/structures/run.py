@@ -72,6 +72,7 @@ class Selection(Record):
     """What a selector makes of detections, in their own frame."""
 
     supervision: Supervision
+    """Row i of every target set comes from detection i."""
     passed: Mapping[str, Tensor]
     """One mask (batch, detections) per filter, for the health report; names like `classes`."""
 

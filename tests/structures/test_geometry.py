@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ssodkit.structures.geometry import Stream, carry, carry_boxes
+from ssodkit.structures.geometry import Stream, carry, carry_boxes, carry_labels
 from ssodkit.structures.predictions import Detections
 from ssodkit.structures.progress import Progress
 from ssodkit.structures.records import join
@@ -124,6 +124,16 @@ def test_carry__boxes_are_fp32_also_under_autocast():
 def test_carry__no_box_and_no_image_are_fine():
     assert carry(Targets.empty(1), view_of(PLAIN), view_of(HALF)).boxes.shape == (1, 0, 4)
     assert carry(Targets.empty(0, length=3), view_of(), view_of()).boxes.shape == (0, 3, 4)
+
+
+def test_carry_labels__takes_what_is_true_of_the_original_images_into_a_view():
+    truth = targets_of((10, 10, 20, 20), (30, 10, 80, 20), (90, 10, 99, 20))
+    carried = carry_labels(truth, view_of(RIGHT))
+    assert carried.boxes.tolist() == [[[70, 10, 80, 20], [90, 10, 100, 20], [0, 0, 0, 0]]]
+    assert carried.valid.tolist() == [[True, True, False]]
+    assert carried.weight is truth.weight
+    assert carry_labels(truth, view_of(RIGHT), visible=0.5).valid.tolist() == [[True, False, False]]
+    assert carry_labels(Targets.empty(1), view_of(RIGHT)).boxes.shape == (1, 0, 4)
 
 
 def test_carry_boxes__is_clipped_to_the_goal():

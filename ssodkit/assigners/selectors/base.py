@@ -69,7 +69,8 @@ class Selector(nn.Module, ABC):
     """Called without gradient, in the weak frame, before anything is carried."""
 
     @abstractmethod
-    def forward(self, found: Detections, context: SelectionContext) -> Selection: ...
+    def forward(self, found: Detections, context: SelectionContext) -> Selection:
+        """Target sets whose row i comes from detection i, and what each filter let through."""
 
     def after_update(self, progress: Progress, ok: Tensor) -> None:
         """The one place where a selector's state changes; `ok`, 0-d and on the device, says the step was finite."""
