@@ -12,7 +12,7 @@ from ssodkit.recipe.show import dump_recipe
 RECIPES = Path(__file__).parents[1] / "recipes"
 FILES = sorted(RECIPES.rglob("*.yaml"))
 NAMES = [path.relative_to(RECIPES).with_suffix("").as_posix() for path in FILES if "bases" not in path.parts]
-AT_LEAST = 6
+AT_LEAST = 7
 EMBEDDED = [name for name in NAMES if "/" not in name]
 
 
