@@ -10,7 +10,6 @@ A crash at any moment leaves at least one whole checkpoint, and `find_last` find
 import io
 import json
 import os
-import pickle
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -38,7 +37,7 @@ class Origin:
     """What a checkpoint belongs to. It is refused where any of these differs."""
 
     recipe: dict[str, Any]
-    """Resolved, as JSON values; where plug-in files lie does not count."""
+    """Resolved, as JSON values; where plug-in files lie and how many workers load images does not count."""
     plugins: dict[str, str]
     """`slot/type` -> the class that defines it, of every plug-in in the recipe."""
     categories: tuple[Category, ...]
@@ -49,7 +48,8 @@ class Origin:
     @classmethod
     def of(cls, recipe: Recipe, categories: tuple[Category, ...], fold: str) -> "Origin":
         """The origin of a run's checkpoints."""
-        return cls(recipe.model_dump(mode="json", exclude={"plugins"}), _plugins_of(recipe), categories, fold)
+        counts = recipe.model_dump(mode="json", exclude={"plugins": True, "engine": {"workers"}})
+        return cls(counts, _plugins_of(recipe), categories, fold)
 
     def as_state(self) -> dict[str, Any]:
         """In plain types, as a checkpoint holds it."""
@@ -99,9 +99,11 @@ class Checkpoints:
             _flush_folder(self.folder)
         except OSError as error:
             shutil.rmtree(writing, ignore_errors=True)
+            run = self.folder.parent
+            cure = f"go on from the one before with `ssodkit run --resume {run}`"
             raise TrainingError(
                 f"{goal}: the checkpoint of step {state['step']} cannot be written ({error.strerror or error}). "
-                f"The one before is untouched; make room and go on with `ssodkit run --resume {self.folder.parent}`."
+                f"Make room, then {cure if find_checkpoints(run) else 'start the run anew'}."
             ) from error
         self._forget_old()
         return goal
@@ -143,11 +145,20 @@ def read_run(run: Path) -> tuple[Recipe, Path]:
 
 def find_last(run: Path) -> Path:
     """The newest whole checkpoint of a run; raises TrainingError where there is none."""
+    whole = find_checkpoints(run)
+    if not whole:
+        raise TrainingError(
+            f"{run} holds no checkpoint: the run in it ended before its first one. "
+            f"Start it anew with `ssodkit run {run / RECIPE}`."
+        )
+    return whole[0]
+
+
+def find_checkpoints(run: Path) -> list[Path]:
+    """All whole checkpoints of a run that it can go on from, the newest first."""
     folder = run / "checkpoints"
-    for candidate in (folder / "last", *sorted(folder.glob("step_*"), reverse=True)):
-        if (candidate / STATE).is_file():
-            return candidate
-    raise TrainingError(f"{run} holds no checkpoint; give the folder of a run that has saved one")
+    candidates = (folder / "last", *sorted(folder.glob("step_*"), reverse=True))
+    return [candidate for candidate in candidates if (candidate / STATE).is_file()]
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:
@@ -157,9 +168,9 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
     """
     try:
         state = torch.load(checkpoint / STATE, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0]
-        raise TrainingError(f"{checkpoint / STATE} is damaged ({reason}); take an older checkpoint") from error
+        state["origin"]
+    except Exception as error:  # a file with other content makes torch's reader raise whatever its bytes lead to
+        raise _damaged(checkpoint, STATE) from error
     assert isinstance(state, dict)
     return state
 
@@ -171,10 +182,29 @@ def load_network(checkpoint: Path, name: str, network: nn.Module) -> None:
 
     path = checkpoint / f"{name}.safetensors"
     try:
-        network.load_state_dict(load_file(path))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise TrainingError(f"{path} does not hold the {name} of this recipe: {reason}") from error
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise _damaged(checkpoint, path.name) from error
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise unfitting(checkpoint, error) from error
+
+
+def unfitting(checkpoint: Path, error: Exception) -> TrainingError:
+    """What to say where a checkpoint's tensors are not those of the networks that the recipe builds."""
+    first = next((line.strip() for line in str(error).splitlines()[1:] if line.strip()), str(error))
+    return TrainingError(
+        f"{checkpoint} holds other networks than this recipe builds ({first}). Was the run's {RECIPE} or the code of "
+        "a plug-in changed? Go on with what the run was made with, or start a new one."
+    )
+
+
+def _damaged(checkpoint: Path, name: str) -> TrainingError:
+    return TrainingError(
+        f"{checkpoint / name} is damaged: it is not what ssodkit wrote there. Delete the folder {checkpoint}; "
+        "then the run's checkpoint before it is taken, if there is one."
+    )
 
 
 def read_step(checkpoint: Path) -> int:
@@ -208,10 +238,13 @@ def _plugins_of(value: object) -> dict[str, str]:
 
 
 def _read_metadata(checkpoint: Path) -> dict[str, str]:
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(checkpoint / "student.safetensors", framework="pt") as file:
-        metadata: dict[str, str] = file.metadata()
+    try:
+        with safe_open(checkpoint / "student.safetensors", framework="pt") as file:
+            metadata: dict[str, str] = file.metadata()
+    except (OSError, SafetensorError) as error:
+        raise _damaged(checkpoint, "student.safetensors") from error
     return metadata
 
 

@@ -1,7 +1,7 @@
 """The processes of a run: one, or as many as torch's own launcher (`torchrun`) started."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed
 
-from ssodkit.errors import TrainingError
+from ssodkit.errors import SsodkitError, TrainingError
 
 T = TypeVar("T")
 
@@ -34,6 +34,23 @@ class Processes:
         values: list[Any] = [None] * self.count
         torch.distributed.all_gather_object(values, value)
         return values
+
+    def first_alone(self, action: Callable[[], T]) -> T | None:
+        """What `action` gives in the first process, None in the others, which wait for it.
+
+        An error of the user's there is raised in all of them: who waits would not learn of it.
+        """
+        result: T | None = None
+        failure: SsodkitError | None = None
+        if self.is_first:
+            try:
+                result = action()
+            except SsodkitError as error:
+                failure = error
+        failure = self.gather(failure)[0]
+        if failure is not None:
+            raise failure
+        return result
 
     def agree(self, facts: Mapping[str, str]) -> None:
         """Raise TrainingError on every process if one of them differs from the first in any of `facts`."""
@@ -73,16 +90,22 @@ def open_processes(device: str | None = None) -> Iterator[Processes]:
 
 
 def _choose_device(device: str | None, local_rank: int | None) -> torch.device:
+    refusal = TrainingError(f"'{device}' is no device to train on; write cpu, cuda, or cuda:1 for the second GPU.")
     try:
         chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     except RuntimeError as error:
-        raise TrainingError(f"'{device}' is no device; write cpu, cuda, or cuda:1 for the second GPU") from error
-    if chosen.type != "cuda":
+        raise refusal from error
+    if chosen.type == "cpu":
         return chosen
+    if chosen.type != "cuda":
+        raise refusal
     index = local_rank if local_rank is not None else chosen.index or 0
-    if index >= torch.cuda.device_count():
+    count = torch.cuda.device_count()
+    if not count:
+        raise TrainingError(f"there is no {device}: PyTorch sees no GPU on this machine. Leave out --device.")
+    if index >= count:
         raise TrainingError(
-            f"there is no device cuda:{index}: PyTorch sees {torch.cuda.device_count()} GPUs. "
-            "Take --device cpu, or fewer processes."
+            f"there is no cuda:{index}: PyTorch sees {count} GPUs, counted from 0. Take another --device, or as many "
+            "processes as GPUs."
         )
     return torch.device("cuda", index)

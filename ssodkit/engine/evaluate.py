@@ -18,6 +18,7 @@ from ssodkit.detectors.base import Detector
 from ssodkit.engine.build import build_method, place
 from ssodkit.engine.checkpoint import load_network, read_categories, read_run, read_step
 from ssodkit.engine.distributed import Processes, open_processes
+from ssodkit.engine.failures import explained
 from ssodkit.engine.metrics import DetectionTable, Scores, coco_scores, voc_scores
 from ssodkit.engine.precision import Precision, autocast
 from ssodkit.engine.tables import score_table
@@ -38,10 +39,13 @@ def evaluate(run: Path, device: str | None = None) -> dict[str, Any]:
     checkpoint or it does not fit the recipe, DataError if images are missing.
     """
     recipe, checkpoint = read_run(run)
-    with open_processes(device) as processes:
+    with open_processes(device) as processes, explained():
         sets = open_data(recipe.data)
         if sets.categories != read_categories(checkpoint):
-            raise TrainingError(f"{checkpoint} was trained for other classes than those of data.train in {run}")
+            raise TrainingError(
+                f"{checkpoint} was trained for other classes than data.train has now. "
+                "Give data.train back the classes of the run."
+            )
         method = place(build_method(recipe, len(sets.categories), load_weights=False), recipe, processes.device)
         for name, network in method.networks().items():
             load_network(checkpoint, name, network)

@@ -34,13 +34,12 @@ def conclude(session: Session, evaluates: bool) -> RunResult:
     """Score, draw, write and say what came out; without `evaluates`, only say how to go on."""
     checkpoint = session.run / "checkpoints" / "last"
     if not evaluates:
-        session.log.say(f"stopped after step {session.step}; go on with `ssodkit run --resume {session.run}`")
+        session.log.say(f"stopped after step {session.step}; go on with `{session.again}`")
         return RunResult(session.run, checkpoint, session.step, {}, None, None)
     session.log.say(f"scoring {' and '.join(session.method.networks())} on {len(session.sets.test)} test images")
     scores = session.score()
     pseudo_labels = session.health.last()
     result = {**scores, "pseudo_labels": pseudo_labels, **session.facts()}
-    pictures = draw_sheet(session)
     if session.processes.is_first:
         draft = session.run / (RESULT + ".partial")
         draft.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", encoding="utf-8")
@@ -49,6 +48,7 @@ def conclude(session: Session, evaluates: bool) -> RunResult:
     session.log.say(score_table(result))
     if pseudo_labels is not None:
         session.log.say(_describe(pseudo_labels))
+    pictures = draw_sheet(session)
     session.log.say(f"run folder   {session.run}\ncheckpoint   {checkpoint}")
     if pictures is not None:
         session.log.say(f"pictures     {pictures}")

@@ -13,7 +13,7 @@ from ssodkit.data.batch_plan import derive_batch
 from ssodkit.data.loader import training_batches
 from ssodkit.data.sets import DataSets, open_data
 from ssodkit.engine.build import build_method, place
-from ssodkit.engine.checkpoint import RECIPE, Checkpoints, Origin, load_state
+from ssodkit.engine.checkpoint import RECIPE, Checkpoints, Origin, load_state, unfitting
 from ssodkit.engine.distributed import Processes
 from ssodkit.engine.evaluate import as_result, score_networks
 from ssodkit.engine.health import Health
@@ -57,7 +57,9 @@ class Session:
         )
         self.pace = Pace(processes)
         self.origin = Origin.of(recipe, categories, fold)
-        self.step, self.saved_step, self.best, self.seconds = 0, -1, -1.0, 0.0
+        self.step, self.best, self.seconds = 0, -1.0, 0.0
+        self._saved_step = -1
+        self._unread: Outcome | None = None
         if checkpoint is not None:
             self._restore(checkpoint)
 
@@ -70,6 +72,11 @@ class Session:
             self.sets.fold.save(run / "fold.json")
         self.log = RunLog(run, self.recipe, self.pace, self.step)
         self._began = time.perf_counter()
+
+    @property
+    def again(self) -> str:
+        """The command that goes on with this run."""
+        return f"ssodkit run --resume {self.run}"
 
     @property
     def progress(self) -> Progress:
@@ -98,19 +105,22 @@ class Session:
             partial(_uses_unlabeled, self.recipe.method, self.recipe.engine.steps),
         )
 
-    def update(self, batches: tuple[SemiBatch, ...], wish_to_stop: bool) -> Outcome:
-        """One step. Nothing waits for the device."""
+    def update(self, batches: tuple[SemiBatch, ...], wish_to_stop: bool) -> bool:
+        """One step; the one before is settled, as `settle` says. Its numbers have arrived: nothing waits."""
         outcome = self.updater(batches, self.progress, wish_to_stop)
         self.pace.lap()
         self.step = outcome.step
         self.health.add(outcome.step, outcome.reports)
-        return outcome
+        wished = self.settle()
+        self._unread = outcome
+        return wished
 
-    def settle(self, outcome: Outcome | None) -> bool:
-        """Read and log the numbers of an update, if there is one; say whether any process wished to stop.
+    def settle(self) -> bool:
+        """Read and log the numbers of the last update, if nobody did; say whether any process wished to stop in it.
 
         Raises TrainingError if something was not finite.
         """
+        outcome, self._unread = self._unread, None
         if outcome is None:
             return False
         numbers = outcome.read()
@@ -128,14 +138,16 @@ class Session:
             self.log.warn(warning)
 
     def save(self, name: str = "last") -> None:
-        """Write a checkpoint; everything up to this step must have been settled."""
+        """Write a checkpoint, unless this step has it; everything up to this step must have been settled."""
+        if name == "last" and self._saved_step == self.step:
+            return
         self.health.settle()
         with self.pace.paused():
             if self.processes.is_first:
                 self.checkpoints.save(self._state(), self.method.networks(), name)
             self.processes.gather(None)
         if name == "last":
-            self.saved_step = self.step
+            self._saved_step = self.step
 
     def evaluate(self) -> None:
         """Score the networks on the way, on the validation set if there is one; only then the best are kept."""
@@ -213,12 +225,15 @@ class Session:
     def _restore(self, checkpoint: Path) -> None:
         state = load_state(checkpoint)
         self.origin.refuse_other(state["origin"], checkpoint)
-        self.method.load_state_dict(state["method"])
+        try:
+            self.method.load_state_dict(state["method"])
+        except RuntimeError as error:
+            raise unfitting(checkpoint, error) from error
         self.updater.optimizer.load_state_dict(state["optimizer"])
         self.updater.scale.load_state_dict(state["scale"])
         self.health.load_state_dict(state["health"])
         self.step, self.best, self.seconds = state["step"], state["best"], state["seconds"]
-        self.saved_step = self.step
+        self._saved_step = self.step
 
     def _explain(self, outcome: Outcome, numbers: Numbers) -> TrainingError:
         """The error for a step that was not finite; what repeats it is saved."""
@@ -226,7 +241,8 @@ class Session:
         rank = self.processes.rank
         path = save_replay(self.run / "replay", outcome, self.method, self.recipe, classes, rank)
         if numbers.not_finite:
-            what = f"the loss {' and '.join(f'`{term}`' for term in numbers.not_finite)} was not finite"
+            terms = ", ".join(f"`{term}`" for term in numbers.not_finite)
+            what = f"the losses {terms} were not finite" if len(numbers.not_finite) > 1 else f"{terms} was not finite"
         elif self.updater.scale.enabled:
             what = f"gradients overflowed until the scale of the loss fell to {numbers.loss_scale:g}"
         else:
@@ -235,10 +251,11 @@ class Session:
         listed = ", ".join(names[:LISTED_IMAGES]) + (
             f" and {len(names) - LISTED_IMAGES} more" * (len(names) > LISTED_IMAGES)
         )
+        again = f", then go on from step {self._saved_step} with `{self.again}`" if self._saved_step >= 0 else ""
         return TrainingError(
             f"step {outcome.step}: {what}. No weight was changed by it. Its images: {listed}. The step is kept in "
-            f"{path} (see ssodkit.engine.replay). Try a lower engine.lr, engine.clip_norm or fp32, and look at the "
-            f"boxes of these images; `ssodkit run --resume {self.run}` goes on from the last checkpoint."
+            f"{path} (see ssodkit.engine.replay). Mend boxes of these images that look wrong{again}; or start a new "
+            "run with a lower engine.lr, with engine.clip_norm, or in fp32."
         )
 
     def _name_images(self, outcome: Outcome, terms: tuple[str, ...]) -> list[str]:
@@ -258,16 +275,14 @@ class Session:
 
 def _open_data_in_turn(recipe: Recipe, processes: Processes) -> DataSets:
     """The first process opens the data, and makes it if need be, before the others look."""
-    if not processes.is_first:
-        processes.gather(None)
-        return open_data(recipe.data)
     with Bar(transient=True, disable=not Console().is_terminal) as bar:
         task = bar.add_task("making the embedded data", visible=False)
-        sets = open_data(
-            recipe.data, lambda done, total: bar.update(task, completed=done, total=total, visible=done < total)
+        sets = processes.first_alone(
+            lambda: open_data(
+                recipe.data, lambda done, total: bar.update(task, completed=done, total=total, visible=done < total)
+            )
         )
-    processes.gather(None)
-    return sets
+    return sets or open_data(recipe.data)
 
 
 def _uses_unlabeled(method: MethodConfig, steps: int, step: int) -> bool:

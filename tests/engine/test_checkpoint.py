@@ -142,6 +142,7 @@ def test_checkpoints__a_full_disk_is_one_sentence_and_the_old_one_stays(tmp_path
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert os.strerror(errno.EFBIG) in str(caught.value)
+    assert f"go on from the one before with `ssodkit run --resume {tmp_path}`" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert [path.name for path in checkpoints.folder.iterdir()] == ["last"]
     assert is_whole(find_last(tmp_path))
@@ -149,15 +150,36 @@ def test_checkpoints__a_full_disk_is_one_sentence_and_the_old_one_stays(tmp_path
 
 
 def test_find_last__says_where_there_is_none(tmp_path):
-    with pytest.raises(TrainingError, match="holds no checkpoint"):
+    with pytest.raises(TrainingError, match=rf"holds no checkpoint: .* `ssodkit run {tmp_path}/recipe.yaml`"):
         find_last(tmp_path)
 
 
-def test_load_state__a_damaged_file_is_named(tmp_path):
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04", bytes(range(256)) * 8, None])
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("state.pt", load_state),
+        ("student.safetensors", read_step),
+        ("student.safetensors", read_categories),
+        ("teacher.safetensors", lambda folder: load_network(folder, "teacher", network())),
+    ],
+)
+def test_checkpoints__a_damaged_file_is_named_with_its_cure(tmp_path, name, read, content):
     folder = save(Checkpoints(tmp_path / "checkpoints", keep=1), 1)
-    (folder / "state.pt").write_bytes((folder / "state.pt").read_bytes()[:500])
-    with pytest.raises(TrainingError, match=r"state\.pt is damaged"):
-        load_state(folder)
+    read(folder)
+    whole = (folder / name).read_bytes()
+    (folder / name).write_bytes(whole[: len(whole) // 2] if content is None else content)
+    with pytest.raises(TrainingError, match=rf"{name} is damaged.* Delete the folder {folder}; then") as caught:
+        read(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_load_state__of_another_program_is_damaged(tmp_path):
+    folder = save(Checkpoints(tmp_path / "checkpoints", keep=1), 1)
+    for state in ({"epoch": 3}, [1, 2], torch.zeros(3)):
+        torch.save(state, folder / "state.pt")
+        with pytest.raises(TrainingError, match=r"state\.pt is damaged"):
+            load_state(folder)
 
 
 def test_load_state__runs_no_code_from_the_file(tmp_path):
@@ -169,7 +191,7 @@ def test_load_state__runs_no_code_from_the_file(tmp_path):
 
 def test_load_network__refuses_the_weights_of_another(tmp_path):
     folder = save(Checkpoints(tmp_path / "checkpoints", keep=1), 1)
-    with pytest.raises(TrainingError, match="does not hold the student of this recipe"):
+    with pytest.raises(TrainingError, match=r"holds other networks than this recipe builds \(Missing key"):
         load_network(folder, "student", nn.Conv2d(3, 5, 3))
 
 

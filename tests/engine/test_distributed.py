@@ -151,6 +151,12 @@ def test_two_processes__sum_and_gather(answers):
         assert answer["gathered"] == ["process 0", "process 1"]
 
 
+def test_two_processes__both_learn_what_the_first_met_alone(answers):
+    first, second = (answer["alone"] for answer in answers[0])
+    assert first == ["made by 0", "not made by 0"]
+    assert second == [None, "not made by 0"]
+
+
 def test_two_processes__say_where_they_disagree(answers):
     for answer in answers[0]:
         assert "do not have the same labeled fold" in answer["disagreement"]
@@ -184,7 +190,7 @@ def test_open_processes__alone_is_the_first_of_one():
         processes.agree({"recipe": "any"})
 
 
-@pytest.mark.parametrize("device", ["abacus", "cuda:99"])
+@pytest.mark.parametrize("device", ["abacus", "cuda:99", "meta", "mps"])
 def test_open_processes__a_device_that_is_not_there_is_named(device):
     with pytest.raises(TrainingError, match=device), open_processes(device):
         pass

@@ -9,11 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
+from ssodkit.data.sampler import StepSampler
 from ssodkit.engine.checkpoint import load_state, read_step
 from ssodkit.engine.evaluate import evaluate
 from ssodkit.engine.replay import replay
 from ssodkit.engine.train import resume, train
-from ssodkit.errors import Interrupted, TrainingError
+from ssodkit.errors import DataError, Interrupted, TrainingError
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +131,7 @@ def test_evaluate__repeats_the_numbers_of_the_run_exactly(finished, capsys):
 
 def test_train__a_folder_that_holds_anything_is_refused(tiny_recipe, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(TrainingError, match="is not empty, and a run is never overwritten"):
+    with pytest.raises(TrainingError, match="is not empty, and nothing in it is overwritten"):
         train(tiny_recipe(), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
@@ -171,7 +172,7 @@ def test_train__a_signal_ends_it_after_a_checkpoint(tiny_recipe, tmp_path, numbe
 
 def test_train__what_is_not_finite_stops_it_and_can_be_replayed(tiny_recipe, tmp_path):
     recipe = tiny_recipe("engine.lr={type: step, before: 0.01, after: 1e30, at: 2}", "engine.checkpoint.every=2")
-    with pytest.raises(TrainingError, match=r"step \d+: the loss `.*` was not finite") as caught:
+    with pytest.raises(TrainingError, match=r"step \d+: (the losses )?`.*` w(as|ere) not finite") as caught:
         train(recipe, tmp_path / "run")
     (kept,) = (tmp_path / "run" / "replay").iterdir()
     assert str(kept) in str(caught.value)
@@ -184,11 +185,52 @@ def test_train__what_is_not_finite_stops_it_and_can_be_replayed(tiny_recipe, tmp
     assert all(f"`{term}`" in str(caught.value) for term in numbers.not_finite)
 
 
+def test_resume__another_number_of_workers_is_the_same_run(tiny_recipe, tmp_path):
+    run = train(tiny_recipe(), tmp_path / "run", stop_after=1).run
+    text = (run / "recipe.yaml").read_text()
+    assert "workers: 0" in text
+    (run / "recipe.yaml").write_text(text.replace("workers: 0", "workers: 1"))
+    assert resume(run, stop_after=2).step == 2
+
+
+@pytest.mark.parametrize("step", [0, 3])
+def test_train__an_image_that_cannot_be_read_ends_it_after_a_checkpoint(tiny_recipe, tmp_path, step):
+    images, run = tmp_path / "images", tmp_path / "run"
+    images.mkdir()
+    for number in range(8):
+        pixels = np.random.RandomState(number).randint(0, 255, (96, 96, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(images / f"{number}.png")
+    recipe = tiny_recipe(
+        f"data.unlabeled={{type: folder, images: {images}}}", "data.batch.unlabeled=1", "engine.steps=4"
+    )
+    whole = train(recipe, tmp_path / "whole")
+    labeled, unlabeled = (np.zeros((count, 2), np.int32) for count in (4, 8))
+    (number,) = StepSampler(recipe.seed, recipe.data.batch, labeled, unlabeled).rows(step).unlabeled
+    content = (images / f"{number}.png").read_bytes()
+    (images / f"{number}.png").write_bytes(content[:1000])
+    with pytest.raises(DataError, match=rf"{number}\.png cannot be read.* go on with `ssodkit run --resume {run}`"):
+        train(recipe, run)
+    assert read_step(run / "checkpoints" / "last") == step
+    (images / f"{number}.png").write_bytes(content)
+    again = resume(run)
+    assert differing(load_state(again.checkpoint)["method"], load_state(whole.checkpoint)["method"]) == []
+
+
 def test_resume__a_changed_recipe_is_refused(tiny_recipe, tmp_path):
     run = train(tiny_recipe(), tmp_path / "run", stop_after=1).run
     text = (run / "recipe.yaml").read_text()
     (run / "recipe.yaml").write_text(text.replace("clip_norm: 5.0", "clip_norm: 6.0"))
     with pytest.raises(TrainingError, match=r"another recipe \(engine\.clip_norm: 5\.0 there, 6\.0 here\)"):
+        resume(run)
+
+
+def test_resume__networks_of_other_shapes_are_refused(tiny_recipe, tmp_path):
+    run = train(tiny_recipe(), tmp_path / "run", stop_after=1).run
+    state = load_state(run / "checkpoints" / "last")
+    name = next(iter(state["method"]))
+    state["method"][name] = state["method"][name][:1]
+    torch.save(state, run / "checkpoints" / "last" / "state.pt")
+    with pytest.raises(TrainingError, match=rf"other networks than this recipe builds \(size mismatch for {name}"):
         resume(run)
 
 
@@ -201,8 +243,11 @@ def test_train__the_best_is_kept_where_a_validation_set_is_named(tiny_recipe, tm
     validation = "data.validation={type: digits, part: val, images: 6, seed: 1}"
     recipe = tiny_recipe(validation, "engine.steps=4", "engine.evaluate_every=2")
     run = train(recipe, tmp_path / "run").run
-    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["best", "last"]
-    assert read_step(run / "checkpoints" / "best") == 2
+    assert {path.name: read_step(path) for path in (run / "checkpoints").iterdir()} == {
+        "best": 2,
+        "last": 4,
+        "step_00000002": 2,  # before the networks are scored, so that a signal may end that at once
+    }
     assert [(record["step"], record["set"]) for record in metrics(run, "evaluation")] == [(2, "validation")]
 
 

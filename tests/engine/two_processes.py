@@ -44,6 +44,20 @@ def disagree(processes):
     return None
 
 
+def fail(rank):
+    raise TrainingError(f"not made by {rank}")
+
+
+def meet_alone(processes):
+    """What the first process made alone, and the message of the error that it met alone."""
+    made = processes.first_alone(lambda: f"made by {processes.rank}")
+    try:
+        processes.first_alone(lambda: fail(processes.rank))
+    except TrainingError as error:
+        return [made, str(error)]
+    return [made, None]
+
+
 def send_once_it_trains(run):
     while not (run / "metrics.jsonl").exists() or len((run / "metrics.jsonl").read_text().splitlines()) < 3:
         time.sleep(0.02)
@@ -69,6 +83,7 @@ def main(folder):
         answers = {
             "sum": sum_over_processes(torch.tensor([1.0, rank])).tolist(),
             "gathered": processes.gather(f"process {rank}"),
+            "alone": meet_alone(processes),
             "disagreement": disagree(processes),
             **{name: update(case, processes) for name, case in cases.items()},
         }

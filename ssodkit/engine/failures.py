@@ -1,0 +1,36 @@
+"""What stops networks at work and is no mistake in the code, as sentences with a cure."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from ssodkit.errors import DataError, TrainingError
+
+
+@contextmanager
+def explained(again: str | None = None) -> Iterator[None]:
+    """Within it, what the disk, the memory or a loader process refuses becomes a TrainingError.
+
+    These and every DataError say that `again`, a command, goes on once they are mended.
+    """
+    cure = f" When that is mended, go on with `{again}`." if again else ""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{error}{cure}") from error
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        raise TrainingError(f"the system refused to read or write ({place}{error.strerror or error}).{cure}") from error
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            "the memory of the GPU is full. Fewer images at once need less: set engine.images_per_device for the "
+            "training, evaluation.images for an evaluation; engine.precision bf16 needs less, too."
+        ) from error
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):  # torch says it so, wherever the process is just then
+            raise
+        raise TrainingError(
+            "a loader process was killed. Mostly the machine's memory is full, or what a container may share of it "
+            f"(docker's --shm-size). Give it more, or set engine.workers lower in the run's recipe.{cure}"
+        ) from error

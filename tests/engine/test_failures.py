@@ -1,0 +1,53 @@
+import os
+import signal
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from ssodkit.engine.failures import explained
+from ssodkit.errors import DataError, TrainingError
+
+
+class KillsItsWorker(Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_explained__a_killed_loader_process_is_a_sentence():
+    with (
+        pytest.raises(TrainingError, match=r"loader process was killed.*engine\.workers.*with `again`\."),
+        explained("again"),
+    ):
+        next(iter(DataLoader(KillsItsWorker(), num_workers=1)))
+
+
+def test_explained__a_full_gpu_says_which_fields_need_less():
+    with pytest.raises(TrainingError, match=r"engine\.images_per_device"), explained("again"):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
+def test_explained__what_the_system_refuses_is_named(tmp_path):
+    with (
+        pytest.raises(TrainingError, match=r"nowhere/file: No such file or directory.*with `again`"),
+        explained("again"),
+    ):
+        (tmp_path / "nowhere" / "file").write_text("")
+    with pytest.raises(TrainingError, match="No space left on device"), explained(), open("/dev/full", "w") as file:
+        file.write("a")
+
+
+def test_explained__bad_data_says_how_to_go_on():
+    with pytest.raises(DataError) as caught, explained("again"):
+        raise DataError("the image a.png cannot be read.")
+    assert str(caught.value) == "the image a.png cannot be read. When that is mended, go on with `again`."
+    with pytest.raises(DataError, match=r"read\.$"), explained():
+        raise DataError("the image a.png cannot be read.")
+
+
+def test_explained__our_own_mistakes_stay_what_they_are():
+    with pytest.raises(RuntimeError, match=r"^shapes differ$"), explained("again"):
+        raise RuntimeError("shapes differ")
