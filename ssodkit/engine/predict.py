@@ -16,6 +16,8 @@ from ssodkit.engine.build import build_method, place
 from ssodkit.engine.checkpoint import load_network, read_categories, read_run
 from ssodkit.engine.distributed import open_processes
 from ssodkit.engine.evaluate import detect, test_views
+from ssodkit.engine.failures import explained
+from ssodkit.engine.folders import make_folder, refuse_used
 from ssodkit.engine.metrics import DetectionTable
 from ssodkit.engine.pictures import Boxes, draw_boxes
 from ssodkit.errors import TrainingError
@@ -35,12 +37,14 @@ def predict(
 
     The file it returns holds those detections as COCO results with the data set's own category ids; images count
     from 1 in the order given, and `file_name` says which is which. `network` is the recipe's result if not given.
-    Raises DataError for an image that cannot be read, TrainingError for a run without that network.
+    Raises DataError for an image that cannot be read, TrainingError for a run without that network, and where `out`
+    holds anything.
     """
+    refuse_used(out)
     recipe, checkpoint = read_run(run)
     categories = read_categories(checkpoint)
     pictures = _gather_images(images)
-    with open_processes(device) as processes:
+    with open_processes(device) as processes, explained():
         method = place(build_method(recipe, len(categories), load_weights=False), recipe, processes.device)
         networks = method.networks()
         name = network or (recipe.evaluation.result if recipe.evaluation.result in networks else next(iter(networks)))
@@ -55,9 +59,13 @@ def predict(
             workers=recipe.engine.workers,
         )
         found = detect({name: networks[name]}, batches, pictures, score, recipe.engine.precision)[name]
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     _draw(found, pictures, categories, out)
-    return _write(found, pictures, categories, out / RESULTS)
+    path = _write(found, pictures, categories, out / RESULTS)
+    images_seen = f"{len(pictures)} image{'s' * (len(pictures) != 1)}"
+    print(f"{len(found.scores)} detections of the {name} above {score:g} in {images_seen}")
+    print(f"results    {path}\npictures   {out}")
+    return path
 
 
 def _gather_images(paths: Sequence[Path]) -> ImageSet:
@@ -92,5 +100,4 @@ def _write(found: DetectionTable, images: ImageSet, categories: Sequence[Categor
         for row, image in zip(found.as_coco(ids), found.image_ids.tolist(), strict=True)
     ]
     path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    print(f"{len(rows)} detections in {len(images)} images: {path}")
     return path

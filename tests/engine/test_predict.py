@@ -61,6 +61,19 @@ def test_predict__the_network_can_be_chosen(run, images, tmp_path):
         predict(run, images[:1], tmp_path / "judge", network="judge")
 
 
+def test_predict__nothing_is_overwritten(run, images, tmp_path):
+    before = {path: path.read_bytes() for path in images}
+    with pytest.raises(TrainingError, match="is not empty, and nothing in it is overwritten"):
+        predict(run, images, tmp_path, score=0.0)
+    assert {path: path.read_bytes() for path in images} == before
+
+
+def test_predict__says_how_much_it_found_and_where_it_is(run, images, tmp_path, capsys):
+    predict(run, images[:1], tmp_path / "out", score=1.0)
+    printed = f"0 detections of the teacher above 1 in 1 image\nresults    {tmp_path}/out/results.json\n"
+    assert capsys.readouterr().out == f"{printed}pictures   {tmp_path}/out\n"
+
+
 def test_predict__an_image_that_cannot_be_read_is_named_and_nothing_written(run, images, tmp_path):
     images[0].write_bytes(b"no image")
     with pytest.raises(DataError, match=r"a\.png"):
