@@ -4,7 +4,7 @@ import resource
 import sys
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -20,34 +20,34 @@ T = TypeVar("T")
 class Pace:
     """Adds up what steps report; the averages start afresh with every line."""
 
-    def __init__(self, processes: Processes) -> None:
-        self.processes = processes
+    def __init__(self, processes: Processes, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.processes, self._clock = processes, clock
         self._laps: deque[tuple[float, float]] = deque()
         """Seconds, and seconds of waiting for data, of updates whose numbers have not arrived."""
-        self._mark = time.perf_counter()
+        self._mark = clock()
         self._waited = 0.0
         self._start_afresh()
 
     def watch(self, batches: Iterable[T]) -> Iterator[T]:
         """The same batches; how long each is waited for is noted."""
-        asked = time.perf_counter()
+        asked = self._clock()
         for batch in batches:
-            self._waited = time.perf_counter() - asked
+            self._waited = self._clock() - asked
             yield batch
-            asked = time.perf_counter()
+            asked = self._clock()
 
     def lap(self) -> None:
         """An update has just been made, or sent to the device."""
-        now = time.perf_counter()
+        now = self._clock()
         self._laps.append((now - self._mark, self._waited))
         self._mark = now
 
     @contextmanager
     def paused(self) -> Iterator[None]:
         """What happens in here is no training: an evaluation, a checkpoint."""
-        begin = time.perf_counter()
+        begin = self._clock()
         yield
-        self._mark += time.perf_counter() - begin
+        self._mark += self._clock() - begin
 
     def add(self, outcome: Outcome, numbers: Numbers) -> None:
         """Take note of the numbers of the oldest update that has none yet."""
