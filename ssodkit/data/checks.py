@@ -3,6 +3,7 @@
 import os
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -22,6 +23,11 @@ def listed(items: Iterable[T], show: Callable[[T], str] = str, at_most: int = 10
     things = list(items)
     more = f" and {len(things) - at_most} more" if len(things) > at_most else ""
     return ", ".join(show(thing) for thing in things[:at_most]) + more
+
+
+def seen_from_here(path: Path) -> str:
+    """A path as the user wrote it; where it is relative, with the folder that it is relative to."""
+    return str(path) if path.is_absolute() else f"{path} (seen from {Path.cwd()})"
 
 
 def duplicates(values: Sequence[object]) -> list[tuple[int, int]]:
@@ -84,7 +90,7 @@ def require_files(images: ImageSet) -> None:
         shown = listed(missing, lambda place: os.path.join(*place) + _near_name(place[1], folders[place[0]]))
         raise DataError(
             f"{len(missing)} of {len(images)} image files do not exist: {shown}. "
-            f"File names are relative to {images.root}; check this folder in the recipe."
+            f"File names are relative to {seen_from_here(images.root)}; check this folder in the recipe."
         )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssodkit.data.annotations import Category, ImageSet, make_image_set
-from ssodkit.data.checks import clean_boxes, duplicates, listed, require_files
+from ssodkit.data.checks import clean_boxes, duplicates, listed, require_files, seen_from_here
 from ssodkit.errors import DataError
 
 FORM = "a COCO file is an object with the lists 'images', 'annotations' and 'categories'"
@@ -26,7 +26,7 @@ def read_coco(
     """
     document = _load(file)
     entries = _list_of(document, "images", file)
-    ids = _integers(entries, "id", "image", file)
+    ids = _integers(entries, "id", "images", file)
     _refuse_duplicates(ids, "image id", lambda place: repr(entries[place].get("file_name")), file)
     names, sizes = _names_and_sizes(entries, file)
     if labeled or (document.get("annotations") and document.get("categories")):
@@ -44,7 +44,9 @@ def _load(file: Path) -> Mapping[str, Any]:
         with file.open(encoding="utf-8") as stream:
             document = json.load(stream, object_hook=_without_outline)
     except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror}. Check `annotations` in the recipe.") from error
+        raise DataError(
+            f"{seen_from_here(file)} cannot be read: {error.strerror}. Check `annotations` in the recipe."
+        ) from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{file} is no JSON: {error}. Is it the annotation file?") from error
     if not isinstance(document, dict):
@@ -65,15 +67,15 @@ def _list_of(document: Mapping[str, Any], key: str, file: Path) -> list[dict[str
         raise DataError(f"{file} has no list '{key}' (it has {has}); {FORM}.")
     for place, entry in enumerate(entries):
         if not isinstance(entry, dict):
-            raise DataError(f"{file}: {key}[{place}] is a {type(entry).__name__}, not an object; {FORM}.")
+            raise DataError(f"{file}: {key}[{place}] is {entry!r}, not an object; {FORM}.")
     return entries
 
 
-def _integers(entries: Sequence[Mapping[str, Any]], key: str, kind: str, file: Path) -> list[int]:
+def _integers(entries: Sequence[Mapping[str, Any]], key: str, where: str, file: Path) -> list[int]:
     values = [entry.get(key) for entry in entries]
     for place, value in enumerate(values):
         if type(value) is not int or not -(2**63) <= value < 2**63:
-            raise DataError(f"{file}: {kind} number {place} has {key!r} {value!r}; it must be an integer.")
+            raise DataError(f"{file}: {where}[{place}] has {key!r} {value!r}; it must be a whole number.")
     return values  # type: ignore[return-value]  # checked above, value by value
 
 
@@ -102,7 +104,7 @@ def _names_and_sizes(entries: Sequence[Mapping[str, Any]], file: Path) -> tuple[
 
 
 def _categories(entries: Sequence[Mapping[str, Any]], file: Path) -> list[Category]:
-    ids = _integers(entries, "id", "category", file)
+    ids = _integers(entries, "id", "categories", file)
     names = [entry.get("name") for entry in entries]
     for number, name in zip(ids, names, strict=True):
         if not isinstance(name, str) or not name:
@@ -123,9 +125,9 @@ def _boxes(
     zero_size: Literal["refuse", "drop"],
 ) -> tuple[dict[str, NDArray[Any]], list[str]]:
     """The columns that `make_image_set` takes, one row per box that stays."""
-    ids = _integers(entries, "id", "annotation", file)
-    owner_ids = _integers(entries, "image_id", "annotation", file)
-    category_ids = _integers(entries, "category_id", "annotation", file)
+    ids = _integers(entries, "id", "annotations", file)
+    owner_ids = _integers(entries, "image_id", "annotations", file)
+    category_ids = _integers(entries, "category_id", "annotations", file)
 
     def name(row: int) -> str:
         return f"annotation {ids[row]} (image {owner_ids[row]}) {entries[row].get('bbox')}"
@@ -140,7 +142,7 @@ def _boxes(
         "boxes": boxes,
         "labels": labels,
         "areas": _areas(entries, corners, ids, file),
-        "crowd": np.array([bool(entry.get("iscrowd", 0)) for entry in entries], dtype=bool),
+        "crowd": _crowd(entries, ids, file),
     }
     return {column: values[keep] for column, values in columns.items()}, notes
 
@@ -166,6 +168,13 @@ def _corners(entries: Sequence[Mapping[str, Any]], name: Any, file: Path) -> NDA
             raise DataError(f"{file}: {name(row)}: 'bbox' must be four numbers: x, y, width, height.")
     boxes = np.array([entry["bbox"] for entry in entries], dtype=np.float64).reshape(-1, 4)
     return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+
+
+def _crowd(entries: Sequence[Mapping[str, Any]], ids: Sequence[int], file: Path) -> NDArray[np.bool_]:
+    for row, entry in enumerate(entries):
+        if (value := entry.get("iscrowd", 0)) not in (0, 1):
+            raise DataError(f"{file}: annotation {ids[row]} has 'iscrowd' {value!r}; it must be 0 or 1.")
+    return np.array([entry.get("iscrowd", 0) for entry in entries], dtype=bool)
 
 
 def _areas(

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ssodkit.plugins import Config
 
@@ -55,6 +55,13 @@ class VocSource(Config):
     """All class names of the data set; their order is that of the labels."""
     zero_size_boxes: Literal["refuse", "drop"] = "refuse"
     """Boxes without width or height."""
+
+    @field_validator("classes")
+    @classmethod
+    def _differ(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(classes)) < len(classes):
+            raise ValueError(f"'{max(classes, key=classes.count)}' stands here twice")
+        return classes
 
 
 class DigitsSource(Config):

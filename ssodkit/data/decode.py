@@ -34,18 +34,13 @@ def decode_image(path: Path, size: tuple[int, int] | None = None) -> NDArray[np.
     from PIL.ImageOps import exif_transpose
 
     with _opened(path) as image:
-        stored = (image.height, image.width)
-        if size is None:
-            image = exif_transpose(image)
-        elif size != stored:
-            turned = _upright_size(image)
-            if size != turned:
-                raise DataError(
-                    f"{path} is {stored[0]} x {stored[1]} pixels (height x width), but its annotation says "
-                    f"{size[0]} x {size[1]}. Is it another version of the image?"
-                )
-            image = exif_transpose(image)
-        return _rgb(image, path)
+        return _rgb(exif_transpose(image) if _is_to_be_turned(image, path, size) else image, path)
+
+
+def check_image(path: Path, size: tuple[int, int] | None = None) -> None:
+    """Raise DataError as `decode_image` would, as far as the file's header tells; no pixel is read."""
+    with _opened(path) as image:
+        _is_to_be_turned(image, path, size)
 
 
 def read_size(path: Path) -> tuple[int, int]:
@@ -57,7 +52,7 @@ def read_size(path: Path) -> tuple[int, int]:
 @contextmanager
 def _opened(path: Path) -> Iterator["Image"]:
     """The image, its pixels not yet read; whatever Pillow raises inside becomes a DataError."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
@@ -73,10 +68,26 @@ def _opened(path: Path) -> Iterator["Image"]:
             f"the image {path} has more than the {Image.MAX_IMAGE_PIXELS or 0:,} pixels that are read at most. "
             "Make it smaller, and its boxes with it."
         ) from error
-    except Exception as error:  # Pillow's readers raise SyntaxError, struct.error, zlib.error and others
+    except UnidentifiedImageError as error:
         raise DataError(
-            f"the image {path} cannot be read: {error}. Is the file truncated or of another kind?"
+            f"the image {path} cannot be read: it is empty, or no image of a kind that is known."
         ) from error
+    except Exception as error:  # Pillow's readers raise SyntaxError, struct.error, zlib.error and others
+        raise DataError(f"the image {path} cannot be read: {error}. Put a whole file in its place.") from error
+
+
+def _is_to_be_turned(image: "Image", path: Path, size: tuple[int, int] | None) -> bool:
+    """Whether the rotation in the EXIF data is applied. Raises DataError if neither way gives the annotated size."""
+    stored = (image.height, image.width)
+    if size is None:
+        return True
+    if size in (stored, _upright_size(image)):
+        return size != stored
+    guess = "Was it turned after it was annotated?" if size == stored[::-1] else "Is it another version of the image?"
+    raise DataError(
+        f"the image {path} is {stored[0]} x {stored[1]} pixels (height x width), but its annotation says "
+        f"{size[0]} x {size[1]}. {guess}"
+    )
 
 
 def _upright_size(image: "Image") -> tuple[int, int]:

@@ -35,8 +35,8 @@ def open_digits(source: DigitsSource, on_progress: Callable[[int, int], None] | 
             _make(source, folder, on_progress)
         except OSError as error:
             raise DataError(
-                f"the embedded data cannot be written to {folder.parent}: {error}. Set the environment variable "
-                "SSODKIT_CACHE to a folder with 100 MB of space."
+                f"the embedded data cannot be written to {folder.parent}: {error.strerror or error}. Set the "
+                "environment variable SSODKIT_CACHE to a folder with 100 MB of space."
             ) from error
     try:
         return read_coco(folder / "annotations.json", folder / "images")

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from ssodkit.data.annotations import ImageSet, make_image_set
+from ssodkit.data.checks import seen_from_here
 from ssodkit.errors import DataError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -16,7 +17,7 @@ def read_folder(folder: Path) -> ImageSet:
     if there is no image.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder} is no folder. Check `images` in the recipe.")
+        raise DataError(f"{seen_from_here(folder)} is no folder. Check `images` in the recipe.")
     names = []
     for parent, folders, files in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]

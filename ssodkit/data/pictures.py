@@ -6,8 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssodkit.data.annotations import ImageSet
-from ssodkit.data.decode import decode_image, read_size
+from ssodkit.data.checks import listed
+from ssodkit.data.decode import check_image, decode_image, read_size
 from ssodkit.data.raw import RawBatch, stack_images
+from ssodkit.errors import DataError
 
 KEPT = 256 * 2**20
 """Bytes of decoded pixels up to which a set is kept in memory; worker processes share it."""
@@ -46,8 +48,25 @@ class Pictures:
         return stack_images([self.read(place) for place in places], ids, keys, self.images.targets(places))
 
     def _decode(self, index: int) -> NDArray[np.uint8]:
-        height, width = self.images.sizes[index].tolist()
-        return decode_image(self.images.path(index), (height, width) if height else None)
+        return decode_image(self.images.path(index), _annotated_size(self.images, index))
+
+
+def refuse_broken(images: ImageSet) -> None:
+    """Raise DataError that lists the images whose headers cannot be read or tell another size than annotated."""
+    problems = []
+    for index in range(len(images)):
+        try:
+            check_image(images.path(index), _annotated_size(images, index))
+        except DataError as error:
+            problems.append(str(error))
+    if problems:
+        lines = listed(problems, lambda problem: f"\n  {problem}")
+        raise DataError(f"{len(problems)} of {len(images)} images cannot be used:{lines}")
+
+
+def _annotated_size(images: ImageSet, index: int) -> tuple[int, int] | None:
+    height, width = images.sizes[index].tolist()
+    return (height, width) if height else None
 
 
 def known_sizes(images: ImageSet) -> NDArray[np.int32]:

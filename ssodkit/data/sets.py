@@ -22,6 +22,7 @@ from ssodkit.data.config import (
 from ssodkit.data.digits import open_digits
 from ssodkit.data.folder import read_folder
 from ssodkit.data.overlap import shared_files
+from ssodkit.data.pictures import refuse_broken
 from ssodkit.data.splits import Fold, draw_fold
 from ssodkit.data.voc import read_voc
 from ssodkit.errors import DataError
@@ -49,7 +50,8 @@ class DataSets:
 def open_data(config: DataConfig, on_progress: OnProgress | None = None) -> DataSets:
     """Read all sets of a recipe. `on_progress(done, total)` is called while embedded data is made.
 
-    Raises DataError that begins with the key of the recipe it is about.
+    Raises DataError that begins with the key of the recipe it is about. Of the image files only their names are
+    looked at: `check_images` looks into them.
     """
     train = _read("data.train", config.train, on_progress)
     fold = draw_fold(train, config.folds, config.percent, config.fold)
@@ -72,9 +74,26 @@ def open_data(config: DataConfig, on_progress: OnProgress | None = None) -> Data
         fold=fold,
         categories=train.categories,
         notes=tuple(
-            dict.fromkeys([note for images in read for note in images.notes] + _leaks(config, train, pool, test))
+            dict.fromkeys(
+                [note for images in read for note in images.notes]
+                + _missing_boxes(labeled, test)
+                + _leaks(config, train, pool, test)
+            )
         ),
     )
+
+
+def check_images(sets: DataSets) -> None:
+    """Raise DataError that lists the images which cannot be used, of those that teach with labels or are scored on.
+
+    Their headers are read: that they can be opened and have the size that was annotated.
+    """
+    for key, images in (("train", sets.labeled), ("test", sets.test), ("validation", sets.validation)):
+        if images is not None:
+            try:
+                refuse_broken(images)
+            except DataError as error:
+                raise DataError(f"data.{key}: {error}") from error
 
 
 def apply_rule(images: ImageSet, rule: LabeledRule) -> ImageSet:
@@ -99,7 +118,9 @@ def apply_rule(images: ImageSet, rule: LabeledRule) -> ImageSet:
         notes.append(f"{np.count_nonzero(empty)} labeled images without a box that can be learned are left out")
         images = images.subset(np.flatnonzero(~empty))
     if not len(images):
-        raise DataError(f"data.labeled leaves no labeled image: {'; '.join(notes)}. Raise data.percent.")
+        raise DataError(
+            f"data.labeled leaves no labeled image: {'; '.join(notes)}. Change data.labeled, or give more labels."
+        )
     return replace(images, notes=images.notes + tuple(notes))
 
 
@@ -118,7 +139,7 @@ def _read(key: str, source: LabeledSource | FolderSource, on_progress: OnProgres
     except DataError as error:
         raise DataError(f"{key}: {error}") from error
     if not len(images):
-        raise DataError(f"{key}: there is no image in it.")
+        raise DataError(f"{key}: no image is listed there.")
     return images
 
 
@@ -177,6 +198,20 @@ def _largest(images: ImageSet, at_most: int) -> NDArray[np.bool_]:
     kept = np.empty(len(order), dtype=bool)
     kept[order] = np.arange(len(order)) - images.offsets[owner] < at_most
     return kept
+
+
+def _missing_boxes(labeled: ImageSet, test: ImageSet) -> list[str]:
+    """Warnings about classes without a box that is learned or scored."""
+    names = [category.name for category in labeled.categories]
+    notes = []
+    for what, images in (("labeled", labeled), ("test", test)):
+        counts = np.bincount(images.labels[~(images.crowd | images.difficult)], minlength=len(names))
+        missing = [name for name, count in zip(names, counts.tolist(), strict=True) if not count]
+        if len(missing) == len(names):
+            notes.append(f"no {what} image has a box")
+        elif missing:
+            notes.append(f"{len(missing)} of {len(names)} classes have no box in the {what} images: {listed(missing)}")
+    return notes
 
 
 def _leaks(config: DataConfig, train: ImageSet, pool: ImageSet | None, test: ImageSet) -> list[str]:

@@ -17,7 +17,7 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 
 from ssodkit.data.annotations import ImageSet
-from ssodkit.data.checks import duplicates
+from ssodkit.data.checks import duplicates, seen_from_here
 from ssodkit.data.config import ListFolds
 from ssodkit.errors import DataError
 
@@ -53,12 +53,16 @@ def draw_fold(images: ImageSet, mode: str | ListFolds, percent: float, fold: int
     if percent == 100.0:
         name, places = "all", np.arange(len(images))
     elif isinstance(mode, ListFolds):
-        name, places = mode.type, _listed_places(images, mode.file, percent, fold)
+        name = mode.type
+        try:
+            places = _listed_places(images, mode.file, percent, fold)
+        except DataError as error:
+            raise DataError(f"data.folds: {error}") from error
     else:
         name, places = mode, draw_places(mode, len(images), percent, fold)
     if not len(places):
         raise DataError(
-            f"{percent:g} percent of {len(images)} training images is not one image. "
+            f"data.percent: {percent:g} percent of {len(images)} training images is not one image. "
             f"Set data.percent to {100 / max(len(images), 1):.2g} or more."
         )
     return Fold(name, percent, fold, tuple(np.sort(images.ids[places]).tolist()))
@@ -98,7 +102,7 @@ def _listed_run(file: Path, percent: float, fold: int) -> list[Any]:
         lists = json.loads(file.read_text(encoding="utf-8"))
         runs = {float(key): value for key, value in lists.items()}
     except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror}. Check data.folds.file.") from error
+        raise DataError(f"{seen_from_here(file)} cannot be read: {error.strerror}. Check `file`.") from error
     except (ValueError, AttributeError, TypeError) as error:
         raise DataError(
             f"{file} is no list of folds: it must be JSON, percent -> run -> positions ({error})."

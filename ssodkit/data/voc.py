@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from ssodkit.data.annotations import Category, ImageSet, make_image_set
-from ssodkit.data.checks import clean_boxes, duplicates, listed, require_files
+from ssodkit.data.checks import clean_boxes, duplicates, listed, require_files, seen_from_here
 from ssodkit.errors import DataError
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -69,9 +69,11 @@ def _names(root: Path, split: str) -> list[str]:
     file = root / "ImageSets" / "Main" / f"{split}.txt"
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file} is no list of image names: it is no UTF-8 text.") from error
     except OSError as error:
         raise DataError(
-            f"{file} cannot be read: {error.strerror}. `root` must be the folder of one year, such as "
+            f"{seen_from_here(file)} cannot be read: {error.strerror}. `root` must be the folder of one year, such as "
             "VOCdevkit/VOC2007, and `split` a list in its ImageSets/Main."
         ) from error
     names = [line.split()[0] for line in lines if line.strip()]

@@ -11,7 +11,7 @@ from ssodkit.data.annotations import Category, ImageSet, make_image_set
 from ssodkit.data.decode import decode_image
 from ssodkit.data.folder import read_folder
 from ssodkit.data.loader import test_batches
-from ssodkit.data.pictures import known_sizes
+from ssodkit.data.pictures import known_sizes, refuse_broken
 from ssodkit.engine.build import build_method, place
 from ssodkit.engine.checkpoint import load_network, read_categories, read_run
 from ssodkit.engine.distributed import open_processes
@@ -75,6 +75,7 @@ def _gather_images(paths: Sequence[Path]) -> ImageSet:
         files += [path] if folder is None else [folder.path(index) for index in range(len(folder))]
     names = [str(file) for file in files]
     images = make_image_set(Path(), names, range(1, len(names) + 1), [(0, 0)] * len(names))
+    refuse_broken(images)
     return replace(images, sizes=known_sizes(images))
 
 

@@ -11,7 +11,7 @@ from rich.progress import Progress as Bar
 
 from ssodkit.data.batch_plan import derive_batch
 from ssodkit.data.loader import training_batches
-from ssodkit.data.sets import DataSets, open_data
+from ssodkit.data.sets import DataSets, OnProgress, check_images, open_data
 from ssodkit.engine.build import build_method, place
 from ssodkit.engine.checkpoint import RECIPE, Checkpoints, Origin, load_state, unfitting
 from ssodkit.engine.distributed import Processes
@@ -172,12 +172,13 @@ class Session:
         """Say what this run is made of."""
         engine, sets, fold = self.recipe.engine, self.sets, self.sets.fold
         many = f", {self.processes.count} processes" if self.processes.count > 1 else ""
+        share = "all" if fold.mode == "all" else f"{fold.percent:g} %, folds {fold.mode}, fold {fold.fold}"
         unlabeled = 0 if sets.unlabeled is None else len(sets.unlabeled)
         self.log.say(f"run      {self.run}  (recipe {self.recipe.name}, seed {self.recipe.seed})")
         self.log.say(f"device   {device_name(self.processes.device)}, {engine.precision}{many}")
         self.log.say(
-            f"data     {len(sets.labeled)} labeled images ({fold.percent:g} %, folds {fold.mode}, fold {fold.fold}, "
-            f"hash {fold.hash}), {unlabeled} unlabeled, {len(sets.test)} test; {len(sets.categories)} classes"
+            f"data     {len(sets.labeled)} labeled images ({share}, hash {fold.hash}), {unlabeled} unlabeled, "
+            f"{len(sets.test)} test; {len(sets.categories)} classes"
         )
         self.log.say(f"batch    {self.plan.describe()}")
         for note in sets.notes:
@@ -278,11 +279,17 @@ def _open_data_in_turn(recipe: Recipe, processes: Processes) -> DataSets:
     with Bar(transient=True, disable=not Console().is_terminal) as bar:
         task = bar.add_task("making the embedded data", visible=False)
         sets = processes.first_alone(
-            lambda: open_data(
-                recipe.data, lambda done, total: bar.update(task, completed=done, total=total, visible=done < total)
+            lambda: _open_checked(
+                recipe, lambda done, total: bar.update(task, completed=done, total=total, visible=done < total)
             )
         )
     return sets or open_data(recipe.data)
+
+
+def _open_checked(recipe: Recipe, on_progress: OnProgress) -> DataSets:
+    sets = open_data(recipe.data, on_progress)
+    check_images(sets)
+    return sets
 
 
 def _uses_unlabeled(method: MethodConfig, steps: int, step: int) -> bool:

@@ -179,7 +179,7 @@ def test_read_coco__a_missing_image_folder_is_said(tmp_path):
         ([], "holds a list"),
         ({"shapes": []}, "has no list 'images' (it has 'shapes')"),
         ({"images": [], "annotations": []}, "has no list 'categories'"),
-        ({"images": [3], "annotations": [], "categories": []}, "images[0] is a int"),
+        ({"images": [3], "annotations": [], "categories": []}, "images[0] is 3, not an object"),
         ({"images": [], "annotations": [], "categories": []}, "lists no categories"),
         ("not json", "is no JSON"),
         ('{"images": [', "is no JSON"),
@@ -197,11 +197,12 @@ def test_read_coco__a_missing_annotation_file_is_said(tmp_path):
 @pytest.mark.parametrize(
     ("edit", "said"),
     [
-        ({"images_0": {"id": "nine"}}, "image number 0 has 'id' 'nine'"),
+        ({"images_0": {"id": "nine"}}, "images[0] has 'id' 'nine'"),
         ({"images_0": {"width": None}}, "height 40 and width None"),
         ({"images_0": {"height": 0}}, "height 0 and width 60"),
         ({"images_0": {"file_name": 7}}, "file name 7"),
-        ({"annotations_0": {"id": None}}, "annotation number 0 has 'id' None"),
+        ({"annotations_0": {"iscrowd": "0"}}, "has 'iscrowd' '0'; it must be 0 or 1"),
+        ({"annotations_0": {"id": None}}, "annotations[0] has 'id' None"),
         ({"annotations_0": {"area": -1}}, "annotation 1 has the area -1"),
         ({"annotations_0": {"area": float("nan")}}, "annotation 1 has the area nan"),
         ({"categories_0": {"name": ""}}, "category 3 has the name ''"),

@@ -63,3 +63,8 @@ def test_data_config__unlabeled_slots_need_a_source():
 def test_data_config__a_source_is_told_by_its_type():
     data = DataConfig(**base("voc").model_dump() | {"unlabeled": {"type": "folder", "images": "more"}})
     assert data.unlabeled == FolderSource(images=Path("more"))
+
+
+def test_voc_source__a_class_is_named_once():
+    with pytest.raises(ValidationError, match="'cat' stands here twice"):
+        VocSource(root="VOC2007", classes=("dog", "cat", "cat"))

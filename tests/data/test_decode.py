@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from ssodkit.data.decode import decode_image, read_size
+from ssodkit.data.decode import check_image, decode_image, read_size
 from ssodkit.errors import DataError
 
 
@@ -115,8 +115,17 @@ def test_decode_image__the_annotated_size_decides_about_a_rotation(tmp_path, ori
 @pytest.mark.parametrize("orientation", [1, 3])
 def test_decode_image__another_size_names_both(tmp_path, orientation):
     path = saved(tmp_path, Image.fromarray(ramp()), exif=exif_of(orientation))
-    with pytest.raises(DataError, match=r"image\.png is 40 x 60 .* says 60 x 40"):
-        decode_image(path, (60, 40))
+    for look in (decode_image, check_image):
+        with pytest.raises(DataError, match=r"image\.png is 40 x 60 .* says 60 x 40\. Was it turned"):
+            look(path, (60, 40))
+        with pytest.raises(DataError, match=r"image\.png is 40 x 60 .* says 40 x 61\. Is it another version"):
+            look(path, (40, 61))
+
+
+def test_check_image__accepts_what_can_be_decoded(tmp_path):
+    path = saved(tmp_path, Image.fromarray(ramp()), exif=exif_of(6))
+    for size in (None, (40, 60), (60, 40)):
+        check_image(path, size)
 
 
 def test_decode_image__a_truncated_file_is_refused_and_left_alone(tmp_path):
@@ -133,8 +142,9 @@ def test_decode_image__what_is_no_image_is_refused(tmp_path, content):
     (tmp_path / "image.png").write_bytes(content)
     with pytest.raises(DataError, match=r"image\.png cannot be read"):
         decode_image(tmp_path / "image.png")
-    with pytest.raises(DataError, match=r"image\.png cannot be read"):
-        read_size(tmp_path / "image.png")
+    for look in (read_size, check_image):
+        with pytest.raises(DataError, match=r"image\.png cannot be read"):
+            look(tmp_path / "image.png")
 
 
 def test_decode_image__a_missing_file_is_said(tmp_path):

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from ssodkit.data.annotations import Category, ImageSet, make_image_set
 from ssodkit.data.config import DataConfig, FolderSource, LabeledRule, RestSource, VocSource
-from ssodkit.data.sets import apply_rule, open_data
+from ssodkit.data.sets import apply_rule, check_images, open_data
 from ssodkit.errors import DataError
 
 
@@ -82,7 +82,7 @@ def test_open_data__labeled_and_rest_are_the_training_images(config):
     assert sets.test.ids.tolist() == list(range(101, 107))
     assert sets.categories == (Category(2, "cat"), Category(7, "dog"))
     assert sets.validation is None
-    assert sets.notes == ()
+    assert sets.notes == ("1 of 2 classes have no box in the labeled images: dog",)
 
 
 def test_open_data__the_rest_may_include_the_labeled_images(config):
@@ -118,15 +118,67 @@ def test_open_data__unlabeled_test_images_are_noticed(config, tmp_path):
     shutil.copytree(tmp_path / "test", tmp_path / "more")
     (tmp_path / "more" / "001.png").rename(tmp_path / "more" / "other name.png")
     sets = open_data(config(unlabeled=FolderSource(images=tmp_path / "more")))
-    assert len(sets.notes) == 1
-    assert "data.unlabeled and data.test share 6 images by content" in sets.notes[0]
+    (note,) = (note for note in sets.notes if "share" in note)
+    assert "data.unlabeled and data.test share 6 images by content" in note
 
 
 def test_open_data__training_images_that_are_test_images_are_noticed(config, tmp_path):
     shutil.copy(tmp_path / "train" / "004.jpg", tmp_path / "test" / "004.jpg")
     sets = open_data(config())
-    assert "data.train and data.test share 1 images by content" in sets.notes[0]
-    assert "004.jpg" in sets.notes[0]
+    (note,) = (note for note in sets.notes if "share" in note)
+    assert "data.train and data.test share 1 images by content" in note
+    assert "004.jpg" in note
+
+
+def test_open_data__without_any_box_it_says_so(write_coco):
+    sources = {name: write_coco(name, 4, seed=seed, annotations=[]) for seed, name in enumerate(("train", "test"))}
+    sets = open_data(DataConfig(**sources, batch={"labeled": 1}))
+    assert sets.notes == ("no labeled image has a box", "no test image has a box")
+
+
+def test_open_data__a_set_without_images_is_refused(config, write_coco):
+    with pytest.raises(DataError, match=r"^data\.validation: no image is listed there"):
+        open_data(config(validation=write_coco("none", 0)))
+
+
+@pytest.mark.parametrize(
+    ("folds", "percent", "complaint"),
+    [("stac", 1.0, r"^data\.percent: 1 percent"), ({"type": "list", "file": "a.json"}, 50.0, r"^data\.folds: a\.json")],
+)
+def test_open_data__labels_that_cannot_be_drawn_name_their_key(config, folds, percent, complaint):
+    with pytest.raises(DataError, match=complaint):
+        open_data(config(folds=folds, percent=percent))
+
+
+def test_open_data__relative_paths_are_shown_with_where_they_begin(config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = config().train
+    absent = source.model_copy(update={"annotations": Path("a.json")})
+    with pytest.raises(DataError, match=rf"^data\.train: a\.json \(seen from {tmp_path}\) cannot be read"):
+        open_data(config(train=absent))
+    elsewhere = source.model_copy(update={"images": Path("b")})
+    with pytest.raises(DataError, match=rf"relative to b \(seen from {tmp_path}\)"):
+        open_data(config(train=elsewhere))
+
+
+def test_check_images__lists_all_labeled_and_test_images_that_cannot_be_used(config, tmp_path):
+    check_images(open_data(config(percent=100.0, unlabeled=None, batch={"labeled": 2})))
+    (tmp_path / "test" / "003.png").write_bytes(b"")
+    Image.new("RGB", (60, 41)).save(tmp_path / "test" / "000.jpg")
+    with pytest.raises(DataError) as caught:
+        check_images(open_data(config()))
+    first, *lines = str(caught.value).splitlines()
+    assert first == "data.test: 2 of 6 images cannot be used:"
+    assert "000.jpg is 41 x 60 pixels" in lines[0]
+    assert "003.png cannot be read" in lines[1]
+    assert len(lines) == 2
+
+
+def test_check_images__unlabeled_images_are_left_alone(config, tmp_path):
+    sets = open_data(config())
+    for index in range(len(sets.unlabeled)):
+        sets.unlabeled.path(index).write_bytes(b"")
+    check_images(sets)
 
 
 def test_open_data__labels_count_in_the_training_table(config, write_coco):
@@ -186,7 +238,7 @@ def test_open_data__digits_are_made_and_2_5_percent_are_50(tmp_path, monkeypatch
     sets = open_data(config, lambda made, total: done.append(total))
     assert done == [40] * 40 + [4] * 4
     assert (len(sets.labeled), len(sets.unlabeled), len(sets.test)) == (1, 40, 4)
-    assert sets.notes == ()
+    assert not any("share" in note for note in sets.notes)
 
 
 @pytest.fixture

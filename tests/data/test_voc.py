@@ -72,6 +72,12 @@ def test_read_voc__a_missing_split_is_said(tmp_path):
     assert "VOCdevkit/VOC2007" in text
 
 
+def test_read_voc__a_split_that_is_no_text_is_said(tmp_path):
+    (tmp_path / "ImageSets" / "Main").mkdir(parents=True)
+    (tmp_path / "ImageSets" / "Main" / "train.txt").write_bytes(b"\xff\xfe\x00")
+    assert "train.txt is no list of image names" in refusal(tmp_path)
+
+
 def test_read_voc__an_image_listed_twice_is_refused(tmp_path):
     write_image(tmp_path, "000005", [])
     write_image(tmp_path, "000005", [])
