@@ -1,8 +1,9 @@
 """The recipe: everything a run is made of, as one validated, frozen model."""
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from ssodkit.data.config import DataConfig
 from ssodkit.data.views import ViewsConfig
@@ -10,6 +11,8 @@ from ssodkit.detectors.base import DetectorConfig
 from ssodkit.methods.base import MethodConfig
 from ssodkit.plugins import Config, Slot
 from ssodkit.schedules.base import ScheduleConfig
+
+NAME = r"^[A-Za-z0-9_.-]+$"
 
 
 class SgdConfig(Config):
@@ -95,7 +98,7 @@ class EvaluationConfig(Config):
     """Which network is the run's result; both are scored and named."""
     metric: Literal["coco", "voc"] = "coco"
     """`voc` adds the 11-point metric of VOC2007."""
-    thresholds: tuple[float, ...] = Field((0.05, 0.001), min_length=1)
+    thresholds: tuple[Annotated[float, Field(ge=0.0, lt=1.0)], ...] = Field((0.05, 0.001), min_length=1)
     """Test score thresholds, each a column; the first is the result."""
     images: int = Field(16, ge=1)
     """Images per forward."""
@@ -104,7 +107,8 @@ class EvaluationConfig(Config):
 class Recipe(Config):
     """Everything a run is made of."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
+    name: str = Field(json_schema_extra={"pattern": NAME})
+    """Letters, digits, `.`, `_` and `-`: run folders are called like it."""
     plugins: tuple[str, ...] = ()
     """Modules with plug-ins of your own: dotted names, or paths relative to the recipe."""
     seed: int = Field(0, ge=0)
@@ -115,3 +119,10 @@ class Recipe(Config):
     engine: EngineConfig
     evaluation: EvaluationConfig = EvaluationConfig()
     watch: WatchConfig = WatchConfig()
+
+    @field_validator("name")
+    @classmethod
+    def _can_name_a_folder(cls, name: str) -> str:
+        if not re.match(NAME, name):
+            raise ValueError(f"run folders are called like it: letters, digits, '.', '_' and '-' only, not '{name}'")
+        return name

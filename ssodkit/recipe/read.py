@@ -92,7 +92,7 @@ def find_recipe(name: str, folder: Path) -> Path:
     for path in (folder / name, shipped / name, shipped / f"{name}.yaml"):
         if path.is_file():
             return path
-    hint = suggest(Path(name).with_suffix("").as_posix(), shipped_recipes())
+    hint = suggest(name.removesuffix(".yaml"), shipped_recipes())
     raise RecipeError(f"there is no recipe '{name}': no such file, and none of this name is shipped; {hint}")
 
 
@@ -103,7 +103,8 @@ def read_recipe_file(path: Path, mistakes: list[Mistake]) -> Written:
     try:
         written = parse_yaml(path.read_text(encoding="utf-8"), source, mistakes)
     except (OSError, UnicodeDecodeError) as error:
-        mistakes.append(Mistake(start, "", f"this file cannot be read: {error}"))
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        mistakes.append(Mistake(start, "", f"this file cannot be read: {reason}"))
         written = None
     if written is not None and not isinstance(written.value, dict):
         mistakes.append(Mistake(written.place, "", "a recipe is a mapping of keys, such as `name: mine`"))

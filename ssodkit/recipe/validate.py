@@ -104,7 +104,7 @@ def _mistake(item: ErrorDetails, path: Location, node: Written, tree: Written) -
         place, key = node.key, dotted((*path, location[-1]))
         text = "is missing" if kind == "missing" else item["msg"]
     elif kind == "extra_forbidden":
-        place, text = node.key, f"unknown key; {suggest(str(location[-1]), _keys_at(location[:-1], tree))}"
+        place, text = node.key, _unknown_key(str(location[-1]), _config_at(location[:-1], tree))
     elif location[-1:] == (KEY,):
         place, text = node.key, f"unknown key; must be {context['expected']}"
     elif kind == "union_tag_not_found":
@@ -130,10 +130,17 @@ def _shown(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _keys_at(location: Location, tree: Written) -> list[str]:
-    """The keys that a mapping at an error's location may have."""
-    config = _choose(_annotation_at(location, tree), locate(tree, location)[1])
-    return sorted(config.fields_by_key()) if config else []
+def _unknown_key(key: str, config: type[Config] | None) -> str:
+    """What to say about it; with the config's type, which may have been written in another file."""
+    if config is None:
+        return "unknown key"
+    owner = f" of '{config.model_fields['type'].default}'" if "type" in config.model_fields else ""
+    return f"unknown key{owner}; {suggest(key, sorted(config.fields_by_key()))}"
+
+
+def _config_at(location: Location, tree: Written) -> type[Config] | None:
+    """The config class that a mapping at an error's location is read as."""
+    return _choose(_annotation_at(location, tree), locate(tree, location)[1])
 
 
 def _types_at(location: Location, tree: Written) -> list[str]:

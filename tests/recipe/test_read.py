@@ -1,5 +1,6 @@
 """Reading YAML with places, and finding recipes."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -76,7 +77,7 @@ def test_parse_yaml__goes_on_after_a_mistake():
     ("content", "mistake"),
     [
         (b"- a", "is a mapping of keys"),
-        (b"\xff\xfe\x00", "cannot be read: 'utf-8' codec can't decode"),
+        (b"\xff\xfe\x00", "this file cannot be read: it is no UTF-8 text"),
     ],
 )
 def test_read_recipe_file__what_is_no_recipe_is_a_mistake_at_its_start(tmp_path: Path, content: bytes, mistake: str):
@@ -119,6 +120,12 @@ def test_find_recipe__a_shipped_recipe_needs_no_path(tmp_path: Path):
     assert bases
     name = f"bases/detectors/{bases[0].stem}"
     assert find_recipe(name, tmp_path) == find_recipe(f"{name}.yaml", tmp_path) == bases[0]
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "/", "bases"])
+def test_find_recipe__a_folder_is_no_recipe(tmp_path: Path, name: str):
+    with pytest.raises(RecipeError, match=re.escape(f"there is no recipe '{name}'")):
+        find_recipe(name, tmp_path)
 
 
 def test_find_recipe__an_unknown_name_is_refused(tmp_path: Path):

@@ -22,7 +22,16 @@ Refused = Callable[..., list[str]]
         ("percent: 2.5", "percent: 0", "6:12 data.percent: must be above 0.0, not 0"),
         ("percent: 2.5", "percent: [1]", "6:12 data.percent: must be a number, not a list"),
         ("name: toy", "name: 5", "1:7 name: must be text, not 5; put it in quotes if it is meant as text"),
-        ("name: toy", "name: a b", "1:7 name: must match the pattern ^[A-Za-z0-9_.-]+$, not 'a b'"),
+        (
+            "name: toy",
+            "name: a b",
+            "1:7 name: run folders are called like it: letters, digits, '.', '_' and '-' only, not 'a b'",
+        ),
+        (
+            "name: toy",
+            "name: toy\nevaluation: {thresholds: [0.05, 1.5]}",
+            "2:33 evaluation.thresholds.1: must be below 1.0, not 1.5",
+        ),
         ("part: val", "part: test", "5:30 data.test.part: must be 'train' or 'val', not 'test'"),
         ("labeled: {weak: []}", "labeled: weak", "9:12 views.labeled: must be a mapping of keys, not 'weak'"),
         (
@@ -46,21 +55,25 @@ def test_validate__a_wrong_value_is_shown_with_what_is_wanted(refused: Refused, 
     [
         ("  steps: 100", "  stepz: 100", "engine.stepz: unknown key; did you mean 'steps'?"),
         ("data:\n", "dataa: 1\ndata:\n", "dataa: unknown key; did you mean 'data'?"),
-        ("part: train", "prt: train", "data.train.prt: unknown key; did you mean 'part'?"),
+        ("part: train", "prt: train", "data.train.prt: unknown key of 'digits'; did you mean 'part'?"),
         ("draws_as", "draw_as", "views.unlabeled.strong.draw_as: unknown key; did you mean 'draws_as'?"),
-        ("positive: 0.5", "positve: 0.5", "detector.stages.roi.matcher.positve: unknown key; did you mean 'positive'?"),
+        (
+            "positive: 0.5",
+            "positve: 0.5",
+            "detector.stages.roi.matcher.positve: unknown key of 'toy_plain'; did you mean 'positive'?",
+        ),
         (
             "per_image: 512",
             "per_img: 512",
             "detector.stages.roi.sampler.per_img: unknown key; did you mean 'per_image'?",
         ),
-        ("draws: 5", "drawz: 5", "method.scorers.1.drawz: unknown key; did you mean 'draws'?"),
+        ("draws: 5", "drawz: 5", "method.scorers.1.drawz: unknown key of 'toy_jitter'; did you mean 'draws'?"),
         (
             "asks: {score",
             "asks: {zzz: 1, score",
             "method.scorers.1.asks.zzz: unknown key; one of: above, at_most, score",
         ),
-        ("warmup: 10", "warm: 10", "engine.lr.warm: unknown key; did you mean 'warmup'?"),
+        ("warmup: 10", "warm: 10", "engine.lr.warm: unknown key of 'toy_drops'; did you mean 'warmup'?"),
     ],
 )
 def test_validate__an_unknown_key_names_the_nearest(refused: Refused, old: str, new: str, mistake: str):
@@ -69,7 +82,7 @@ def test_validate__an_unknown_key_names_the_nearest(refused: Refused, old: str, 
 
 def test_validate__an_unknown_key_is_told_from_the_fields_that_its_type_has(refused: Refused):
     lines = refused("  lr: {type: toy_drops, value: 1e-2, warmup: 10", "  lr: {type: step, before: 1, after: 2, aat: 1")
-    assert "41:41 engine.lr.aat: unknown key; did you mean 'at'?" in lines
+    assert "41:41 engine.lr.aat: unknown key of 'step'; did you mean 'at'?" in lines
 
 
 @pytest.mark.parametrize(
@@ -132,7 +145,7 @@ def test_validate__of_a_word_or_a_mapping_only_the_written_form_is_reported(refu
     ]
     assert refused("  batch: {labeled", folds.format("{type: list, fil: a.json}")) == [
         "7:3 data.folds.file: is missing",
-        "7:23 data.folds.fil: unknown key; did you mean 'file'?",
+        "7:23 data.folds.fil: unknown key of 'list'; did you mean 'file'?",
     ]
 
 
