@@ -36,9 +36,10 @@ class RunLog:
         self._wandb = _open_wandb(run, recipe, wandb) if speaks and wandb is not None else None
         self._bar = Progress(
             TextColumn("step {task.completed}/{task.total}"),
-            BarColumn(),
+            BarColumn(bar_width=None),
             TextColumn("{task.description}"),
             console=self.console,
+            expand=True,
         )
         self._task = self._bar.add_task("", total=self.steps, completed=first_step)
         self._line = Text()
@@ -70,12 +71,13 @@ class RunLog:
     def step(self, outcome: Outcome, numbers: Numbers) -> None:
         """Take note of an update: the bar moves, and every `log_every` steps a line is written."""
         self._pace.add(outcome, numbers)
-        line, left = self._pace.line(), f"{self._pace.time_left(self.steps - outcome.step)} left"
-        self._bar.update(self._task, completed=outcome.step, description=left)
+        line = self._pace.line()
+        speed = f"{self._pace.speed()}  {self._pace.time_left(self.steps - outcome.step)} left"
+        self._bar.update(self._task, completed=outcome.step, description=speed)
         self._line.plain = line
         if outcome.step % self.every == 0 or outcome.step == self.steps:
             if not self.console.is_terminal:
-                self.say(f"step {outcome.step}/{self.steps}  {line}  {left}")
+                self.say(f"step {outcome.step}/{self.steps}  {line}  {speed}")
             self.record("step", outcome.step, self._pace.take())
 
     def record(self, kind: str, step: int, numbers: Mapping[str, Any]) -> None:

@@ -75,10 +75,11 @@ class Pace:
         for name, value in losses.items():
             streams[name.split("/")[0]] += value
         parts = ", ".join(f"{stream} {value:.3f}" for stream, value in streams.items())
-        return (
-            f"loss {sum(losses.values()):.3f} ({parts})  {self._images / self._seconds:.1f} images/s  "
-            f"{_mean(self._pseudo_boxes):.2f} pseudo-boxes/image"
-        )
+        return f"loss {sum(losses.values()):.3f} ({parts})  {_mean(self._pseudo_boxes):.2f} pseudo-boxes/image"
+
+    def speed(self) -> str:
+        """How fast it went so far, for the reader."""
+        return f"{self._images / self._seconds:.1f} images/s"
 
     def time_left(self, steps: int) -> timedelta:
         """What so many more steps will take, in whole seconds."""

@@ -21,7 +21,7 @@ def score_table(result: Mapping[str, Any]) -> Table:
     thresholds: Mapping[str, Mapping[str, Mapping[str, float | None]]] = result["thresholds"]
     names = [name for name in COLUMNS if name in next(iter(next(iter(thresholds.values())).values()))]
     table = Table(title=f"test scores after step {result['step']}, in percent", title_justify="left")
-    table.add_column("network")
+    table.add_column("network", no_wrap=True)
     table.add_column("score above")
     for name in names:
         table.add_column(COLUMNS[name], justify="right")

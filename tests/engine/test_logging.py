@@ -1,5 +1,8 @@
+import io
+import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -8,6 +11,8 @@ import torch
 from ssodkit.engine.distributed import Processes
 from ssodkit.engine.logging import MetricsFile, RunLog
 from ssodkit.engine.pace import Pace
+from ssodkit.engine.readback import Readback
+from ssodkit.engine.update import Numbers, Outcome
 
 ALONE = Processes(torch.device("cpu"))
 
@@ -47,6 +52,27 @@ def test_run_log__wandb_is_offline_without_a_key_and_only_where_the_recipe_says_
     with RunLog(tmp_path / "run", tiny_recipe("watch.wandb={project: test}"), Pace(ALONE), 0) as log:
         log.record("step", 1, {"loss": 1.0})
     assert len(list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))) == 1
+
+
+def test_run_log__the_progress_bar_fits_a_terminal_of_80_columns(tmp_path, tiny_recipe, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    said = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", said)
+    terms = {"labeled/roi/class": 12.3456, "unlabeled/roi/class": 23.4567}
+    numbers = Numbers(terms, (), 1.0, True, False, 1.0, 12.34, False)
+    ticks = itertools.count()
+    pace = Pace(ALONE, lambda: float(next(ticks)))  # a second between any two questions for the time
+    log = RunLog(tmp_path, tiny_recipe("engine.steps=180000"), pace, 0)
+    with log.progress():
+        pace.lap()
+        log.step(Outcome(123456, 0.1, (), (), (), Readback(torch.zeros(0))), numbers)
+    lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", said.getvalue()).splitlines()
+    (line,) = {line.rstrip() for line in lines if line.startswith("loss")}
+    assert line == "loss 35.802 (labeled 12.346, unlabeled 23.457)  12.34 pseudo-boxes/image"
+    (bar,) = {line.rstrip() for line in lines if line.startswith("step 123456/180000")}
+    assert bar.endswith(" left")
+    assert max(map(len, lines)) <= 80
 
 
 def test_engine__its_import_takes_no_wandb_and_no_evaluator():

@@ -40,7 +40,7 @@ def test_pace__averages_losses_and_tells_time_of_data_from_time_of_steps(method,
         numbers = outcome.read()
         losses.append(numbers.losses["labeled/square"])
         pace.add(outcome, numbers)
-    line, left = pace.line(), pace.time_left(100)
+    line, speed, left = pace.line(), pace.speed(), pace.time_left(100)
     numbers = pace.take()
     assert numbers["losses"]["labeled/square"] == pytest.approx(sum(losses) / 2)
     assert numbers["data_seconds"] == 0.5
@@ -49,7 +49,7 @@ def test_pace__averages_losses_and_tells_time_of_data_from_time_of_steps(method,
     assert numbers["lr"] == 0.1
     assert numbers["memory_gb"] > 0.05
     assert f"loss {sum(losses) / 2:.3f} (labeled {sum(losses) / 2:.3f})" in line
-    assert "images/s" in line
+    assert speed == f"{2 / 0.75:.1f} images/s"
     assert "pseudo-boxes/image" in line
     assert left.total_seconds() == 75
 

@@ -1,0 +1,32 @@
+import io
+
+from rich.console import Console
+
+from ssodkit.engine.tables import COLUMNS, score_table
+
+
+def printed(networks, names):
+    scores = {network: dict.fromkeys(names, 0.987) for network in networks}
+    result = {"step": 1200, "result": networks[-1], "thresholds": {"0.05": scores, "0.001": scores}}
+    text = io.StringIO()
+    Console(file=text, width=80).print(score_table(result))
+    return text.getvalue().splitlines()
+
+
+def test_score_table__a_row_for_each_network_and_threshold():
+    lines = printed(["student", "teacher"], ["AP", "AP50", "AP75"])
+    assert lines[0].rstrip() == "test scores after step 1200, in percent"
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if line.startswith("│")]
+    assert [row[:3] for row in rows] == [
+        ["student", "0.05", "98.7"],
+        ["teacher (the result)", "0.05", "98.7"],
+        ["student", "0.001", "98.7"],
+        ["teacher", "0.001", "98.7"],
+    ]
+
+
+def test_score_table__with_voc_columns_a_row_is_still_a_line_of_80():
+    lines = printed(["student", "teacher"], list(COLUMNS))
+    assert sum("98.7" in line for line in lines) == 4
+    assert any("teacher (the result)" in line for line in lines)
+    assert max(map(len, lines)) <= 80
