@@ -108,8 +108,9 @@ def _create(config: TimmConfig, load_weights: bool) -> Any:
     except Exception as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise TrainingError(
-            f"The weights of {config.name} cannot be read ({reason}). Give a safetensors file of it as "
-            "`detector.backbone.weights`, or run once online so that timm keeps them."
+            f"The weights of {config.name} cannot be read ({reason.rstrip('.')}). Run once online, so that timm keeps "
+            f"them; or fetch model.safetensors from https://huggingface.co/timm/{config.name} and give the file as "
+            "`detector.backbone.weights`."
         ) from error
 
 
