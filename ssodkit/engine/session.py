@@ -1,5 +1,6 @@
 """What a run holds while it trains, and what is done with it beside the steps themselves."""
 
+import hashlib
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -9,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress as Bar
 
+from ssodkit.data.annotations import ImageSet
 from ssodkit.data.batch_plan import derive_batch
 from ssodkit.data.loader import training_batches
 from ssodkit.data.sets import DataSets, OnProgress, check_images, open_data
@@ -60,6 +62,7 @@ class Session:
         self.step, self.best, self.seconds = 0, -1.0, 0.0
         self._saved_step = -1
         self._unread: Outcome | None = None
+        self._warning: str | None = None
         if checkpoint is not None:
             self._restore(checkpoint)
 
@@ -185,6 +188,8 @@ class Session:
             self.log.say(f"note     {note}")
         if self.step:
             self.log.say(f"resumed  after step {self.step}")
+        if self._warning is not None:
+            self.log.warn(self._warning)
 
     def facts(self) -> dict[str, Any]:
         """What a result must be read with."""
@@ -218,6 +223,7 @@ class Session:
             "optimizer": self.updater.optimizer.state_dict(),
             "scale": self.updater.scale.state_dict(),
             "health": self.health.state_dict(),
+            "unlabeled": _describe_files(self.sets.unlabeled),
             "best": self.best,
             "seconds": self._seconds_so_far(),
             "versions": versions(),
@@ -233,6 +239,11 @@ class Session:
         self.updater.optimizer.load_state_dict(state["optimizer"])
         self.updater.scale.load_state_dict(state["scale"])
         self.health.load_state_dict(state["health"])
+        now = _describe_files(self.sets.unlabeled)
+        if state["unlabeled"] != now:
+            self._warning = (
+                f"the unlabeled images are others than before the stop: {state['unlabeled']} then, {now} now"
+            )
         self.step, self.best, self.seconds = state["step"], state["best"], state["seconds"]
         self._saved_step = self.step
 
@@ -290,6 +301,14 @@ def _open_checked(recipe: Recipe, on_progress: OnProgress) -> DataSets:
     sets = open_data(recipe.data, on_progress)
     check_images(sets)
     return sets
+
+
+def _describe_files(images: ImageSet | None) -> str:
+    """How many images, and a hash of their names: files may be mended between two parts of a run, or be exchanged."""
+    if images is None:
+        return "none"
+    names = hashlib.blake2b(images.name_bytes.tobytes() + images.name_offsets.tobytes(), digest_size=4)
+    return f"{len(images)} ({names.hexdigest()})"
 
 
 def _uses_unlabeled(method: MethodConfig, steps: int, step: int) -> bool:

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import threading
 import time
@@ -193,25 +194,42 @@ def test_resume__another_number_of_workers_is_the_same_run(tiny_recipe, tmp_path
     assert resume(run, stop_after=2).step == 2
 
 
-@pytest.mark.parametrize("step", [0, 3])
-def test_train__an_image_that_cannot_be_read_ends_it_after_a_checkpoint(tiny_recipe, tmp_path, step):
-    images, run = tmp_path / "images", tmp_path / "run"
-    images.mkdir()
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of eight images of noise."""
+    folder = tmp_path / "images"
+    folder.mkdir()
     for number in range(8):
         pixels = np.random.RandomState(number).randint(0, 255, (96, 96, 3)).astype(np.uint8)
-        Image.fromarray(pixels).save(images / f"{number}.png")
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    return folder
+
+
+def test_resume__other_unlabeled_images_are_noticed(tiny_recipe, tmp_path, pictures, capsys):
+    recipe = tiny_recipe(f"data.unlabeled={{type: folder, images: {pictures}}}")
+    run = train(recipe, tmp_path / "run", stop_after=1).run
+    resume(run, stop_after=2)
+    assert "warning" not in capsys.readouterr().out
+    (pictures / "3.png").unlink()
+    resume(run, stop_after=3)
+    assert re.search(r"unlabeled images are others than before the stop: 8 \(.*\) then, 7 \(", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("step", [0, 3])
+def test_train__an_image_that_cannot_be_read_ends_it_after_a_checkpoint(tiny_recipe, tmp_path, pictures, step):
+    run = tmp_path / "run"
     recipe = tiny_recipe(
-        f"data.unlabeled={{type: folder, images: {images}}}", "data.batch.unlabeled=1", "engine.steps=4"
+        f"data.unlabeled={{type: folder, images: {pictures}}}", "data.batch.unlabeled=1", "engine.steps=4"
     )
     whole = train(recipe, tmp_path / "whole")
     labeled, unlabeled = (np.zeros((count, 2), np.int32) for count in (4, 8))
     (number,) = StepSampler(recipe.seed, recipe.data.batch, labeled, unlabeled).rows(step).unlabeled
-    content = (images / f"{number}.png").read_bytes()
-    (images / f"{number}.png").write_bytes(content[:1000])
+    content = (pictures / f"{number}.png").read_bytes()
+    (pictures / f"{number}.png").write_bytes(content[:1000])
     with pytest.raises(DataError, match=rf"{number}\.png cannot be read.* go on with `ssodkit run --resume {run}`"):
         train(recipe, run)
     assert read_step(run / "checkpoints" / "last") == step
-    (images / f"{number}.png").write_bytes(content)
+    (pictures / f"{number}.png").write_bytes(content)
     again = resume(run)
     assert differing(load_state(again.checkpoint)["method"], load_state(whole.checkpoint)["method"]) == []
 
