@@ -40,6 +40,9 @@ RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a 
 
 def main() -> None:
     """The console script `ssodkit`: what a user can mend ends as a sentence, with exit code 2."""
+    # Threads that wait for each other shall sleep: spinning, they take cores from the loader, and a busy machine with
+    # two of them trains three times as slowly. OpenMP reads this when torch is imported, which nothing has done yet.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     stopping = Stopping()
     try:
