@@ -39,7 +39,7 @@ SENTENCES = {
     "string_pattern_mismatch": "must match the pattern {pattern}, not {value}",
     "string_type": "must be text, not {value}; put it in quotes if it is meant as text",
     "too_long": "must have at most {max_length} items, not {actual_length}",
-    "too_short": "must have at least {min_length} items, not {actual_length}",
+    "too_short": "must have {min_length} or more items, not {actual_length}",
     "tuple_type": "must be a list, not {value}",
 }
 """Pydantic's kinds of errors in our words; its own are shown for any other kind."""
@@ -88,7 +88,9 @@ def _mistakes(error: ValidationError, tree: Written) -> Iterator[Mistake]:
         # Of a union of a word and a mapping, only the member that the user began to write is reported.
         other_form = "literal_error" if isinstance(node.value, dict) else "model_type"
         is_alternative = len(path) < len(item["loc"]) and item["loc"][-1] != KEY
-        if item["type"] == other_form and is_alternative and _count_within(places, path) > 1:
+        # A list that has a wrong item is counted as if it were empty.
+        follows = (item["type"] == other_form and is_alternative) or item["type"] == "too_short"
+        if follows and _count_within(places, path) > 1:
             continue
         yield _mistake(item, path, node, tree)
 
