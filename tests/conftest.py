@@ -1,5 +1,6 @@
 """Tiny things that several folders test with: a Faster R-CNN of a few thousand weights, and views for it."""
 
+import resource
 from collections import Counter
 from contextlib import ExitStack, contextmanager
 
@@ -156,3 +157,19 @@ def semi_batch(make_view, make_targets):
         labeled=Stream({"labeled": make_view("labeled", [1, 2])}, {"labeled": targets}),
         unlabeled=Stream({"weak": weak, "strong": strong}, {"weak": nothing, "strong": nothing}),
     )
+
+
+@pytest.fixture
+def file_limit():
+    """Bytes -> a context in which longer files cannot be written, as if the disk were full."""
+
+    @contextmanager
+    def limit(size: int):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limit

@@ -7,7 +7,6 @@ facebookresearch/unbiased-teacher.
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from ssodkit.data.annotations import ImageSet
 from ssodkit.data.checks import duplicates, seen_from_here
 from ssodkit.data.config import ListFolds
+from ssodkit.data.files import write_whole
 from ssodkit.errors import DataError
 
 
@@ -40,9 +40,7 @@ class Fold:
 
     def save(self, file: Path) -> None:
         """Write the fold as JSON; the file appears whole or not at all."""
-        draft = file.with_name(file.name + ".partial")
-        draft.write_text(json.dumps({**asdict(self), "hash": self.hash}) + "\n", encoding="utf-8")
-        os.replace(draft, file)
+        write_whole(file, json.dumps({**asdict(self), "hash": self.hash}) + "\n")
 
 
 def draw_fold(images: ImageSet, mode: str | ListFolds, percent: float, fold: int) -> Fold:

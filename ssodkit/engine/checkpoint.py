@@ -193,7 +193,7 @@ def load_network(checkpoint: Path, name: str, network: nn.Module) -> None:
 
 def unfitting(checkpoint: Path, error: Exception) -> TrainingError:
     """What to say where a checkpoint's tensors are not those of the networks that the recipe builds."""
-    first = next((line.strip() for line in str(error).splitlines()[1:] if line.strip()), str(error))
+    first = next((line.strip() for line in str(error).splitlines()[1:] if line.strip()), str(error)).rstrip(".")
     return TrainingError(
         f"{checkpoint} holds other networks than this recipe builds ({first}). Was the run's {RECIPE} or the code of "
         "a plug-in changed? Go on with what the run was made with, or start a new one."

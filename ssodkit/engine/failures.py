@@ -20,8 +20,8 @@ def explained(again: str | None = None) -> Iterator[None]:
     except DataError as error:
         raise DataError(f"{error}{cure}") from error
     except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        raise TrainingError(f"the system refused to read or write ({place}{error.strerror or error}).{cure}") from error
+        file = error.filename or "a file"
+        raise TrainingError(f"{file} cannot be read or written: {error.strerror or error}.{cure}") from error
     except torch.OutOfMemoryError as error:
         raise TrainingError(
             "the memory of the GPU is full. Fewer images at once need less: set engine.images_per_device for the "

@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
+from ssodkit.data.files import write_whole
 from ssodkit.engine.nested import flatten
 from ssodkit.engine.pace import Pace
 from ssodkit.engine.update import Numbers, Outcome
@@ -98,14 +99,15 @@ class MetricsFile:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
         whole = [(line, json.loads(line)) for line in lines if line.endswith("\n")]
         kept = [line for line, record in whole if record["step"] <= last_step and record["kind"] != "result"]
-        draft = path.with_name(path.name + ".partial")
-        draft.write_text("".join(kept), encoding="utf-8")
-        os.replace(draft, path)
+        write_whole(path, "".join(kept))
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Add a line. Numbers that are not finite become null, as JSON has no word for them."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(_finite(record), allow_nan=False) + "\n")
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(_finite(record), allow_nan=False) + "\n")
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
 
 
 def _finite(value: Any) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ssodkit.data.annotations import Category, ImageSet, make_image_set
 from ssodkit.data.decode import decode_image
+from ssodkit.data.files import write_whole
 from ssodkit.data.folder import read_folder
 from ssodkit.data.loader import test_batches
 from ssodkit.data.pictures import known_sizes, refuse_broken
@@ -59,13 +60,13 @@ def predict(
             workers=recipe.engine.workers,
         )
         found = detect({name: networks[name]}, batches, pictures, score, recipe.engine.precision)[name]
-    make_folder(out)
-    _draw(found, pictures, categories, out)
-    path = _write(found, pictures, categories, out / RESULTS)
-    images_seen = f"{len(pictures)} image{'s' * (len(pictures) != 1)}"
-    print(f"{len(found.scores)} detections of the {name} above {score:g} in {images_seen}")
-    print(f"results    {path}\npictures   {out}")
-    return path
+        make_folder(out)
+        _draw(found, pictures, categories, out)
+        path = _write(found, pictures, categories, out / RESULTS)
+        images_seen = f"{len(pictures)} image{'s' * (len(pictures) != 1)}"
+        print(f"{len(found.scores)} detections of the {name} above {score:g} in {images_seen}")
+        print(f"results    {path}\npictures   {out}")
+        return path
 
 
 def _gather_images(paths: Sequence[Path]) -> ImageSet:
@@ -100,5 +101,5 @@ def _write(found: DetectionTable, images: ImageSet, categories: Sequence[Categor
         {**row, "file_name": names[image]}
         for row, image in zip(found.as_coco(ids), found.image_ids.tolist(), strict=True)
     ]
-    path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(rows, indent=1) + "\n")
     return path

@@ -1,11 +1,11 @@
 """The end of a run: its networks scored, its pictures drawn, its numbers written and shown."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ssodkit.data.files import write_whole
 from ssodkit.engine.health import LAST_SHARE, Summary
 from ssodkit.engine.metrics import Scores
 from ssodkit.engine.session import Session
@@ -41,9 +41,7 @@ def conclude(session: Session, evaluates: bool) -> RunResult:
     pseudo_labels = session.health.last()
     result = {**scores, "pseudo_labels": pseudo_labels, **session.facts()}
     if session.processes.is_first:
-        draft = session.run / (RESULT + ".partial")
-        draft.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(draft, session.run / RESULT)
+        write_whole(session.run / RESULT, json.dumps(result, indent=2, allow_nan=False) + "\n")
     session.log.record("result", session.step, scores)
     session.log.say(score_table(result))
     if pseudo_labels is not None:

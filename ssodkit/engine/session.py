@@ -12,6 +12,7 @@ from rich.progress import Progress as Bar
 
 from ssodkit.data.annotations import ImageSet
 from ssodkit.data.batch_plan import derive_batch
+from ssodkit.data.files import write_whole
 from ssodkit.data.loader import training_batches
 from ssodkit.data.sets import DataSets, OnProgress, check_images, open_data
 from ssodkit.engine.build import build_method, place
@@ -71,7 +72,7 @@ class Session:
         self.run = run
         self.checkpoints = Checkpoints(run / "checkpoints", self.recipe.engine.checkpoint.keep)
         if self.processes.is_first and not (run / RECIPE).exists():
-            (run / RECIPE).write_text(dump_recipe(self.recipe), encoding="utf-8")
+            write_whole(run / RECIPE, dump_recipe(self.recipe))
             self.sets.fold.save(run / "fold.json")
         self.log = RunLog(run, self.recipe, self.pace, self.step)
         self._began = time.perf_counter()

@@ -1,6 +1,5 @@
 import errno
 import os
-import resource
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -131,16 +130,11 @@ def test_checkpoints__a_crash_at_any_file_boundary_leaves_a_whole_one(tmp_path):
     assert {"fsync", "rename", "open", "mkdir", "rmtree"} <= set(seen)
 
 
-def test_checkpoints__a_full_disk_is_one_sentence_and_the_old_one_stays(tmp_path):
+def test_checkpoints__a_full_disk_is_one_sentence_and_the_old_one_stays(tmp_path, file_limit):
     checkpoints = Checkpoints(tmp_path / "checkpoints", keep=2)
     save(checkpoints, 1)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))  # files of more than 1,000 bytes cannot be written
-    try:
-        with pytest.raises(TrainingError, match="checkpoint of step 2 cannot be written") as caught:
-            save(checkpoints, 2)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with file_limit(1000), pytest.raises(TrainingError, match="checkpoint of step 2 cannot be written") as caught:
+        save(checkpoints, 2)
     assert os.strerror(errno.EFBIG) in str(caught.value)
     assert f"go on from the one before with `ssodkit run --resume {tmp_path}`" in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -32,7 +32,9 @@ def test_explained__a_full_gpu_says_which_fields_need_less():
 
 def test_explained__what_the_system_refuses_is_named(tmp_path):
     with (
-        pytest.raises(TrainingError, match=r"nowhere/file: No such file or directory.*with `again`"),
+        pytest.raises(
+            TrainingError, match=r"nowhere/file cannot be read or written: No such file or directory.*with `again`"
+        ),
         explained("again"),
     ):
         (tmp_path / "nowhere" / "file").write_text("")

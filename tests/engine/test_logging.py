@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 
+import pytest
 import torch
 
 from ssodkit.engine.distributed import Processes
@@ -34,6 +35,12 @@ def test_metrics_file__keeps_what_came_before_and_forgets_what_lies_beyond(tmp_p
     MetricsFile(path, 1).append({"kind": "step", "step": 2})
     records = [json.loads(line) for line in path.read_text().splitlines()]
     assert [(record["kind"], record["step"]) for record in records] == [("step", 1), ("evaluation", 1), ("step", 2)]
+
+
+def test_metrics_file__a_full_disk_is_named(tmp_path, file_limit):
+    file = MetricsFile(tmp_path / "metrics.jsonl", 0)
+    with file_limit(10), pytest.raises(OSError, match=rf"File too large: '{tmp_path}/metrics.jsonl'"):
+        file.append({"kind": "step", "step": 1})
 
 
 def test_run_log__only_the_first_process_speaks_and_writes(tmp_path, tiny_recipe, capsys):

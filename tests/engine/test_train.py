@@ -234,6 +234,12 @@ def test_train__an_image_that_cannot_be_read_ends_it_after_a_checkpoint(tiny_rec
     assert differing(load_state(again.checkpoint)["method"], load_state(whole.checkpoint)["method"]) == []
 
 
+def test_train__where_the_disk_is_full_nothing_is_written_half(tiny_recipe, tmp_path, file_limit):
+    with file_limit(50), pytest.raises(OSError, match=r"recipe\.yaml"):
+        train(tiny_recipe(), tmp_path / "run")
+    assert list((tmp_path / "run").iterdir()) == []
+
+
 def test_resume__a_changed_recipe_is_refused(tiny_recipe, tmp_path):
     run = train(tiny_recipe(), tmp_path / "run", stop_after=1).run
     text = (run / "recipe.yaml").read_text()

@@ -1,0 +1,18 @@
+"""Text files that appear whole or not at all."""
+
+import os
+from pathlib import Path
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a text beside its place and move it there; what was there before stays until then.
+
+    Raises OSError that names the file, also where the disk is full.
+    """
+    draft = file.with_name(file.name + ".partial")
+    try:
+        draft.write_text(text, encoding="utf-8")
+        os.replace(draft, file)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(file)) from error
