@@ -41,6 +41,7 @@ def check_image(path: Path, size: tuple[int, int] | None = None) -> None:
     """Raise DataError as `decode_image` would, as far as the file's header tells; no pixel is read."""
     with _opened(path) as image:
         _is_to_be_turned(image, path, size)
+        _refuse_floats(image, path)
 
 
 def read_size(path: Path) -> tuple[int, int]:
@@ -79,10 +80,10 @@ def _opened(path: Path) -> Iterator["Image"]:
 def _is_to_be_turned(image: "Image", path: Path, size: tuple[int, int] | None) -> bool:
     """Whether the rotation in the EXIF data is applied. Raises DataError if neither way gives the annotated size."""
     stored = (image.height, image.width)
-    if size is None:
+    if size in (None, stored):
+        return size is None
+    if size == _upright_size(image):  # asked last: to find it, Pillow reads all of a PNG
         return True
-    if size in (stored, _upright_size(image)):
-        return size != stored
     guess = "Was it turned after it was annotated?" if size == stored[::-1] else "Is it another version of the image?"
     raise DataError(
         f"the image {path} is {stored[0]} x {stored[1]} pixels (height x width), but its annotation says "
@@ -99,10 +100,14 @@ def _upright_size(image: "Image") -> tuple[int, int]:
 def _rgb(image: "Image", path: Path) -> NDArray[np.uint8]:
     if image.mode.startswith("I"):
         return _from_16_bit(np.asarray(image), path)
-    if image.mode == "F":
-        raise DataError(f"the image {path} has floating-point pixels without a stated range. Save it with 8 bits.")
+    _refuse_floats(image, path)
     image.info.pop("transparency", None)
     return np.array(image.convert("RGB"))
+
+
+def _refuse_floats(image: "Image", path: Path) -> None:
+    if image.mode == "F":
+        raise DataError(f"the image {path} has floating-point pixels without a stated range. Save it with 8 bits.")
 
 
 def _from_16_bit(values: NDArray[Any], path: Path) -> NDArray[np.uint8]:

@@ -6,13 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssodkit.data.annotations import ImageSet
-from ssodkit.data.checks import listed
 from ssodkit.data.decode import check_image, decode_image, read_size
 from ssodkit.data.raw import RawBatch, stack_images
 from ssodkit.errors import DataError
 
 KEPT = 256 * 2**20
 """Bytes of decoded pixels up to which a set is kept in memory; worker processes share it."""
+LISTED = 10
+"""Broken images that a message names."""
 
 
 class Pictures:
@@ -60,7 +61,8 @@ def refuse_broken(images: ImageSet) -> None:
         except DataError as error:
             problems.append(str(error))
     if problems:
-        lines = listed(problems, lambda problem: f"\n  {problem}")
+        more = [f"and {len(problems) - LISTED} more"] if len(problems) > LISTED else []
+        lines = "".join(f"\n  {line}" for line in problems[:LISTED] + more)
         raise DataError(f"{len(problems)} of {len(images)} images cannot be used:{lines}")
 
 

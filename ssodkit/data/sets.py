@@ -84,16 +84,17 @@ def open_data(config: DataConfig, on_progress: OnProgress | None = None) -> Data
 
 
 def check_images(sets: DataSets) -> None:
-    """Raise DataError that lists the images which cannot be used, of those that teach with labels or are scored on.
+    """Read the headers of all image files that a run will open: that each is an image, of the size that was annotated.
 
-    Their headers are read: that they can be opened and have the size that was annotated.
+    Raises DataError that lists those which cannot be used.
     """
-    for key, images in (("train", sets.labeled), ("test", sets.test), ("validation", sets.validation)):
-        if images is not None:
-            try:
+    every = {"train": sets.labeled, "unlabeled": sets.unlabeled, "test": sets.test, "validation": sets.validation}
+    for key, images in every.items():
+        try:
+            if images is not None:
                 refuse_broken(images)
-            except DataError as error:
-                raise DataError(f"data.{key}: {error}") from error
+        except DataError as error:
+            raise DataError(f"data.{key}: {error}") from error
 
 
 def apply_rule(images: ImageSet, rule: LabeledRule) -> ImageSet:

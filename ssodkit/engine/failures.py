@@ -1,6 +1,6 @@
 """What stops networks at work and is no mistake in the code, as sentences with a cure."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -9,19 +9,22 @@ from ssodkit.errors import DataError, TrainingError
 
 
 @contextmanager
-def explained(again: str | None = None) -> Iterator[None]:
+def explained(way_on: Callable[[], str] = str) -> Iterator[None]:
     """Within it, what the disk, the memory or a loader process refuses becomes a TrainingError.
 
-    These and every DataError say that `again`, a command, goes on once they are mended.
+    These and every DataError say what `way_on` gives then, such as "go on with ...".
     """
-    cure = f" When that is mended, go on with `{again}`." if again else ""
+
+    def cure() -> str:
+        return f" When that is mended, {way_on()}." if way_on() else ""
+
     try:
         yield
     except DataError as error:
-        raise DataError(f"{error}{cure}") from error
+        raise DataError(f"{error}{cure()}") from error
     except OSError as error:
         file = error.filename or "a file"
-        raise TrainingError(f"{file} cannot be read or written: {error.strerror or error}.{cure}") from error
+        raise TrainingError(f"{file} cannot be read or written: {error.strerror or error}.{cure()}") from error
     except torch.OutOfMemoryError as error:
         raise TrainingError(
             "the memory of the GPU is full. Fewer images at once need less: set engine.images_per_device for the "
@@ -32,5 +35,5 @@ def explained(again: str | None = None) -> Iterator[None]:
             raise
         raise TrainingError(
             "a loader process was killed. Mostly the machine's memory is full, or what a container may share of it "
-            f"(docker's --shm-size). Give it more, or set engine.workers lower in the run's recipe.{cure}"
+            f"(docker's --shm-size). Give it more, or set engine.workers lower in the run's recipe.{cure()}"
         ) from error

@@ -34,7 +34,7 @@ def conclude(session: Session, evaluates: bool) -> RunResult:
     """Score, draw, write and say what came out; without `evaluates`, only say how to go on."""
     checkpoint = session.run / "checkpoints" / "last"
     if not evaluates:
-        session.log.say(f"stopped after step {session.step}; go on with `{session.again}`")
+        session.log.say(f"stopped after step {session.step}; {session.way_on}")
         return RunResult(session.run, checkpoint, session.step, {}, None, None)
     session.log.say(f"scoring {' and '.join(session.method.networks())} on {len(session.sets.test)} test images")
     scores = session.score()

@@ -16,7 +16,7 @@ from ssodkit.data.files import write_whole
 from ssodkit.data.loader import training_batches
 from ssodkit.data.sets import DataSets, OnProgress, check_images, open_data
 from ssodkit.engine.build import build_method, place
-from ssodkit.engine.checkpoint import RECIPE, Checkpoints, Origin, load_state, unfitting
+from ssodkit.engine.checkpoint import RECIPE, Checkpoints, Origin, find_checkpoints, load_state, unfitting
 from ssodkit.engine.distributed import Processes
 from ssodkit.engine.evaluate import as_result, score_networks
 from ssodkit.engine.health import Health
@@ -78,9 +78,11 @@ class Session:
         self._began = time.perf_counter()
 
     @property
-    def again(self) -> str:
-        """The command that goes on with this run."""
-        return f"ssodkit run --resume {self.run}"
+    def way_on(self) -> str:
+        """What to do with this run once it has stopped."""
+        if find_checkpoints(self.run):
+            return f"go on with `ssodkit run --resume {self.run}`"
+        return f"start anew with `ssodkit run {self.run / RECIPE}`"
 
     @property
     def progress(self) -> Progress:
@@ -264,7 +266,7 @@ class Session:
         listed = ", ".join(names[:LISTED_IMAGES]) + (
             f" and {len(names) - LISTED_IMAGES} more" * (len(names) > LISTED_IMAGES)
         )
-        again = f", then go on from step {self._saved_step} with `{self.again}`" if self._saved_step >= 0 else ""
+        again = f", then {self.way_on}" if self._saved_step >= 0 else ""
         return TrainingError(
             f"step {outcome.step}: {what}. No weight was changed by it. Its images: {listed}. The step is kept in "
             f"{path} (see ssodkit.engine.replay). Mend boxes of these images that look wrong{again}; or start a new "

@@ -42,10 +42,10 @@ def resume(run: Path, device: str | None = None, stop_after: int | None = None) 
 def _run(session: Session, stop_after: int | None) -> RunResult:
     session.introduce()
     steps = session.recipe.engine.steps
-    with session.log, Stopping() as stopping, explained(session.again):
+    with session.log, Stopping() as stopping, explained(lambda: session.way_on):
         with session.log.progress():
             _train(session, steps if stop_after is None else min(stop_after, steps), stopping)
-        with stopping.at_once(f"; go on with `{session.again}`"):
+        with stopping.at_once(f"; {session.way_on}"):
             return conclude(session, evaluates=stop_after is None or stop_after > steps)
 
 
@@ -77,7 +77,7 @@ def _make_steps(session: Session, last: int, stopping: Stopping) -> None:
             session.save()
         if stops:
             received = stopping.received or signal.SIGTERM  # another process may have got it
-            raise Interrupted(f"stopped after step {session.step}; go on with `{session.again}`", received)
+            raise Interrupted(f"stopped after step {session.step}; {session.way_on}", received)
         if scores:
-            with stopping.at_once(f" while it scored; go on with `{session.again}`"):
+            with stopping.at_once(f" while it scored; {session.way_on}"):
                 session.evaluate()

@@ -93,8 +93,9 @@ def test_decode_image__32_bit_beyond_16_is_refused(tmp_path):
 
 def test_decode_image__floating_point_is_refused(tmp_path):
     path = saved(tmp_path, Image.fromarray(np.zeros((2, 2), dtype=np.float32)), "image.tif")
-    with pytest.raises(DataError, match=r"image\.tif has floating-point pixels"):
-        decode_image(path)
+    for look in (decode_image, check_image):
+        with pytest.raises(DataError, match=r"image\.tif has floating-point pixels"):
+            look(path)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -174,11 +174,14 @@ def test_check_images__lists_all_labeled_and_test_images_that_cannot_be_used(con
     assert len(lines) == 2
 
 
-def test_check_images__unlabeled_images_are_left_alone(config, tmp_path):
+def test_check_images__looks_at_unlabeled_images_too(config):
     sets = open_data(config())
     for index in range(len(sets.unlabeled)):
-        sets.unlabeled.path(index).write_bytes(b"")
-    check_images(sets)
+        sets.unlabeled.path(index).write_text("<html>404</html>")
+    with pytest.raises(
+        DataError, match=r"^data\.unlabeled: 16 of 16 images cannot be used:(\n  .*){10}\n  and 6 more$"
+    ):
+        check_images(sets)
 
 
 def test_open_data__labels_count_in_the_training_table(config, write_coco):
