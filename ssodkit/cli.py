@@ -1,7 +1,11 @@
 """The command line: one verb per thing a user does. What a verb needs is imported when it runs: help is quick."""
 
+import logging
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -46,7 +50,7 @@ def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     stopping = Stopping()
     try:
-        with stopping, stopping.at_once():
+        with _stopping_at_once(stopping):
             app(arguments, prog_name="ssodkit")
     except Interrupted as interrupted:
         if os.environ.get("RANK", "0") == "0":  # all processes stop after the same step, and one says so
@@ -62,6 +66,16 @@ def main() -> None:
         rank = os.environ.get("RANK")
         print(f"process {rank}: {_sentence(error)}" if rank else _sentence(error), file=sys.stderr)
         sys.exit(2)
+
+
+@contextmanager
+def _stopping_at_once(stopping: Stopping) -> Iterator[None]:
+    """Until a run has its own way to stop; one of several processes may wait for others, and must be ended at once."""
+    if "RANK" in os.environ:
+        yield
+        return
+    with stopping, stopping.at_once():
+        yield
 
 
 def _sentence(error: SsodkitError | OSError) -> str:
@@ -211,12 +225,18 @@ def _launch(processes: int) -> None:
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+    for handler in logging.getLogger("torch.distributed").handlers:
+        handler.addFilter(lambda record: ".elastic." not in record.name)  # each process speaks for itself
     place = ["--standalone", "--nproc-per-node", str(processes), "-m", "ssodkit"]
     try:
         launcher.run(launcher.parse_args([*place, *_without_processes(sys.argv[1:])]))
     except ChildFailedError as error:
-        _, failure = error.get_first_failure()
-        raise typer.Exit(failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode) from error
+        rank, failure = error.get_first_failure()
+        if failure.exitcode > 0:
+            raise typer.Exit(failure.exitcode) from error
+        name = signal.Signals(-failure.exitcode).name
+        print(f"process {rank} was ended by {name}; mostly the machine's memory is full then", file=sys.stderr)
+        raise typer.Exit(128 - failure.exitcode) from error
     except SignalException as error:
         raise typer.Exit(128 + error.sigval) from error
 

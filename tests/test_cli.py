@@ -29,6 +29,9 @@ TINY = (
 """Makes the embedded baseline a matter of seconds."""
 
 
+CURE = "Give the folder that `ssodkit run` made."
+
+
 class Ended(NamedTuple):
     """How a command ended."""
 
@@ -268,4 +271,19 @@ def test_run__a_mistake_in_two_processes_has_the_same_code(tmp_path: Path, envir
     words = ["run", "--resume", "nowhere", "--processes", "2", "--device", "cpu"]
     ended = subprocess.run(command(*words), cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert ended.returncode == 2
-    assert re.search(r"^process [01]: ", ended.stderr, re.MULTILINE)
+    lines = set(ended.stderr.splitlines())
+    assert lines
+    assert lines <= {f"process {rank}: nowhere holds no run: there is no recipe.yaml in it. {CURE}" for rank in (0, 1)}
+
+
+def test_run__a_killed_process_is_named_and_ends_the_others(tmp_path: Path, environment: dict[str, str]):
+    (tmp_path / "plug_killed.py").write_text(
+        "import os\nif os.environ.get('RANK') == '1':\n    os.kill(os.getpid(), 9)\n"
+    )
+    (tmp_path / "mine.yaml").write_text("extends: supervised\nplugins: [plug_killed.py]\n")
+    words = ["run", "mine.yaml", "--processes", "2", "--device", "cpu", "--out", "r"]
+    ended = subprocess.run(command(*words), cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 128 + signal.SIGKILL
+    assert "process 1 was ended by SIGKILL; mostly the machine's memory is full then\n" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not (tmp_path / "r").exists()

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
+import torch.distributed
 
 from ssodkit.errors import DataError, TrainingError
 
@@ -30,10 +31,20 @@ def explained(way_on: Callable[[], str] = str) -> Iterator[None]:
             "the memory of the GPU is full. Fewer images at once need less: set engine.images_per_device for the "
             "training, evaluation.images for an evaluation; engine.precision bf16 needs less, too."
         ) from error
+    except torch.distributed.DistError as error:
+        raise _left_alone() from error
     except RuntimeError as error:
+        if "third_party/gloo" in str(error):
+            raise _left_alone() from error
         if "DataLoader worker" not in str(error):  # torch says it so, wherever the process is just then
             raise
         raise TrainingError(
             "a loader process was killed. Mostly the machine's memory is full, or what a container may share of it "
             f"(docker's --shm-size). Give it more, or set engine.workers lower in the run's recipe.{cure()}"
         ) from error
+
+
+def _left_alone() -> TrainingError:
+    return TrainingError(
+        "another process of this run has ended, and this one cannot go on alone; see what that one says."
+    )

@@ -24,7 +24,7 @@ def train(
     """
     if out is not None:
         refuse_used(out)
-    with open_processes(device) as processes:
+    with open_processes(device) as processes, explained():
         session = Session(recipe, processes)
         session.open(make_run_folder(out, recipe.name, processes))
         return _run(session, stop_after)
@@ -33,7 +33,7 @@ def train(
 def resume(run: Path, device: str | None = None, stop_after: int | None = None) -> RunResult:
     """Go on with a run from its last checkpoint, as if it had never stopped; errors as in `train`."""
     recipe, checkpoint = read_run(run)
-    with open_processes(device) as processes:
+    with open_processes(device) as processes, explained():
         session = Session(recipe, processes, checkpoint)
         session.open(run)
         return _run(session, stop_after)

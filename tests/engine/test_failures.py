@@ -50,6 +50,18 @@ def test_explained__bad_data_says_how_to_go_on():
         raise DataError("the image a.png cannot be read.")
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.distributed.DistBackendError("NCCL error: remote process exited"),
+        RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:561] Connection closed by peer"),
+    ],
+)
+def test_explained__a_process_that_is_left_alone_points_at_the_other(error):
+    with pytest.raises(TrainingError, match="another process of this run has ended"), explained():
+        raise error
+
+
 def test_explained__our_own_mistakes_stay_what_they_are():
     with pytest.raises(RuntimeError, match=r"^shapes differ$"), explained(lambda: "try again"):
         raise RuntimeError("shapes differ")

@@ -235,7 +235,7 @@ def test_train__an_image_that_cannot_be_read_ends_it_after_a_checkpoint(tiny_rec
 
 
 def test_train__where_the_disk_is_full_nothing_is_written_half(tiny_recipe, tmp_path, file_limit):
-    with file_limit(50), pytest.raises(OSError, match=r"recipe\.yaml"):
+    with file_limit(50), pytest.raises(TrainingError, match=r"recipe\.yaml cannot be read or written: File too large"):
         train(tiny_recipe(), tmp_path / "run")
     assert list((tmp_path / "run").iterdir()) == []
 
