@@ -63,8 +63,8 @@ def main() -> None:
             sys.exit(128 + stopping.received)
         if not isinstance(error, SsodkitError | OSError):
             raise
-        rank = os.environ.get("RANK")
-        print(f"process {rank}: {_sentence(error)}" if rank else _sentence(error), file=sys.stderr)
+        rank = f"process {os.environ['RANK']}: " if "RANK" in os.environ else ""
+        sys.stderr.write(f"{rank}{_sentence(error)}\n")  # in one piece, as other processes write there too
         sys.exit(2)
 
 

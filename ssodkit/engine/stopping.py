@@ -10,6 +10,9 @@ from types import FrameType
 from ssodkit.errors import Interrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STDOUT = 1
+SHOW_CURSOR = b"\x1b[?25h\n"
+"""For a terminal: a progress bar hides the cursor, and has no time to bring it back."""
 
 
 class Stopping:
@@ -46,6 +49,8 @@ class Stopping:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
+            if os.isatty(STDOUT):
+                os.write(STDOUT, SHOW_CURSOR)
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return

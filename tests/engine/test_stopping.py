@@ -37,13 +37,24 @@ def test_stopping__a_signal_from_before_raises_where_nothing_can_be_lost():
             raise AssertionError("not reached")
 
 
+TWO_SIGNALS = (
+    "import os, signal, time\n"
+    "from ssodkit.engine.stopping import Stopping\n"
+    "with Stopping():\n"
+    "    os.kill(os.getpid(), signal.SIGINT)\n"
+    "    os.kill(os.getpid(), signal.SIGTERM)\n"
+    "    time.sleep(30)\n"
+)
+
+
 def test_stopping__the_second_signal_ends_the_process():
-    program = (
-        "import os, signal, time\n"
-        "from ssodkit.engine.stopping import Stopping\n"
-        "with Stopping():\n"
-        "    os.kill(os.getpid(), signal.SIGINT)\n"
-        "    os.kill(os.getpid(), signal.SIGTERM)\n"
-        "    time.sleep(30)\n"
-    )
-    assert subprocess.run([sys.executable, "-c", program], timeout=20).returncode == -signal.SIGTERM
+    ended = subprocess.run([sys.executable, "-c", TWO_SIGNALS], timeout=20, capture_output=True)
+    assert (ended.returncode, ended.stdout) == (-signal.SIGTERM, b"")
+
+
+def test_stopping__the_second_signal_leaves_a_terminal_with_its_cursor():
+    ours, theirs = os.openpty()
+    subprocess.run([sys.executable, "-c", TWO_SIGNALS], timeout=20, stdout=theirs)
+    assert os.read(ours, 100).startswith(b"\x1b[?25h")
+    os.close(ours)
+    os.close(theirs)
