@@ -32,13 +32,13 @@ ScoreTable = dict[str, dict[str, Scores]]
 """Test threshold, such as `0.05` -> network -> its scores."""
 
 
-def evaluate(run: Path, device: str | None = None) -> dict[str, Any]:
+def evaluate(run: Path | str, device: str | None = None) -> dict[str, Any]:
     """Score the networks of a run's last checkpoint on its test images, and show the table of the run's end.
 
     On the device of the run the numbers are exactly those of its `result.json`. Raises TrainingError if there is no
     checkpoint or it does not fit the recipe, DataError if images are missing.
     """
-    recipe, checkpoint = read_run(run)
+    recipe, checkpoint = read_run(Path(run))
     with open_processes(device) as processes, explained():
         sets = open_data(recipe.data)
         if sets.categories != read_categories(checkpoint):

@@ -65,7 +65,8 @@ class Pace:
         for name, value in numbers.losses.items():
             self._losses[name].append(value)
         self._norms.append(numbers.gradient_norm)
-        self._pseudo_boxes.append(numbers.pseudo_boxes)
+        if numbers.pseudo_boxes is not None:
+            self._pseudo_boxes.append(numbers.pseudo_boxes)
         self._learning_rate, self._loss_scale = outcome.learning_rate, numbers.loss_scale
 
     def line(self) -> str:
@@ -75,7 +76,8 @@ class Pace:
         for name, value in losses.items():
             streams[name.split("/")[0]] += value
         parts = ", ".join(f"{stream} {value:.3f}" for stream, value in streams.items())
-        return f"loss {sum(losses.values()):.3f} ({parts})  {_mean(self._pseudo_boxes):.2f} pseudo-boxes/image"
+        line = f"loss {sum(losses.values()):.3f} ({parts})"
+        return f"{line}  {_mean(self._pseudo_boxes):.2f} pseudo-boxes/image" if self._pseudo_boxes else line
 
     def speed(self) -> str:
         """How fast it went so far, for the reader."""
@@ -95,7 +97,7 @@ class Pace:
             "gradient_norm": _mean(self._norms),
             "loss_scale": self._loss_scale,
             "skipped_steps": self._skipped,
-            "pseudo_boxes_per_image": _mean(self._pseudo_boxes),
+            "pseudo_boxes_per_image": _mean(self._pseudo_boxes) if self._pseudo_boxes else None,
             "images_per_second": self._images / self._seconds,
             "step_seconds": self._seconds / self._steps,
             "data_seconds": self._data_seconds / self._steps,

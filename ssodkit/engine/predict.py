@@ -27,9 +27,9 @@ RESULTS = "results.json"
 
 
 def predict(
-    run: Path,
-    images: Sequence[Path],
-    out: Path,
+    run: Path | str,
+    images: Sequence[Path | str],
+    out: Path | str,
     network: str | None = None,
     score: float = 0.5,
     device: str | None = None,
@@ -41,10 +41,11 @@ def predict(
     Raises DataError for an image that cannot be read, TrainingError for a run without that network, and where `out`
     holds anything.
     """
+    out = Path(out)
     refuse_used(out)
-    recipe, checkpoint = read_run(run)
+    recipe, checkpoint = read_run(Path(run))
     categories = read_categories(checkpoint)
-    pictures = _gather_images(images)
+    pictures = _gather_images([Path(image) for image in images])
     with open_processes(device) as processes, explained():
         method = place(build_method(recipe, len(categories), load_weights=False), recipe, processes.device)
         networks = method.networks()

@@ -15,7 +15,7 @@ from ssodkit.recipe.model import Recipe
 
 
 def train(
-    recipe: Recipe, out: Path | None = None, device: str | None = None, stop_after: int | None = None
+    recipe: Recipe, out: Path | str | None = None, device: str | None = None, stop_after: int | None = None
 ) -> RunResult:
     """Train a recipe and evaluate what was learned, in the new or empty folder `out`; None makes one in `runs`.
 
@@ -23,6 +23,7 @@ def train(
     DataError or TrainingError, and Interrupted after a signal, once the checkpoint is written.
     """
     if out is not None:
+        out = Path(out)
         refuse_used(out)
     with open_processes(device) as processes, explained():
         session = Session(recipe, processes)
@@ -30,8 +31,9 @@ def train(
         return _run(session, stop_after)
 
 
-def resume(run: Path, device: str | None = None, stop_after: int | None = None) -> RunResult:
+def resume(run: Path | str, device: str | None = None, stop_after: int | None = None) -> RunResult:
     """Go on with a run from its last checkpoint, as if it had never stopped; errors as in `train`."""
+    run = Path(run)
     recipe, checkpoint = read_run(run)
     with open_processes(device) as processes, explained():
         session = Session(recipe, processes, checkpoint)

@@ -41,8 +41,8 @@ class Numbers:
     is_halted: bool
     """Something was not finite; nothing has changed since, and nothing will."""
     loss_scale: float
-    pseudo_boxes: float
-    """Selected by class in this step; per unlabeled image."""
+    pseudo_boxes: float | None
+    """Selected by class in this step, per unlabeled image; None where there was none."""
     wish_to_stop: bool
 
 
@@ -72,7 +72,7 @@ class Outcome:
             is_updated=bool(updated),
             is_halted=bool(halted),
             loss_scale=scale,
-            pseudo_boxes=boxes / max(images, 1.0),
+            pseudo_boxes=boxes / images if images else None,
             wish_to_stop=bool(wishes),
         )
 

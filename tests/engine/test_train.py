@@ -4,6 +4,7 @@ import re
 import signal
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image
 from ssodkit.data.sampler import StepSampler
 from ssodkit.engine.checkpoint import load_state, read_step
 from ssodkit.engine.evaluate import evaluate
+from ssodkit.engine.predict import predict
 from ssodkit.engine.replay import replay
 from ssodkit.engine.train import resume, train
 from ssodkit.errors import DataError, Interrupted, TrainingError
@@ -118,6 +120,16 @@ def test_resume__a_finished_run_is_evaluated_again(finished):
     again = resume(finished.run)
     assert again.scores == finished.scores
     assert len(metrics(finished.run, "result")) == 1
+
+
+def test_library__takes_paths_as_text(tiny_recipe, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = tiny_recipe("engine.steps=2", "watch.pictures=0")
+    assert train(recipe, "run", stop_after=1).run == Path("run")
+    assert resume("run").step == 2
+    assert evaluate("run")["step"] == 2
+    Image.new("RGB", (64, 64)).save("a.png")
+    assert predict("run", ["a.png"], "out") == Path("out") / "results.json"
 
 
 def test_evaluate__repeats_the_numbers_of_the_run_exactly(finished, capsys):
