@@ -19,7 +19,7 @@ from ssodkit.data.config import DigitsSource
 from ssodkit.data.scenes import LEVELS, Material, Scene, draw_scene, make_material
 from ssodkit.errors import DataError
 
-VERSION = 1
+VERSION = 2
 """Of the scenes; a change that moves a pixel raises it, and a cache of another version is not read."""
 PARTS = ("train", "val")
 

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 GLYPH_CELLS = 8
-EDGE = (0.35, 0.65)
+EDGE = (0.1, 0.9)
 """Ink below the first is paper, above the second is stroke; between them, the mask is soft."""
 ON = 0.3
 """Where the mask is above this, a pixel belongs to the digit's box."""
 MOST_OVERLAP = 0.05
 """IoU that two boxes may have."""
-LEAST_CONTRAST = 70
+LEAST_CONTRAST = 100
 """Gray levels between a digit's luma and the mean luma of what it covers."""
 LUMA = (299, 587, 114)
 """Weights of red, green and blue, in thousandths."""
@@ -184,8 +184,8 @@ def _draw_mask(ink: Floats, length: float, random: RandomState) -> Floats:
     center_y, center_x = (rows[0] + rows[-1]) / 2, (columns[0] + columns[-1]) / 2
     scale = length / max(rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1)
     stretch = math.sqrt(random.uniform(0.8, 1.25))
-    shear = random.uniform(-0.25, 0.25)
-    angle = math.radians(random.uniform(-25.0, 25.0))
+    shear = random.uniform(-0.15, 0.15)
+    angle = math.radians(random.uniform(-15.0, 15.0))
     # Pixels to glyph samples: turn back, shear back, shrink.
     cosine, sine = math.cos(angle), math.sin(angle)
     half = math.ceil(length)
