@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from ssodkit.ops.random import make_key
 from ssodkit.plugins import BuildContext, load_plugins
@@ -91,6 +92,24 @@ def host_questions():
             yield asked
 
     return count
+
+
+class _LargestTensor(TorchDispatchMode):
+    """Records the most bytes that any operation's answer has."""
+
+    bytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        answer = func(*args, **(kwargs or {}))
+        sizes = [leaf.numel() * leaf.element_size() for leaf in tree_leaves(answer) if isinstance(leaf, torch.Tensor)]
+        self.bytes = max(self.bytes, *sizes, 0)
+        return answer
+
+
+@pytest.fixture
+def largest_tensor():
+    """A context that yields an object whose `bytes` are those of the largest tensor made inside it."""
+    return _LargestTensor
 
 
 @pytest.fixture

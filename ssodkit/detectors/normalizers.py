@@ -39,6 +39,12 @@ def positives(losses: Tensor, weights: Tensor, assignment: Assignment, quota: in
     return {"": ((losses * weights).sum(), count.to(losses.dtype))}
 
 
+def quality(losses: Tensor, weights: Tensor, assignment: Assignment, quota: int) -> Parts:
+    """Divided by the sum of the positives' quality: Consistent-Teacher's IoUs, Semi-DETR's soft targets."""
+    measure = assignment.quality * (assignment.positive & (assignment.weight > 0.0))
+    return {"": ((losses * weights).sum(), measure.sum().to(losses.dtype))}
+
+
 def weights(losses: Tensor, weights: Tensor, assignment: Assignment, quota: int) -> Parts:
     """Divided by the sum of the weights: the weighted mean. Where all weights are 1, this is `sampled`.
 
@@ -63,5 +69,6 @@ def two_means(losses: Tensor, weights: Tensor, assignment: Assignment, quota: in
 
 
 NORMALIZERS: Mapping[str, Callable[[Tensor, Tensor, Assignment, int], Parts]] = {
-    function.__name__: function for function in (sampled, sampled_of_each, quota, positives, weights, two_means)
+    function.__name__: function
+    for function in (sampled, sampled_of_each, quota, positives, quality, weights, two_means)
 }

@@ -8,13 +8,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
 from ssodkit.ops.boxes import box_area, pairwise_intersection, pairwise_iou
+from ssodkit.ops.rows import take_rows
 
 CHUNK_BYTES = 32 * 2**20
 """Of one tensor over pairs; half of what is promised, as about five of them exist at once."""
+INFINITY_BITS = 0x7F800000
+"""Of an infinite fp32, the largest of all numbers."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ def best_overlaps(
     best_target = torch.zeros_like(best, dtype=torch.int64)
     best_of = torch.full_like(best, -1, dtype=torch.int32)
     target_iou = candidates.new_zeros(targets.shape[:2])
-    for part in _chunks(candidates, targets.shape[1]):
+    for part in target_chunks(candidates, targets.shape[1]):
         iou = pairwise_iou(targets[:, part], candidates)  # batch targets candidates
         chunk_best, chunk_target = iou.max(dim=1)
         best_target = torch.where(chunk_best > best, chunk_target + part.start, best_target)
@@ -74,13 +77,75 @@ def best_coverage(
     regions = regions.to(candidates.dtype).masked_fill(~regions_valid[..., None], 0.0)
     area = box_area(candidates).clamp(min=torch.finfo(candidates.dtype).tiny)
     best = torch.zeros_like(area)
-    for part in _chunks(candidates, regions.shape[1]):
+    for part in target_chunks(candidates, regions.shape[1]):
         best = torch.maximum(best, pairwise_intersection(regions[:, part], candidates).amax(dim=1) / area)
     return best
 
 
-def _chunks(candidates: Tensor, targets: int) -> Iterator[slice]:
-    """Slices of the targets, as long as the pairs of one fit into `CHUNK_BYTES`."""
+def target_chunks(candidates: Shaped[Tensor, "batch candidates *rest"], targets: int) -> Iterator[slice]:
+    """Slices of `targets` rows, each as long as its pairs, in the candidates' dtype, fit into `CHUNK_BYTES`."""
     row_bytes = candidates.shape[0] * candidates.shape[1] * candidates.element_size()
     length = max(1, CHUNK_BYTES // max(row_bytes, 1))
     return (slice(start, min(start + length, targets)) for start in range(0, targets, length))
+
+
+def inside_any(
+    points: Float[Tensor, "batch points 2"], boxes: Float[Tensor, "batch boxes 4"]
+) -> Bool[Tensor, "batch points"]:
+    """Whether a point (x, y) lies strictly inside at least one box; boxes without area hold no point."""
+    x, y = points.movedim(-1, 0).contiguous()[:, :, None].unbind(dim=0)
+    found = torch.zeros(points.shape[:2], dtype=torch.bool, device=points.device)
+    for part in target_chunks(points, boxes.shape[1]):
+        left, top, right, bottom = boxes[:, part, :, None].unbind(dim=2)
+        found |= ((x > left) & (x < right) & (y > top) & (y < bottom)).any(dim=1)
+    return found
+
+
+def iou_with_own(
+    candidates: Float[Tensor, "batch candidates 4"],
+    targets: Float[Tensor, "batch targets 4"],
+    own: Int64[Tensor, "batch candidates"],
+) -> Float[Tensor, "batch candidates"]:
+    """IoU of each candidate with the target at `own`; there is at least one target."""
+    return pairwise_iou(candidates[:, :, None], take_rows(targets, own)[:, :, None])[..., 0, 0]
+
+
+def lowest_places(
+    values: Float[Tensor, "batch targets candidates"], count: int, largest: bool = False
+) -> Int64[Tensor, "batch targets picked"]:
+    """The candidates with each target's lowest (or `largest`) values, the first of equals before the next.
+
+    `picked` is `count`, or `candidates` if that is less. No value is negative or NaN; they are compared in fp32.
+    """
+    keys = rank_keys(values, torch.arange(values.shape[2], device=values.device), largest)
+    return keys.topk(min(count, values.shape[2]), dim=2, largest=False).indices
+
+
+def rank_keys(values: Float[Tensor, "*shape"], places: Tensor, largest: bool = False) -> Int64[Tensor, "*shape"]:
+    """Numbers in the order of `values` (`largest`: the largest first), and of `places` where values are equal.
+
+    `topk` and `scatter_reduce` then never meet equals, of which they would choose any; the low 32 bits are the place.
+    """
+    bits = values.float().view(torch.int32).long()  # of numbers that are not negative, in their order
+    if largest:
+        bits.neg_().add_(INFINITY_BITS)
+    return bits.mul_(2**32).add_(places)
+
+
+def quality_by_rank(
+    target: Int64[Tensor, "batch candidates"],
+    measure: Float[Tensor, "batch candidates"],
+    iou: Float[Tensor, "batch candidates"],
+    targets: int,
+) -> Float[Tensor, "batch candidates"]:
+    """measure / (max measure + 1e-7) x max iou, with both maxima over the candidates of the same of `targets` targets.
+
+    A target's best candidate gets its best IoU, the others less as they measure less; 0 where `target` is negative.
+
+    Source: Feng et al., TOOD, ICCV 2021, arXiv:2108.07755, the normalized t.
+    """
+    place = torch.where(target < 0, targets, target)  # one place more, for those without
+    zeros = measure.new_zeros(len(measure), targets + 1)
+    best_measure = zeros.scatter_reduce(1, place, measure, "amax").gather(1, place)
+    best_iou = zeros.scatter_reduce(1, place, iou, "amax").gather(1, place)
+    return (measure / (best_measure + 1e-7) * best_iou).masked_fill(target < 0, 0.0)

@@ -1,7 +1,7 @@
 """Rows of padded batches: each image picks its own, without asking the host how many there are."""
 
 import torch
-from jaxtyping import Bool, Int64, Shaped
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
 
@@ -19,3 +19,11 @@ def first_rows(mask: Bool[Tensor, "batch rows"], count: int) -> Int64[Tensor, "b
     `picked` is `count`, or `rows` if that is less.
     """
     return torch.argsort(~mask, dim=1, stable=True)[:, :count]
+
+
+def class_columns(
+    values: Float[Tensor, "batch rows classes"], labels: Int64[Tensor, "batch picked"]
+) -> Float[Tensor, "batch picked rows"]:
+    """For each image the columns of the classes `labels`, in that order, each a contiguous row."""
+    expanded = labels[:, None].expand(-1, values.shape[1], -1)
+    return values.gather(2, expanded).transpose(1, 2).contiguous()

@@ -1,21 +1,7 @@
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torchvision.ops import box_iou
 
 from ssodkit.ops.matching import best_coverage, best_overlaps
-
-
-class LargestTensor(TorchDispatchMode):
-    """Records the most bytes that any operation's answer has."""
-
-    largest = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        answer = func(*args, **(kwargs or {}))
-        sizes = [leaf.numel() * leaf.element_size() for leaf in tree_leaves(answer) if isinstance(leaf, torch.Tensor)]
-        self.largest = max(self.largest, *sizes, 0)
-        return answer
 
 
 def random_boxes(batch: int, count: int, seed: int, side: float = 0.3) -> torch.Tensor:
@@ -87,14 +73,14 @@ def test_best_overlaps__without_targets_or_candidates():
     assert found.target_iou.tolist() == [[0.0] * 5] * 2
 
 
-def test_best_overlaps__hold_no_large_matrix_of_pairs():
+def test_best_overlaps__hold_no_large_matrix_of_pairs(largest_tensor):
     candidates, targets = torch.empty(5, 268_569, 4, device="meta"), torch.empty(5, 100, 4, device="meta")
     masks = (torch.empty(boxes.shape[:2], dtype=torch.bool, device="meta") for boxes in (candidates, targets))
     some, others = masks
-    with LargestTensor() as memory:
+    with largest_tensor() as memory:
         best_overlaps(candidates, some, targets, others, minimum=0.3)
         best_coverage(candidates, targets, others)
-    assert 2**24 < memory.largest <= 2**26
+    assert 2**24 < memory.bytes <= 2**26
 
 
 def test_best_coverage__is_a_share_of_the_candidate():
