@@ -15,7 +15,9 @@ from ssodkit.ops.boxes import box_area, pairwise_intersection, pairwise_iou
 from ssodkit.ops.rows import take_rows
 
 CHUNK_BYTES = 32 * 2**20
-"""Of one tensor over pairs; half of what is promised, as about five of them exist at once."""
+"""Of one tensor over pairs; half of what is promised, as their `rank_keys` are twice as long."""
+CPU_CHUNK_BYTES = 4 * 2**20
+"""The same on the CPU, which computes twice as fast on what fits into its caches."""
 INFINITY_BITS = 0x7F800000
 """Of an infinite fp32, the largest of all numbers."""
 
@@ -83,9 +85,9 @@ def best_coverage(
 
 
 def target_chunks(candidates: Shaped[Tensor, "batch candidates *rest"], targets: int) -> Iterator[slice]:
-    """Slices of `targets` rows, each as long as its pairs, in the candidates' dtype, fit into `CHUNK_BYTES`."""
+    """Slices of `targets` rows, each as long as its pairs, in the candidates' dtype, fit into so many bytes."""
     row_bytes = candidates.shape[0] * candidates.shape[1] * candidates.element_size()
-    length = max(1, CHUNK_BYTES // max(row_bytes, 1))
+    length = max(1, (CPU_CHUNK_BYTES if candidates.is_cpu else CHUNK_BYTES) // max(row_bytes, 1))
     return (slice(start, min(start + length, targets)) for start in range(0, targets, length))
 
 

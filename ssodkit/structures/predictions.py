@@ -62,16 +62,16 @@ class Predictions(Record):
         logits = at_least_fp32(self.class_logits)
         return logits.softmax(dim=-1) if self.activation == "softmax" else logits.sigmoid()
 
-    def codes_of(self, labels: Int64[Tensor, "batch candidates"]) -> Float[Tensor, "batch candidates 4"]:
-        """The codes of the regressor for each candidate's class; the only one where classes share it."""
+    def codes_of(self, labels: Int64[Tensor, "batch candidates"] | None = None) -> Float[Tensor, "batch candidates 4"]:
+        """The codes of the regressor for each candidate's class, by default its best; the only one if classes share."""
         if self.box_codes.shape[2] == 1:
             return self.box_codes[:, :, 0]
+        if labels is None:
+            labels = self.class_logits[..., : self.num_classes].argmax(dim=-1)
         return self.box_codes.gather(2, labels[..., None, None].expand(-1, -1, 1, 4))[:, :, 0]
 
     def decode(self, labels: Int64[Tensor, "batch candidates"] | None = None) -> Float[Tensor, "batch candidates 4"]:
         """Boxes in pixels, not clipped, fp32 or finer: of the given class, else of the best foreground class."""
-        if labels is None:
-            labels = self.class_logits[..., : self.num_classes].argmax(dim=-1)
         codes = at_least_fp32(self.codes_of(labels))
         return self.coder.decode(self.candidates.boxes.to(codes.dtype), codes)
 

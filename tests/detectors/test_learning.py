@@ -130,6 +130,35 @@ def test_loss__without_candidates_is_zero_with_a_gradient(detector, make_view):
         assert (parameter.grad == 0.0).all(), name
 
 
+@pytest.mark.parametrize("quality", ["unused", "target", "weight"])
+@pytest.mark.parametrize("matcher", ["adaptive", "one_to_many"])
+def test_loss__of_a_matcher_that_reads_answers(tiny_context, taught, matcher: str, quality: str):
+    term = {"taught_by": "objectness", "normalizer": "quality", "quality": quality}
+    rpn = {
+        "matcher": {"type": matcher},
+        "one_class": True,
+        "terms": {"class": {**term, "criterion": {"type": "binary"}}, "box": {**term, "criterion": {"type": "l1"}}},
+    }
+    context = tiny_context()
+    stages = {**context.detector.model_dump()["stages"], "rpn": rpn}
+    context = tiny_context(stages=stages)
+    detector = context.detector.build(context)
+    views, supervisions = taught
+    (answered,) = predict_together(detector, views[:1], supervisions[:1])
+    plan = assign(detector, answered, supervisions[0])
+    positive = plan["rpn"]["class"].positive
+    assert positive.any(dim=1).all()
+    losses = loss(detector, answered, plan, supervisions[0])
+    for name in ("rpn/class", "rpn/box"):
+        expected = (plan["rpn"]["class"].quality * positive).sum()
+        assert losses.terms[name].denominator.item() == pytest.approx(expected.item())
+    total = losses.terms["rpn/class"].sum + losses.terms["rpn/box"].sum
+    total.backward()
+    for name, parameter in detector.rpn.named_parameters():
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.any(), name
+
+
 def test_loss__padded_targets_change_nothing(detector, taught):
     views, supervisions = taught
     targets = supervisions[0].classes

@@ -64,6 +64,17 @@ def test_positives__counts_positives_that_were_drawn():
     assert value("positives", losses, weights, index) == 3.0
 
 
+def test_quality__is_summed_over_positives_that_were_drawn():
+    losses = torch.full((2, 3), 4.0)
+    index = torch.tensor([[0, 1, BACKGROUND], [1, IGNORE, BACKGROUND]])
+    weights = torch.tensor([[1.0, 0.5, 1.0], [0.0, 0.0, 1.0]])
+    quality = torch.tensor([[0.5, 0.75, 0.9], [0.8, 0.7, 0.6]])
+    total, denominator = NORMALIZERS["quality"](
+        losses, weights, Assignment(index, weights, quality, torch.zeros(2)), 0
+    )[""]
+    assert (total.item(), denominator.item()) == (14.0, 1.25)
+
+
 def test_normalizers__of_nothing_are_zero_with_a_gradient():
     for name, normalizer in NORMALIZERS.items():
         losses = torch.zeros(2, 0, requires_grad=True)

@@ -25,6 +25,13 @@ from ssodkit.structures.records import map_tensors
 
 ALONE = Processes(torch.device("cpu"))
 CLASSES = 10
+ADAPTIVE = (
+    "detector.stages.rpn.matcher={type: adaptive}",
+    "detector.stages.rpn.sampler=null",
+    "detector.stages.rpn.terms.class.normalizer=quality",
+    "detector.stages.rpn.terms.box.normalizer=quality",
+    "detector.stages.rpn.terms.box.quality=weight",
+)
 
 
 def without_labels_of_the_second(batch):
@@ -42,7 +49,8 @@ def exchanged(view):
 @pytest.fixture(scope="module")
 def cases(tiny_recipe):
     """Name -> recipe, global batch and weights. In `uneven`, the second process has no labeled box, the first no
-    pseudo-box; in `bad`, the features of the second are no numbers."""
+    pseudo-box; `adaptive` is the same with a matcher that reads answers, whose terms are divided by the positives' IoU;
+    in `bad`, the features of the second are no numbers."""
     recipe = tiny_recipe()
     (batch,) = next(
         training_batches(open_data(recipe.data), recipe.views, derive_batch(recipe.data.batch), 0, range(1))
@@ -56,14 +64,16 @@ def cases(tiny_recipe):
         )
         best = best.flip(0)
     between = best.mean().item()
-    uneven = tiny_recipe(
+    thresholds = (
         *(f"method.selector.{name}.above={between}" for name in ("objectness", "classes")),
         f"method.scorers.0.asks.above={between}",
     )
+    uneven, adaptive = tiny_recipe(*thresholds), tiny_recipe(*thresholds, *ADAPTIVE)
     shared = {"method": method.state_dict()}
     return {
         "plain": {"recipe": recipe, "batch": batch, **shared},
         "uneven": {"recipe": uneven, "batch": without_labels_of_the_second(batch), **shared},
+        "adaptive": {"recipe": adaptive, "batch": without_labels_of_the_second(batch), **shared},
         "bad": {"recipe": recipe, "batch": batch, "poisoned": 1, **shared},
     }
 
@@ -105,7 +115,7 @@ def answers(cases, tiny_recipe, tmp_path_factory):
     return [torch.load(folder / f"answers_{rank}.pt", weights_only=False) for rank in range(2)], folder
 
 
-@pytest.mark.parametrize("name", ["plain", "uneven"])
+@pytest.mark.parametrize("name", ["plain", "uneven", "adaptive"])
 def test_two_processes__have_the_gradients_of_one(cases, answers, name):
     one, two = update(cases[name]), answers[0][0][name]
     assert one["gradients"].keys() == two["gradients"].keys()
@@ -130,9 +140,21 @@ def test_two_processes__one_had_no_labeled_box_and_the_other_no_pseudo_box(cases
         assert bool(classes.valid.any()) == has_box
 
 
+def test_two_processes__their_sums_of_quality_differ(cases):
+    method = build_method(cases["adaptive"]["recipe"], CLASSES)
+    halves = [cases["adaptive"]["batch"][rank : rank + 1] for rank in range(2)]
+    labeled, unlabeled = (
+        [method.step(half, Progress(0, 10)).losses.terms[f"{kind}/rpn/box"].denominator.item() for half in halves]
+        for kind in ("labeled", "unlabeled")
+    )
+    assert labeled[0] > 1.0  # above the floor, so that what divides is the sum
+    assert labeled[1] == unlabeled[0] == 0.0
+    assert unlabeled[1] > 1.0
+
+
 def test_two_processes__end_with_the_same_weights(answers):
     first, second = answers[0]
-    for name in ("plain", "uneven"):
+    for name in ("plain", "uneven", "adaptive"):
         for key, value in first[name]["method"].items():
             assert torch.equal(second[name]["method"][key], value), key
 

@@ -1,7 +1,15 @@
 import torch
 from torchvision.ops import box_iou
 
-from ssodkit.ops.matching import best_coverage, best_overlaps
+from ssodkit.ops.matching import (
+    best_coverage,
+    best_overlaps,
+    inside_any,
+    iou_with_own,
+    lowest_places,
+    quality_by_rank,
+    rank_keys,
+)
 
 
 def random_boxes(batch: int, count: int, seed: int, side: float = 0.3) -> torch.Tensor:
@@ -95,3 +103,46 @@ def test_best_coverage__without_regions_is_zero():
         best_coverage(random_boxes(2, 3, 0), torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.bool)).tolist()
         == [[0.0] * 3] * 2
     )
+
+
+def test_inside_any__means_strictly_inside():
+    boxes = torch.tensor([[[0.0, 0.0, 10.0, 20.0], [30.0, 0.0, 40.0, 10.0], [5.0, 5.0, 5.0, 50.0]]])
+    points = torch.tensor([[[5.0, 19.0], [35.0, 5.0], [0.0, 5.0], [5.0, 20.0], [20.0, 5.0], [5.0, 40.0]]])
+    assert inside_any(points, boxes).tolist() == [[True, True, False, False, False, False]]
+    assert inside_any(points, boxes[:, :0]).tolist() == [[False] * 6]
+    assert inside_any(points[:, :0], boxes).shape == (1, 0)
+
+
+def test_iou_with_own__is_one_number_per_candidate():
+    candidates, targets = random_boxes(2, 30, 0), random_boxes(2, 4, 1)
+    own = torch.arange(60).view(2, 30) % 4
+    found = iou_with_own(candidates, targets, own)
+    for row in range(2):
+        assert torch.equal(found[row], box_iou(candidates[row], targets[row])[torch.arange(30), own[row]])
+
+
+def test_lowest_places__of_equals_the_first():
+    values = torch.tensor([[[3.0, 1.0, 2.0, 1.0, 0.0], [torch.inf] * 5]])
+    assert lowest_places(values, 3).tolist() == [[[4, 1, 3], [0, 1, 2]]]
+    assert lowest_places(values, 3, largest=True).tolist() == [[[0, 2, 1], [0, 1, 2]]]
+    assert lowest_places(values, 9).shape == (1, 2, 5)
+    assert lowest_places(values[..., :0], 3).shape == (1, 2, 0)
+
+
+def test_rank_keys__are_ordered_as_numbers_and_end_in_the_place():
+    values = torch.tensor([0.0, 1e-42, 1e-30, 0.5, 0.5, 1.0, 3e38, torch.inf])
+    keys = rank_keys(values, torch.arange(8))
+    assert (keys.diff() > 0).all()
+    assert (keys & 0xFFFFFFFF).tolist() == list(range(8))
+    down = rank_keys(values, torch.arange(8), largest=True)
+    assert down.argsort().tolist() == [7, 6, 5, 3, 4, 2, 1, 0]
+    assert (down & 0xFFFFFFFF).tolist() == list(range(8))
+
+
+def test_quality_by_rank__of_a_target_is_that_of_its_own_candidates():
+    target = torch.tensor([[0, 0, -1, 2]])
+    measure, iou = torch.tensor([[0.2, 0.1, 9.0, 0.5]]), torch.tensor([[0.6, 0.8, 0.9, 0.3]])
+    quality = quality_by_rank(target, measure, iou, 3)
+    torch.testing.assert_close(quality, torch.tensor([[0.8, 0.4, 0.0, 0.3]]), rtol=0, atol=1e-6)
+    assert quality_by_rank(target, 0.0 * measure, iou, 3).tolist() == [[0.0] * 4]
+    assert quality_by_rank(target[:, :0], measure[:, :0], iou[:, :0], 0).shape == (1, 0)

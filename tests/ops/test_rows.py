@@ -1,6 +1,6 @@
 import torch
 
-from ssodkit.ops.rows import first_rows, take_rows
+from ssodkit.ops.rows import class_columns, first_rows, take_rows
 
 
 def test_take_rows__picks_per_image_and_keeps_what_follows():
@@ -21,3 +21,11 @@ def test_first_rows__keeps_the_order_and_fills_up():
 def test_first_rows__are_never_more_than_there_are():
     assert first_rows(torch.zeros(2, 3, dtype=torch.bool), 9).shape == (2, 3)
     assert first_rows(torch.zeros(2, 0, dtype=torch.bool), 9).shape == (2, 0)
+
+
+def test_class_columns__picks_classes_per_image_and_lays_them_in_rows():
+    values = torch.arange(12).reshape(2, 2, 3).float()
+    found = class_columns(values, torch.tensor([[2, 0], [1, 1]]))
+    assert found.tolist() == [[[2.0, 5.0], [0.0, 3.0]], [[7.0, 10.0], [7.0, 10.0]]]
+    assert found.is_contiguous()
+    assert class_columns(values, torch.zeros(2, 0, dtype=torch.int64)).shape == (2, 0, 2)

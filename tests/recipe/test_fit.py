@@ -35,6 +35,20 @@ def test_check_fit__a_matcher_may_need_what_only_some_stages_provide(refused: Re
     )
 
 
+@pytest.mark.parametrize("matcher", ["adaptive", "one_to_many"])
+def test_check_fit__a_matcher_that_reads_answers_cannot_serve_the_box_head_but_the_rpn(matcher: str):
+    with pytest.raises(RecipeError) as refusal:
+        load_recipe("supervised", [f"detector.stages.roi.matcher={{type: {matcher}}}"])
+    text = (
+        f"detector.stages.roi.matcher: '{matcher}' needs 'predictions', which the stage 'roi' of 'faster_rcnn' does "
+        "not provide; provided by: stage 'rpn'; without this need: "
+    )
+    assert text in str(refusal.value)
+    assert "'max_iou'" in str(refusal.value).partition(text)[2]
+    recipe = load_recipe("supervised", [f"detector.stages.rpn.matcher={{type: {matcher}}}"])
+    assert recipe.detector.stages["rpn"].matcher.type == matcher
+
+
 def test_check_fit__a_score_that_nobody_writes_names_the_scorer_that_would(refused: Refused):
     assert refused(overrides=("method.scorers=[]",)) == [
         "38:20 method.selector.boxes.score: reads the score 'toy_jitter', which no scorer writes; "

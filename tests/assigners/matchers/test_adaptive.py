@@ -139,7 +139,7 @@ def test_adaptive__under_a_softmax_background_is_no_class(match):
 
 
 def test_adaptive__equals_the_formula_on_many_candidates(match, monkeypatch):
-    monkeypatch.setattr("ssodkit.ops.matching.CHUNK_BYTES", 4 * 600 * 4 * 2)  # two targets at a time
+    monkeypatch.setattr("ssodkit.ops.matching.CPU_CHUNK_BYTES", 4 * 600 * 4 * 2)  # two targets at a time
     generator = torch.Generator().manual_seed(0)
     centers = 8.0 * torch.randint(0, 20, (2, 600, 2), generator=generator).float()
     low = centers - 20.0 * torch.rand(2, 600, 2, generator=generator)

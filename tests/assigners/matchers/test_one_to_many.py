@@ -39,7 +39,7 @@ def test_one_to_many__assigns_the_first_target_of_the_example(match):
 
 
 def test_one_to_many__equals_the_formula_on_many_candidates(match, monkeypatch):
-    monkeypatch.setattr("ssodkit.ops.matching.CHUNK_BYTES", 4 * 600 * 4 * 2)  # two targets at a time
+    monkeypatch.setattr("ssodkit.ops.matching.CPU_CHUNK_BYTES", 4 * 600 * 4 * 2)  # two targets at a time
     generator = torch.Generator().manual_seed(0)
     low = 60.0 * torch.rand(2, 300, 2, generator=generator)
     boxes = torch.cat([low, low + 20.0 + 30.0 * torch.rand(2, 300, 2, generator=generator)], dim=-1)
