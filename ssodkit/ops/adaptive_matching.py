@@ -22,13 +22,13 @@ def focal_costs_of_background(
     probs: Float[Tensor, "batch candidates classes"], balance: float, focus: float
 ) -> Float[Tensor, "batch candidates"]:
     """What each candidate loses if no class is right: the sum of (1 - balance) p^focus (-log(1 - p))."""
-    return ((1.0 - balance) * torch.log1p(-probs).clamp_(min=LEAST_LOG).neg_().mul_(probs.pow(focus))).sum(dim=-1)
+    return (-probs).log1p_().clamp_(min=LEAST_LOG).mul_(probs.pow(focus)).sum(dim=-1).mul_(balance - 1.0)
 
 
 def focal_corrections(probs: Float[Tensor, "*shape"], balance: float, focus: float) -> Float[Tensor, "*shape"]:
     """What is to be added to that if the class with these probabilities is right after all; may be negative."""
     right = torch.log(probs).clamp_(min=LEAST_LOG).mul_((1.0 - probs).pow_(focus)).mul_(-balance)
-    wrong = torch.log1p(-probs).clamp_(min=LEAST_LOG).mul_(probs.pow(focus)).mul_(1.0 - balance)
+    wrong = (-probs).log1p_().clamp_(min=LEAST_LOG).mul_(probs.pow(focus)).mul_(1.0 - balance)
     return right.add_(wrong)
 
 
