@@ -1,4 +1,4 @@
-"""Sums over the processes of a run; with one process, the numbers themselves."""
+"""Sums over the processes of a run, and what each of them has; with one process, the numbers themselves."""
 
 import torch.distributed
 from torch import Tensor
@@ -9,8 +9,25 @@ def sum_over_processes(numbers: Tensor) -> Tensor:
 
     All processes must call it, with tensors of one shape. The host does not wait for the device.
     """
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    if not _are_several():
         return numbers
     total = numbers.clone()
     torch.distributed.all_reduce(total)
     return total
+
+
+def gather_over_processes(numbers: Tensor) -> Tensor:
+    """Every process's `numbers`, stacked in the order of ranks, the same on all of them.
+
+    All processes must call it, with tensors of one shape. The host does not wait for the device.
+    """
+    if not _are_several():
+        return numbers[None]
+    count = torch.distributed.get_world_size()
+    everyones = numbers.new_empty(count * numbers.numel())
+    torch.distributed.all_gather_into_tensor(everyones, numbers.flatten())
+    return everyones.view(count, *numbers.shape)
+
+
+def _are_several() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
