@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float64, Int64, Shaped
 from torch import Tensor
 from torch.nn.functional import one_hot
 
@@ -30,7 +30,8 @@ CHUNK = 256
 
 Counts = dict[str, Tensor]
 """Name -> sums over images and processes: `steps`, `images`, `found`, `histogram`, `passed` (one per filter), and one
-per class: `taught`, `right`, `hidden`."""
+per class: `taught`, `right`, `hidden`. For each of a selector's numbers, `taught/NAME` sums it over pseudo-labels and
+`found/NAME` over the detections of each class, of which there are `found_per_class`."""
 Summary = dict[str, Any]
 """Counts as a reader wants them: plain numbers, lists and dicts."""
 
@@ -147,9 +148,22 @@ class Health:
             },
             "score_histogram": [int(number) for number in counts["histogram"].tolist()],
         }
+        if "found_per_class" in counts:
+            summary["numbers"] = self._summarize_numbers(counts)
         if "hidden" in counts:
             summary["precision"] = _share(counts["right"].sum(), taught.sum())
             summary["recall"] = _share(counts["right"].sum(), counts["hidden"].sum())
+        return summary
+
+    def _summarize_numbers(self, counts: Counts) -> Summary:
+        """Of each of the selector's numbers the mean over pseudo-labels, and over the detections of each class."""
+        summary = {}
+        for name in (key.removeprefix("taught/") for key in counts if key.startswith("taught/")):
+            per_class = zip(self.names, counts[f"found/{name}"], counts["found_per_class"], strict=True)
+            summary[name] = {
+                "mean": _share(counts[f"taught/{name}"].sum(), counts["taught"].sum()),
+                "per_class": {each: _share(part, whole) for each, part, whole in per_class},
+            }
         return summary
 
 
@@ -171,6 +185,12 @@ def count(report: Report, truth: Targets | None, counted: Bool[Tensor, "batch"],
         else is_found.new_zeros(0),
         "taught": _per_class(classes.labels, is_taught, num_classes),
     }
+    numbers = report.selection.numbers
+    if numbers:
+        counts["found_per_class"] = _per_class(found.labels, is_found, num_classes)
+    for name, number in numbers.items():
+        counts[f"taught/{name}"] = (number * is_taught).sum()[None]
+        counts[f"found/{name}"] = _per_class(found.labels, number * is_found, num_classes)
     if truth is not None:
         right = match_one_to_one(classes.where(is_taught), truth)
         counts["right"] = _per_class(classes.labels, right, num_classes)
@@ -198,10 +218,10 @@ def match_one_to_one(pseudo: Targets, truth: Targets, iou: float = 0.5) -> Bool[
 
 
 def _per_class(
-    labels: Int64[Tensor, "batch boxes"], keep: Bool[Tensor, "batch boxes"], num_classes: int
+    labels: Int64[Tensor, "batch boxes"], values: Shaped[Tensor, "batch boxes"], num_classes: int
 ) -> Float64[Tensor, "classes"]:
-    counts = torch.zeros(num_classes, dtype=torch.float64, device=labels.device)
-    return counts.scatter_add_(0, labels.flatten(), keep.flatten().double())
+    sums = torch.zeros(num_classes, dtype=torch.float64, device=labels.device)
+    return sums.scatter_add_(0, labels.flatten(), values.flatten().double())
 
 
 def _add(first: Counts, second: Counts) -> Counts:

@@ -180,11 +180,11 @@ def _sum_over_processes(step: Step, wish_to_stop: bool) -> tuple[_Sums, Tensor]:
     count = len(losses.terms)
     sums = torch.stack([term.sum.detach().float() for term in losses.terms.values()])
     denominators = losses.denominators().float()
-    flags = (~(sums.isfinite() & denominators.isfinite())).float()
+    flags = (~(sums.isfinite() & denominators[:count].isfinite())).float()
     boxes, images = _count_pseudo_boxes(step.report, like=sums)
     wish = sums.new_full((), float(wish_to_stop))
     together = torch.cat([sums, denominators, flags, torch.stack([boxes, images, wish])])
-    sums, denominators, flags, counts = sum_over_processes(together).split([count, count, count, 3])
+    sums, denominators, flags, counts = sum_over_processes(together).split([count, len(denominators), count, 3])
     summed = {name: replace(term, sum=sums[place]) for place, (name, term) in enumerate(losses.terms.items())}
     values = torch.stack(list(Losses(summed).values(denominators).values()))
     return (values, flags, counts), denominators

@@ -14,6 +14,22 @@ from ssodkit.structures.views import View
 
 
 @dataclass(frozen=True)
+class RareFactor:
+    """A factor that the global batch decides: `factor` if less than the share `below` of its images counts, else 1."""
+
+    counted: Tensor
+    """0-d; this process's images that count."""
+    images: Tensor
+    """0-d; all of this process's images."""
+    below: float
+    factor: float
+
+    def value(self, counted: Tensor, images: Tensor) -> Tensor:
+        """The factor, given both numbers summed over processes."""
+        return torch.where(counted < self.below * images, self.factor, 1.0)
+
+
+@dataclass(frozen=True)
 class Term:
     """A loss before its normalization: value = factor x sum / max(denominator over all processes, floor)."""
 
@@ -23,6 +39,8 @@ class Term:
     """0-d, no gradient; over this process's images."""
     floor: float = 1.0
     factor: float = 1.0
+    rare: RareFactor | None = None
+    """Multiplies the value, too, once it is known."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +61,10 @@ class Losses:
 
         return Losses({name: replace(term, factor=term.factor * factor(name)) for name, term in self.terms.items()})
 
+    def where_rare(self, rare: RareFactor) -> "Losses":
+        """The same terms, multiplied by a factor that the global batch decides."""
+        return Losses({name: replace(term, rare=rare) for name, term in self.terms.items()})
+
     def __add__(self, other: "Losses") -> "Losses":
         return Losses({**self.terms, **other.terms})
 
@@ -53,18 +75,28 @@ class Losses:
         return iter(self.terms)
 
     def denominators(self) -> Tensor:
-        """All denominators, in the order of the terms: what one all-reduce sums over the processes."""
-        return torch.stack([term.denominator for term in self.terms.values()])
+        """What one all-reduce sums over the processes: denominators in the order of the terms, then the two numbers
+        of each factor that waits for them."""
+        waiting = [number for rare in self._rare_factors() for number in (rare.counted, rare.images)]
+        return torch.stack([*(term.denominator for term in self.terms.values()), *waiting])
 
     def values(self, denominators: Tensor, processes: int = 1) -> dict[str, Tensor]:
         """Each term's value, given the `denominators` summed over processes.
 
         Multiplied by `processes`, because distributed training averages gradients over them.
         """
-        return {
+        values = {
             name: term.factor * processes * term.sum / denominators[place].clamp(min=term.floor)
             for place, (name, term) in enumerate(self.terms.items())
         }
+        for place, rare in enumerate(self._rare_factors()):
+            factor = rare.value(*denominators[len(self.terms) + 2 * place :][:2])
+            values |= {name: value * factor for name, value in values.items() if self.terms[name].rare is rare}
+        return values
+
+    def _rare_factors(self) -> list[RareFactor]:
+        """Each once, in the order of the terms."""
+        return list({id(term.rare): term.rare for term in self.terms.values() if term.rare is not None}.values())
 
 
 @dataclass(frozen=True)
@@ -75,6 +107,8 @@ class Selection(Record):
     """Row i of every target set comes from detection i."""
     passed: Mapping[str, Tensor]
     """One mask (batch, detections) per filter, for the health report; names like `classes`."""
+    numbers: Mapping[str, Tensor] = field(default_factory=dict)
+    """Further numbers (batch, detections) for that report, such as the `threshold` that each had to pass."""
 
 
 @dataclass(frozen=True)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,22 @@ def test_health__counts_boxes_filters_scores_precision_and_recall():
     assert {place: n for place, n in enumerate(summary["score_histogram"]) if n} == {6: 1, 10: 1, 18: 1}
     assert summary["precision"] == 0.5
     assert summary["recall"] == pytest.approx(1 / 3)
+
+
+def with_thresholds(one, *rows):
+    selection = replace(one.selection, numbers={"threshold": torch.tensor(rows)})
+    return replace(one, selection=selection)
+
+
+def test_health__means_of_a_selectors_numbers_over_pseudo_boxes_and_per_class():
+    health = make_health(HIDDEN)
+    rows = [[(BOX, 0, 0.93, True), (FAR, 0, 0.31, False)], [(NEAR, 0, 0.31, True)]]
+    health.add(1, [with_thresholds(report([10, 11], rows), [0.5, 0.5], [0.25, 0.0])])
+    health.add(2, [with_thresholds(report([1], [[(BOX, 1, 0.9, True)]]), [0.75])])  # labeled, so left out
+    summary, _ = health.report()
+    assert summary["numbers"] == {
+        "threshold": {"mean": 0.375, "per_class": {"cat": pytest.approx(1.25 / 3), "dog": None}}
+    }
 
 
 def test_health__labeled_images_are_left_out():

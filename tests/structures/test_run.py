@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from ssodkit.structures.run import Losses, Term
+from ssodkit.structures.run import Losses, RareFactor, Term
 
 
 def term(total: float, denominator: float = 1.0, **fields) -> Term:
@@ -60,6 +60,32 @@ def test_losses__denominators_summed_over_processes_give_the_gradient_of_one_pro
 def test_losses__a_process_without_any_target_adds_nothing():
     empty = Losses({"roi/box": term(0.0, 0.0)})
     assert empty.values(torch.tensor([8.0]), processes=2)["roi/box"].item() == 0.0
+
+
+def rare(counted: float, images: float, below: float = 0.5, factor: float = 0.01) -> RareFactor:
+    return RareFactor(torch.tensor(counted), torch.tensor(images), below, factor)
+
+
+@pytest.mark.parametrize(("counted", "images", "factor"), [(1.0, 4.0, 0.01), (2.0, 4.0, 1.0), (0.0, 0.0, 1.0)])
+def test_losses__where_less_than_half_of_the_images_count_a_rare_factor_acts(counted, images, factor):
+    losses = Losses({"roi/box": term(3.0, 2.0)}).where_rare(rare(counted, images)) * 2.0
+    assert values(losses) == {"roi/box": pytest.approx(3.0 * factor)}
+
+
+def test_losses__a_rare_factor_is_decided_by_all_processes_together():
+    mine = Losses({"roi/box": term(3.0)}).where_rare(rare(0.0, 2.0))
+    others = Losses({"roi/box": term(3.0)}).where_rare(rare(2.0, 2.0))
+    both = mine.denominators() + others.denominators()
+    assert mine.values(both, processes=2)["roi/box"] == others.values(both, processes=2)["roi/box"] == 3.0
+
+
+def test_losses__a_rare_factor_reaches_its_own_terms_alone():
+    unlabeled = Losses({"roi/class": term(5.0), "roi/box": term(7.0)}).named("unlabeled").where_rare(rare(0.0, 4.0))
+    losses = Losses({"roi/class": term(3.0)}).named("labeled") + unlabeled
+    assert len(losses.denominators()) == 3 + 2
+    assert values(losses) == pytest.approx(
+        {"labeled/roi/class": 3.0, "unlabeled/roi/class": 0.05, "unlabeled/roi/box": 0.07}
+    )
 
 
 def test_losses__of_nothing_are_nothing():
