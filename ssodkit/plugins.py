@@ -86,6 +86,8 @@ class BuildContext:
     num_classes: int
     detector: PluginConfig
     """Networks are built by `context.detector.build(context)`."""
+    unlabeled_images: int = 1
+    """Unlabeled images of one step, over all processes."""
     minimum_visible: float = 0.0
     """Pseudo-boxes of which less than this share stays inside the student's view are dropped."""
     joined: Literal["auto", "always", "never"] = "auto"

@@ -17,6 +17,7 @@ def build_method(recipe: Recipe, num_classes: int, load_weights: bool = True) ->
     context = BuildContext(
         num_classes=num_classes,
         detector=recipe.detector,
+        unlabeled_images=recipe.data.batch.unlabeled,
         minimum_visible=recipe.views.minimum_visible,
         joined=recipe.engine.joined,
         load_weights=load_weights,

@@ -47,6 +47,8 @@ class SelectorConfig(PluginConfig, ABC):
     """Fields that all selectors share."""
 
     slot: ClassVar[str] = "selector"
+    learns: ClassVar[bool] = False
+    """It has state that fills from what it sees, and should see detections before they teach."""
 
     at_most: int = Field(100, ge=1)
     """Detections per image that may become targets: the best by confidence."""
@@ -70,7 +72,10 @@ class Selector(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, found: Detections, context: SelectionContext) -> Selection:
-        """Target sets whose row i comes from detection i, and what each filter let through."""
+        """Target sets whose row i comes from detection i, and what each filter let through.
+
+        A step calls it once for each of its micro-batches. What it wants to keep waits for `after_update`.
+        """
 
     def after_update(self, progress: Progress, ok: Tensor) -> None:
         """The one place where a selector's state changes; `ok`, 0-d and on the device, says the step was finite."""
