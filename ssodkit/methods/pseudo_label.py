@@ -15,15 +15,24 @@ from ssodkit.assigners.selectors.base import SelectionContext, SelectorConfig
 from ssodkit.detectors.base import Detector, DetectorConfig, NormalizerName
 from ssodkit.detectors.learning import assign, loss, predict_together
 from ssodkit.methods.base import Method, MethodConfig, build_student, learn_from_labels
-from ssodkit.plugins import BuildContext, Slot, register, suggest
+from ssodkit.plugins import BuildContext, Config, Slot, register, suggest
 from ssodkit.reliability.base import CandidateScorerConfig, InstanceScorerConfig
 from ssodkit.schedules.base import ScheduleConfig
 from ssodkit.schedules.constant import ConstantConfig
 from ssodkit.structures.geometry import SemiBatch, carry
 from ssodkit.structures.progress import Progress
-from ssodkit.structures.run import Report, Step
+from ssodkit.structures.run import RareFactor, Report, Step
 from ssodkit.structures.teaching import Supervision
 from ssodkit.teachers.base import TeacherConfig
+
+
+class BackgroundFactor(Config):
+    """Unlabeled terms count less in steps that have hardly any pseudo-box: nearly all that they teach is background."""
+
+    below: float = Field(0.5, gt=0.0, le=1.0)
+    """It acts where less than this share of the global batch's unlabeled images has a pseudo-box in the strong view."""
+    factor: float = Field(0.01, ge=0.0)
+    """Of all unlabeled terms."""
 
 
 @register
@@ -46,13 +55,20 @@ class PseudoLabelConfig(MethodConfig):
     unlabeled_normalizers: dict[str, NormalizerName] = Field(default_factory=dict)
     """Normalizers of unlabeled terms, such as {roi/class: two_means}; the others have the detector's, as labeled terms
     always do."""
-    while_unweighted: Literal["skip", "look"] = "skip"
-    """Where the unlabeled weight is 0: load and compute nothing unlabeled, or let teacher, scorers and selector run, so
-    that the selector's state fills."""
+    background_factor: BackgroundFactor | None = None
+    """A further factor of all unlabeled terms in steps with few pseudo-boxes: the papers' beta."""
+    while_unweighted: Literal["skip", "look"] | None = None
+    """Where the unlabeled weight is 0: load and compute nothing unlabeled (`skip`), or let teacher, scorers and
+    selector run (`look`), so that the selector's state fills. Null: look if the selector has such state, like `gmm`."""
+
+    @property
+    def looks(self) -> bool:
+        """Whether the teacher labels, and the selector selects, while the unlabeled weight is 0."""
+        return self.selector.learns if self.while_unweighted is None else self.while_unweighted == "look"
 
     def uses_unlabeled(self, progress: Progress) -> bool:
         """False where the unlabeled weight is 0 and nobody looks."""
-        return self.while_unweighted == "look" or self.unlabeled_weight.at(progress) != 0.0
+        return self.looks or self.unlabeled_weight.at(progress) != 0.0
 
     def misfits(self, detector: DetectorConfig) -> Iterator[tuple[tuple[str, ...], str]]:
         """Names of no stage or term, and quotas of stages that draw no sample."""
@@ -116,6 +132,8 @@ class PseudoLabel(Method):
         losses = loss(self.student, stages_l, plan_l, truth).named("labeled")
         extra = loss(self.student, stages_u, plan_u, pseudo, self.config.unlabeled_normalizers)
         extra = extra.scaled(self.config.unlabeled_terms).named("unlabeled")
+        if self.config.background_factor is not None:
+            extra = extra.where_rare(rare_factor(pseudo, self.config.background_factor))
         return Step(losses + extra * weight, report)
 
     def after_update(self, progress: Progress, ok: Tensor) -> None:
@@ -126,3 +144,10 @@ class PseudoLabel(Method):
     def networks(self) -> Mapping[str, Detector]:
         """`student` and `teacher`."""
         return {"student": self.student, "teacher": self.teacher.network}
+
+
+def rare_factor(pseudo: Supervision, config: BackgroundFactor) -> RareFactor:
+    """Counts this process's unlabeled images, and those with a box that teaches a class in the student's view."""
+    taught = pseudo.classes.valid & (pseudo.classes.weight > 0)
+    images = pseudo.classes.weight.new_full((), float(len(taught)))
+    return RareFactor(taught.any(dim=1).sum().to(images.dtype), images, config.below, config.factor)

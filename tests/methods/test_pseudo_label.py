@@ -7,7 +7,7 @@ import torch
 from ssodkit.assigners.selectors.base import SelectionContext, SetRule
 from ssodkit.assigners.selectors.soft_teacher import SoftTeacherSelector
 from ssodkit.detectors.learning import assign, predict_together
-from ssodkit.methods.pseudo_label import PseudoLabelConfig
+from ssodkit.methods.pseudo_label import BackgroundFactor, PseudoLabelConfig, rare_factor
 from ssodkit.structures.geometry import SemiBatch, carry
 from ssodkit.structures.progress import Progress
 from ssodkit.structures.records import map_tensors
@@ -222,6 +222,82 @@ def test_pseudo_label__may_look_while_the_weight_is_0(make_method, semi_batch):
             if name in step.losses
         }
     )
+
+
+@pytest.mark.parametrize(
+    ("selector", "while_unweighted", "looks"),
+    [
+        ({"type": "gmm"}, None, True),
+        ({"type": "fixed", "above": 0.5}, None, False),
+        ({"type": "gmm"}, "skip", False),
+        ({"type": "fixed", "above": 0.5}, "look", True),
+    ],
+)
+def test_pseudo_label__looks_while_the_weight_is_0_where_the_selector_learns(selector, while_unweighted, looks):
+    config = PseudoLabelConfig.model_validate(
+        {**SOFT_TEACHER, "selector": selector, "while_unweighted": while_unweighted, "unlabeled_weight": 0.0}
+    )
+    assert config.uses_unlabeled(START) == looks
+
+
+def test_pseudo_label__the_queue_fills_while_the_weight_is_0(make_method, semi_batch):
+    method = make_method(unlabeled_weight=0.0, selector={"type": "gmm"})
+    step = method.step(semi_batch, START)
+    method.after_update(Progress(1, 10), torch.tensor(True))
+    assert all(name.startswith("labeled/") for name in step.losses)
+    assert (method.selector.queue > 0.0).any()
+
+
+def test_pseudo_label__the_queue_survives_a_restart(make_method, semi_batch):
+    selector = {"type": "gmm", "queue_per_image": 7}
+    context = {"unlabeled_images": 2}
+    method, restarted = make_method(selector=selector, context=context), make_method(selector=selector, context=context)
+    for _ in range(2):
+        method.step(semi_batch, START)
+        method.after_update(Progress(1, 10), torch.tensor(True))
+    assert method.selector.queue.shape == (3, 14)
+    restarted.load_state_dict(method.state_dict())
+    again = restarted.step(semi_batch, START)
+    here = method.step(semi_batch, START)
+    assert torch.equal(again.report.selection.numbers["threshold"], here.report.selection.numbers["threshold"])
+    assert values(again.losses) == values(here.losses)
+
+
+def pseudo_boxes_in(images, of):
+    targets = Targets.empty(of, length=2)
+    targets.valid[:images, 1] = True
+    targets.weight[:images, 1] = 1.0
+    targets.valid[:, 0] = True  # of weight 0: ignored, not taught
+    return Supervision.uniform(targets, START)
+
+
+@pytest.mark.parametrize(("images", "factor"), [(0, 0.01), (1, 0.01), (2, 1.0), (4, 1.0)])
+def test_rare_factor__acts_where_less_than_half_of_four_images_have_a_pseudo_box(images, factor):
+    rare = rare_factor(pseudo_boxes_in(images, of=4), BackgroundFactor())
+    assert rare.value(rare.counted, rare.images).item() == pytest.approx(factor)
+
+
+def test_pseudo_label__the_background_factor_multiplies_all_unlabeled_terms_of_a_step_without_pseudo_boxes(
+    make_method, semi_batch
+):
+    none, some = {"type": "fixed", "above": 0.999}, {"type": "fixed", "above": 0.1}
+    factor = {"below": 0.5, "factor": 0.01}
+    for selector, expected in ((none, 0.01), (some, 1.0)):
+        plain = values(make_method(selector=selector).step(semi_batch, START).losses)
+        scaled = values(make_method(selector=selector, background_factor=factor).step(semi_batch, START).losses)
+        assert scaled == pytest.approx(
+            {name: value * (expected if name.startswith("unlabeled") else 1.0) for name, value in plain.items()}
+        )
+
+
+def test_pseudo_label__what_left_the_strong_view_is_no_pseudo_box_of_the_background_factor(make_method, semi_batch):
+    method = make_method(selector={"type": "fixed", "above": 0.1}, background_factor={})
+    away = torch.tensor([[1.0, 0.0, 500.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    semi_batch.unlabeled.views["strong"].homography.copy_(away)
+    step = method.step(semi_batch, START)
+    assert step.report.selection.supervision.classes.valid.any(dim=1).all()
+    (rare,) = {term.rare for name, term in step.losses.terms.items() if name.startswith("unlabeled")}
+    assert (rare.counted.item(), rare.images.item()) == (0.0, 2.0)
 
 
 @pytest.mark.parametrize(("minimum_visible", "teaches"), [(0.0, True), (0.9, False)])
