@@ -50,7 +50,8 @@ def exchanged(view):
 def cases(tiny_recipe):
     """Name -> recipe, global batch and weights. In `uneven`, the second process has no labeled box, the first no
     pseudo-box; `adaptive` is the same with a matcher that reads answers, whose terms are divided by the positives' IoU;
-    in `bad`, the features of the second are no numbers."""
+    `rare` is the same with a background factor, which acts only if one process decides for itself; in `gmm` the
+    processes share a queue; in `bad`, the features of the second are no numbers."""
     recipe = tiny_recipe()
     (batch,) = next(
         training_batches(open_data(recipe.data), recipe.views, derive_batch(recipe.data.batch), 0, range(1))
@@ -69,13 +70,25 @@ def cases(tiny_recipe):
         f"method.scorers.0.asks.above={between}",
     )
     uneven, adaptive = tiny_recipe(*thresholds), tiny_recipe(*thresholds, *ADAPTIVE)
+    rare = tiny_recipe(*thresholds, "method.background_factor={below: 0.5, factor: 0.01}")
+    gmm = tiny_recipe("method.selector={type: gmm}", "method.background_factor={}")
     shared = {"method": method.state_dict()}
     return {
         "plain": {"recipe": recipe, "batch": batch, **shared},
         "uneven": {"recipe": uneven, "batch": without_labels_of_the_second(batch), **shared},
         "adaptive": {"recipe": adaptive, "batch": without_labels_of_the_second(batch), **shared},
+        "rare": {"recipe": rare, "batch": without_labels_of_the_second(batch), **shared},
+        "gmm": {"recipe": gmm, "batch": batch, "method": with_a_queue(gmm, method, batch.unlabeled.views["weak"])},
         "bad": {"recipe": recipe, "batch": batch, "poisoned": 1, **shared},
     }
+
+
+def with_a_queue(recipe, method, weak):
+    """The state of a method with these networks, in each of its queues one score like those of the teacher."""
+    other = build_method(recipe, CLASSES)
+    other.load_state_dict(method.state_dict(), strict=False)
+    other.selector.queue[:, 0] = method.teacher.look(weak).found.confidence.mean()
+    return other.state_dict()
 
 
 def update(case):
@@ -115,7 +128,7 @@ def answers(cases, tiny_recipe, tmp_path_factory):
     return [torch.load(folder / f"answers_{rank}.pt", weights_only=False) for rank in range(2)], folder
 
 
-@pytest.mark.parametrize("name", ["plain", "uneven", "adaptive"])
+@pytest.mark.parametrize("name", ["plain", "uneven", "adaptive", "rare", "gmm"])
 def test_two_processes__have_the_gradients_of_one(cases, answers, name):
     one, two = update(cases[name]), answers[0][0][name]
     assert one["gradients"].keys() == two["gradients"].keys()
@@ -152,9 +165,25 @@ def test_two_processes__their_sums_of_quality_differ(cases):
     assert unlabeled[1] > 1.0
 
 
+def test_two_processes__share_one_queue_in_the_order_of_the_global_batch(cases, answers):
+    queue = update(cases["gmm"])["method"]["selector.queue"]
+    assert (queue > 0.0).sum() > (cases["gmm"]["method"]["selector.queue"] > 0.0).sum()
+    for answer in answers[0]:
+        torch.testing.assert_close(answer["gmm"]["method"]["selector.queue"], queue, rtol=0, atol=1e-6)
+
+
+def test_two_processes__with_queues_of_their_own_would_select_others(cases):
+    def select(rows):
+        method = build_method(cases["gmm"]["recipe"], CLASSES)
+        method.load_state_dict(cases["gmm"]["method"])
+        return method.step(cases["gmm"]["batch"][rows], Progress(0, 10)).report.selection.passed["mixture"]
+
+    assert not torch.equal(torch.cat([select(slice(0, 1)), select(slice(1, 2))]), select(slice(0, 2)))
+
+
 def test_two_processes__end_with_the_same_weights(answers):
     first, second = answers[0]
-    for name in ("plain", "uneven", "adaptive"):
+    for name in ("plain", "uneven", "adaptive", "rare", "gmm"):
         for key, value in first[name]["method"].items():
             assert torch.equal(second[name]["method"][key], value), key
 
@@ -170,6 +199,7 @@ def test_two_processes__what_is_not_finite_in_one_changes_nothing_in_either(case
 def test_two_processes__sum_and_gather(answers):
     for answer in answers[0]:
         assert answer["sum"] == [2.0, 1.0]
+        assert answer["each"] == [[[1.0, 0.0]], [[1.0, 1.0]]]
         assert answer["gathered"] == ["process 0", "process 1"]
 
 

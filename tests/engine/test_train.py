@@ -107,6 +107,33 @@ def test_resume__5_and_5_steps_equal_10_bit_for_bit(finished, tiny_recipe, tmp_p
     assert metrics(run, "health")[-1] == metrics(finished.run, "health")[-1]
 
 
+def test_resume__with_a_half_filled_queue_2_and_2_steps_equal_4_bit_for_bit(tiny_recipe, tmp_path):
+    recipe = tiny_recipe(
+        "method.selector={type: gmm}",
+        "method.background_factor={}",
+        "method.unlabeled_weight={type: step, before: 0.0, after: 2.0, at: 30 %}",  # the queue fills from step 1 on
+        "watch.health_every=2",
+        "engine.lr=0.0001",  # a larger one, and the teacher soon finds nothing
+    )
+    run = tmp_path / "run"
+    whole = train(recipe, tmp_path / "whole", stop_after=4)
+    state = load_state(train(recipe, run, stop_after=2).checkpoint)["method"]
+    assert state["selector.queue"].shape == (10, 25 * recipe.data.batch.unlabeled)
+    filled = (state["selector.queue"] > 0.0).sum(dim=1)
+    assert (filled > 0).any()
+    assert (filled < state["selector.queue"].shape[1]).all()
+    assert not any("pending" in name for name in state)
+
+    second = resume(run, stop_after=4)
+    here, there = load_state(second.checkpoint), load_state(whole.checkpoint)
+    parts = ("step", "method", "optimizer", "health")
+    assert differing({part: here[part] for part in parts}, {part: there[part] for part in parts}) == []
+    for record in metrics(run, "health"):
+        threshold = record["numbers"]["threshold"]
+        assert 0.0 <= threshold["mean"] < 1.0
+        assert any(value is not None for value in threshold["per_class"].values())
+
+
 def test_resume__forgets_what_the_metrics_say_beyond_the_checkpoint(finished, tiny_recipe, tmp_path):
     run = tmp_path / "run"
     train(tiny_recipe(), run, stop_after=5)

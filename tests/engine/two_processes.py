@@ -17,7 +17,7 @@ from ssodkit.engine.distributed import open_processes
 from ssodkit.engine.train import train
 from ssodkit.engine.update import Updater
 from ssodkit.errors import Interrupted, TrainingError
-from ssodkit.ops.collect import sum_over_processes
+from ssodkit.ops.collect import gather_over_processes, sum_over_processes
 from ssodkit.recipe.check import load_recipe
 from ssodkit.structures.progress import Progress
 
@@ -81,6 +81,7 @@ def main(folder):
     with open_processes("cpu") as processes:
         rank = processes.rank
         answers = {
+            "each": gather_over_processes(torch.tensor([[1.0, rank]])).tolist(),
             "sum": sum_over_processes(torch.tensor([1.0, rank])).tolist(),
             "gathered": processes.gather(f"process {rank}"),
             "alone": meet_alone(processes),
