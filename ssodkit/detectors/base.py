@@ -18,7 +18,17 @@ from ssodkit.structures.predictions import Candidates, Detections, Features, Pre
 from ssodkit.structures.teaching import Supervision
 from ssodkit.structures.views import View
 
-NormalizerName = Literal["sampled", "sampled_of_each", "quota", "positives", "quality", "weights", "two_means"]
+NormalizerName = Literal[
+    "sampled",
+    "sampled_of_each",
+    "quota",
+    "positives",
+    "positives_per_image",
+    "image_means",
+    "quality",
+    "weights",
+    "two_means",
+]
 """Functions of `detectors/normalizers.py`."""
 
 

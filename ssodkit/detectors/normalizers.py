@@ -22,10 +22,8 @@ def sampled(losses: Tensor, weights: Tensor, assignment: Assignment, quota: int)
 
 def sampled_of_each(losses: Tensor, weights: Tensor, assignment: Assignment, quota: int) -> Parts:
     """Divided by the sum over images of max(#positives, 1) + max(#background, 1): mmdetection's RPN."""
-    drawn = assignment.weight > 0.0
-    positives = (assignment.positive & drawn).sum(dim=1).clamp(min=1)
-    background = (assignment.background & drawn).sum(dim=1).clamp(min=1)
-    return {"": ((losses * weights).sum(), (positives + background).sum().to(losses.dtype))}
+    background = (assignment.background & (assignment.weight > 0.0)).sum(dim=1).clamp(min=1)
+    return {"": ((losses * weights).sum(), (_positives_or_one(assignment) + background).sum().to(losses.dtype))}
 
 
 def quota(losses: Tensor, weights: Tensor, assignment: Assignment, quota: int) -> Parts:
@@ -39,10 +37,24 @@ def positives(losses: Tensor, weights: Tensor, assignment: Assignment, quota: in
     return {"": ((losses * weights).sum(), count.to(losses.dtype))}
 
 
+def positives_per_image(losses: Tensor, weights: Tensor, assignment: Assignment, quota: int) -> Parts:
+    """Divided by the sum over images of max(#positives, 1): the class term of mmdetection's RetinaNet."""
+    return {"": ((losses * weights).sum(), _positives_or_one(assignment).sum().to(losses.dtype))}
+
+
+def image_means(losses: Tensor, weights: Tensor, assignment: Assignment, quota: int) -> Parts:
+    """Each image divided by its max(#positives, 1), then by the number of images: torchvision's RetinaNet."""
+    per_image = (losses * weights).sum(dim=1) / _positives_or_one(assignment)
+    return {"": (per_image.sum(), losses.new_full((), len(losses)))}
+
+
 def quality(losses: Tensor, weights: Tensor, assignment: Assignment, quota: int) -> Parts:
-    """Divided by the sum of the positives' quality: Consistent-Teacher's IoUs, Semi-DETR's soft targets."""
-    measure = assignment.quality * (assignment.positive & (assignment.weight > 0.0))
-    return {"": ((losses * weights).sum(), measure.sum().to(losses.dtype))}
+    """Divided by the sum of the positives' quality, such as their IoU: both terms of Consistent-Teacher.
+
+    Source: Wang et al., arXiv:2209.01589, and its released code (Adamdad/ConsistentTeacher).
+    """
+    counts = assignment.positive & (assignment.weight > 0.0)
+    return {"": ((losses * weights).sum(), (assignment.quality * counts).sum().to(losses.dtype))}
 
 
 def weights(losses: Tensor, weights: Tensor, assignment: Assignment, quota: int) -> Parts:
@@ -68,7 +80,22 @@ def two_means(losses: Tensor, weights: Tensor, assignment: Assignment, quota: in
     }
 
 
+def _positives_or_one(assignment: Assignment) -> Tensor:
+    """(batch,) positives that were drawn, at least one."""
+    return (assignment.positive & (assignment.weight > 0.0)).sum(dim=1).clamp(min=1)
+
+
 NORMALIZERS: Mapping[str, Callable[[Tensor, Tensor, Assignment, int], Parts]] = {
     function.__name__: function
-    for function in (sampled, sampled_of_each, quota, positives, quality, weights, two_means)
+    for function in (
+        sampled,
+        sampled_of_each,
+        quota,
+        positives,
+        positives_per_image,
+        image_means,
+        quality,
+        weights,
+        two_means,
+    )
 }

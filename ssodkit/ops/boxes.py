@@ -52,9 +52,29 @@ def pairwise_iou(
     return shared / union.clamp(min=torch.finfo(first.dtype).tiny)
 
 
+def generalized_iou(first: Float[Tensor, "*batch 4"], second: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch"]:
+    """IoU - (|C| - |U|) / |C| of boxes row by row, with the union U and the smallest box C around both; -1 to 1.
+
+    Areas are signed, so that a box turned inside out is below -1 at worst and its gradient turns it back.
+
+    Source: Rezatofighi et al., Generalized Intersection over Union, arXiv:1902.09630, algorithm 1.
+    """
+    smallest = torch.finfo(first.dtype).eps
+    low, high = torch.maximum(first[..., :2], second[..., :2]), torch.minimum(first[..., 2:], second[..., 2:])
+    shared = (high - low).clamp(min=0.0).prod(dim=-1)
+    union = _signed_area(first) + _signed_area(second) - shared
+    low, high = torch.minimum(first[..., :2], second[..., :2]), torch.maximum(first[..., 2:], second[..., 2:])
+    around = (high - low).clamp(min=0.0).prod(dim=-1).clamp(min=smallest)
+    return shared / union.clamp(min=smallest) - (around - union) / around
+
+
 def at_least_fp32(values: Tensor) -> Tensor:
     """Geometry is done in fp32 or finer, whatever autocast made of the network's answers."""
     return values if values.dtype == torch.float64 else values.float()
+
+
+def _signed_area(boxes: Tensor) -> Tensor:
+    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
 def _sides(boxes: Tensor) -> tuple[Tensor, ...]:

@@ -14,6 +14,22 @@ def sigmoid_cross_entropy(logits: Float[Tensor, "*shape"], targets: Float[Tensor
     return binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="none")
 
 
+def sigmoid_focal(
+    logits: Float[Tensor, "*shape"], targets: Float[Tensor, "*shape"], focus: float, balance: float | None
+) -> Float[Tensor, "*shape"]:
+    """|y - p|^focus BCE(p, y), times balance y + (1 - balance)(1 - y) unless that is None; `targets` y may be soft.
+
+    Source: Lin et al., RetinaNet, arXiv:1708.02002, eq. 5; for soft targets the form of Zhang et al., Semi-DETR,
+    arXiv:2307.08095, which is the same for hard ones.
+    """
+    logits = at_least_fp32(logits)
+    targets = targets.to(logits.dtype)
+    # Not 0 to the power of focus: below 1, its gradient is infinite.
+    wrong = (targets - logits.sigmoid()).abs().clamp(min=torch.finfo(logits.dtype).tiny)
+    losses = sigmoid_cross_entropy(logits, targets) * wrong.pow(focus)
+    return losses if balance is None else losses * (balance * targets + (1.0 - balance) * (1.0 - targets))
+
+
 def softmax_cross_entropy(
     logits: Float[Tensor, "*batch columns"], labels: Int64[Tensor, "*batch"], focus: float = 0.0
 ) -> Float[Tensor, "*batch"]:

@@ -64,15 +64,27 @@ def test_positives__counts_positives_that_were_drawn():
     assert value("positives", losses, weights, index) == 3.0
 
 
-def test_quality__is_summed_over_positives_that_were_drawn():
-    losses = torch.full((2, 3), 4.0)
-    index = torch.tensor([[0, 1, BACKGROUND], [1, IGNORE, BACKGROUND]])
-    weights = torch.tensor([[1.0, 0.5, 1.0], [0.0, 0.0, 1.0]])
-    quality = torch.tensor([[0.5, 0.75, 0.9], [0.8, 0.7, 0.6]])
-    total, denominator = NORMALIZERS["quality"](
-        losses, weights, Assignment(index, weights, quality, torch.zeros(2)), 0
-    )[""]
-    assert (total.item(), denominator.item()) == (14.0, 1.25)
+def test_positives_per_image__counts_at_least_one_per_image():
+    index = torch.tensor([[0, 0, 1, BACKGROUND], [BACKGROUND] * 4])
+    weights = torch.ones(2, 4, dtype=torch.float64)
+    assert value("positives_per_image", torch.ones(2, 4).double(), weights, index) == 8.0 / 4.0
+    assert value("positives", torch.ones(2, 4).double(), weights * (index >= 0), index) == 3.0 / 3.0
+
+
+def test_image_means__divides_each_image_by_its_own_positives():
+    index = torch.tensor([[0, 0, 1, BACKGROUND], [BACKGROUND] * 4, [0, IGNORE, IGNORE, IGNORE]])
+    weights = (index != IGNORE).double()
+    losses = torch.tensor([[1.0] * 4, [2.0] * 4, [5.0] * 4], dtype=torch.float64)
+    assert value("image_means", losses, weights, index) == (4.0 / 3.0 + 8.0 + 5.0) / 3.0
+
+
+def test_quality__sums_the_measure_of_the_positives_that_were_drawn():
+    index = torch.tensor([[0, 0, 1, BACKGROUND]])
+    weights = torch.tensor([[1.0, 1.0, 0.0, 1.0]])
+    one = Assignment(index, weights, torch.tensor([[0.9, 0.8, 0.7, 0.3]]), torch.zeros(1))
+    total, denominator = NORMALIZERS["quality"](torch.ones(1, 4), weights, one, 0)[""]
+    torch.testing.assert_close(denominator, torch.tensor(1.7))
+    assert total == 3.0
 
 
 def test_normalizers__of_nothing_are_zero_with_a_gradient():

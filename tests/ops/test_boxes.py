@@ -1,12 +1,13 @@
 import pytest
 import torch
-from torchvision.ops import box_iou
+from torchvision.ops import box_iou, generalized_box_iou
 
 from ssodkit.ops.boxes import (
     at_least_fp32,
     box_area,
     box_sides,
     clip_boxes,
+    generalized_iou,
     has_area,
     pairwise_intersection,
     pairwise_iou,
@@ -71,3 +72,43 @@ def test_pairwise_intersection__is_an_area():
 def test_at_least_fp32__widens_and_never_narrows():
     assert at_least_fp32(torch.zeros(1, dtype=torch.bfloat16)).dtype == torch.float32
     assert at_least_fp32(torch.zeros(1, dtype=torch.float64)).dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ((10.0, 10.0, 50.0, 40.0), (20.0, 15.0, 60.0, 45.0), 0.397403),
+        ((0.0, 0.0, 10.0, 10.0), (20.0, 0.0, 30.0, 10.0), -0.333333),
+    ],
+)
+def test_generalized_iou__has_the_published_numbers(first, second, expected: float):
+    pair = torch.tensor([first, second], dtype=torch.float64)
+    assert round(float(generalized_iou(pair[0], pair[1])), 6) == expected
+    assert round(float(generalized_iou(pair[0] / 8.0, pair[1] / 8.0)), 6) == expected
+
+
+def test_generalized_iou__equals_torchvision():
+    generator = torch.Generator().manual_seed(0)
+    low, sides = (
+        50.0 * torch.rand(2, 40, 2, generator=generator),
+        1.0 + 50.0 * torch.rand(2, 40, 2, generator=generator),
+    )
+    first, second = torch.cat([low, low + sides], dim=-1).double()
+    torch.testing.assert_close(generalized_iou(first, second), generalized_box_iou(first, second).diagonal())
+
+
+def test_generalized_iou__of_empty_boxes_is_finite_with_a_finite_gradient():
+    empty = torch.zeros(1, 4, requires_grad=True)
+    for other in (torch.zeros(1, 4), torch.tensor([[0.0, 0.0, 5.0, 5.0]])):
+        answer = generalized_iou(empty, other)
+        (gradient,) = torch.autograd.grad(answer.sum(), empty)
+        assert answer.isfinite().all()
+        assert gradient.isfinite().all()
+    assert generalized_iou(torch.zeros(2, 0, 4), torch.zeros(2, 0, 4)).shape == (2, 0)
+
+
+def test_generalized_iou__turns_a_box_back_that_is_inside_out():
+    box = torch.tensor([[6.0, 2.0, 4.0, 8.0]], requires_grad=True)  # right of 4 lies left of left
+    (gradient,) = torch.autograd.grad(generalized_iou(box, torch.tensor([[0.0, 0.0, 10.0, 10.0]])).sum(), box)
+    assert gradient[0, 0] < 0.0
+    assert gradient[0, 2] > 0.0

@@ -1,0 +1,21 @@
+"""Generalized IoU between the decoded box and its target."""
+
+from typing import Literal
+
+from torch import Tensor
+
+from ssodkit.detectors.criteria.base import BoxCriterionConfig
+from ssodkit.ops.boxes import generalized_iou
+from ssodkit.plugins import register
+from ssodkit.structures.predictions import Predictions
+
+
+@register
+class GiouConfig(BoxCriterionConfig):
+    """1 - GIoU, 0 to 2; the same in pixels and in any other unit."""
+
+    type: Literal["giou"] = "giou"
+
+    def __call__(self, predictions: Predictions, labels: Tensor, boxes: Tensor) -> Tensor:
+        decoded = predictions.decode(labels)
+        return 1.0 - generalized_iou(decoded, boxes.to(decoded.dtype))
