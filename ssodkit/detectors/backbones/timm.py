@@ -13,6 +13,9 @@ from ssodkit.detectors.backbones.base import Backbone, BackboneConfig
 from ssodkit.errors import RecipeError, TrainingError
 from ssodkit.plugins import BuildContext, register
 
+FIRST_STAGE = 4
+"""Stride of the first stage; what comes before is the stem."""
+
 
 @register
 class TimmConfig(BackboneConfig):
@@ -27,9 +30,10 @@ class TimmConfig(BackboneConfig):
     strides: tuple[int, ...] = Field((4, 8, 16, 32), min_length=1)
     """The feature maps that are used, finest first."""
     frozen_stages: int = Field(1, ge=0)
-    """How many stages, with all before them, do not learn: 1 is the stem and the stage of the first stride."""
-    batch_norm: Literal["frozen", "train"] = "frozen"
-    """Frozen: neither statistics nor scale and offset change."""
+    """How many stages, with all before them, do not learn: 1 is the stem and the stage of stride 4, also where its map
+    is not used."""
+    batch_norm: Literal["frozen", "affine", "train"] = "frozen"
+    """Frozen: neither statistics nor scale and offset change. Affine: the statistics do not, scale and offset do."""
 
     @field_validator("weights")
     @classmethod
@@ -44,7 +48,7 @@ class TimmConfig(BackboneConfig):
 
     @property
     def freezes(self) -> bool:
-        return self.frozen_stages > 0 or self.batch_norm == "frozen"
+        return self.frozen_stages > 0 or self.batch_norm != "train"
 
     def build(self, context: BuildContext) -> "Timm":
         return Timm(self, context.load_weights)
@@ -67,10 +71,11 @@ class Timm(Backbone):
             parameter.requires_grad_(name not in self._fixed)
 
     def train(self, mode: bool = True) -> "Timm":
-        """Batch-norm without learning keeps its statistics too."""
+        """Frozen batch-norm keeps its statistics too."""
         super().train(mode)
+        keeps_all = self.config.batch_norm == "affine"
         for name, module in self.network.named_modules():
-            if f"{name}.weight" in self._fixed and isinstance(module, _BatchNorm):
+            if isinstance(module, _BatchNorm) and (keeps_all or f"{name}.weight" in self._fixed):
                 module.eval()
         return self
 
@@ -133,9 +138,14 @@ def _frozen_parameters(network: Any, config: TimmConfig) -> frozenset[str]:
     names = [name for name, _ in network.named_parameters()]
     frozen = set()
     if config.frozen_stages:
-        if config.frozen_stages > len(config.strides):
-            raise RecipeError(f"detector.backbone.frozen_stages: {config.name} has {len(config.strides)} stages here")
-        stage = network.feature_info.module_name()[config.frozen_stages - 1]
+        stages = [
+            part["module"]
+            for part in network.feature_info.info
+            if FIRST_STAGE <= part["reduction"] <= max(config.strides)
+        ]
+        if config.frozen_stages > len(stages):
+            raise RecipeError(f"detector.backbone.frozen_stages: {config.name} has {len(stages)} stages here")
+        stage = stages[config.frozen_stages - 1]
         inside = [
             place for place, name in enumerate(names) if name.startswith((f"{stage}.", f"{stage.replace('.', '_')}."))
         ]

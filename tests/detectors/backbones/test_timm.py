@@ -51,6 +51,22 @@ def test_timm__freezes_stages_from_the_input(frozen_stages: int, expected: set[s
     assert learns(Timm(TimmConfig(name=NAME, frozen_stages=frozen_stages), load_weights=False)) == expected
 
 
+def test_timm__counts_frozen_stages_in_the_network_not_among_the_maps():
+    backbone = Timm(TimmConfig(name=NAME, strides=(8, 16, 32), frozen_stages=1), load_weights=False)
+    assert learns(backbone) == {"layer2", "layer3", "layer4"}
+
+
+def test_timm__affine_batch_norm_learns_scale_and_offset_but_keeps_its_statistics():
+    backbone = Timm(TimmConfig(name=NAME, batch_norm="affine"), load_weights=False).train()
+    norm = backbone.network.layer2[0].bn2  # the last of its block: the others begin behind a scale of 0
+    before = norm.running_mean.clone()
+    sum(level.sum() for level in backbone(torch.randn(2, 3, 64, 64))).backward()
+    assert torch.equal(norm.running_mean, before)
+    assert norm.weight.grad.abs().max() > 0.0
+    assert norm.bias.grad.abs().max() > 0.0
+    assert not backbone.network.layer1[0].bn1.weight.requires_grad
+
+
 def test_timm__frozen_batch_norm_does_not_change_in_train_mode():
     backbone = Timm(TimmConfig(name=NAME), load_weights=False).train()
     before = {name: value.clone() for name, value in backbone.state_dict().items() if "running" in name}
@@ -154,4 +170,5 @@ def test_timm__knows_whether_it_is_pretrained_and_freezes():
     assert TimmConfig(weights=Path("some.safetensors")).is_pretrained
     assert not TimmConfig(weights="random").is_pretrained
     assert TimmConfig().freezes
+    assert TimmConfig(frozen_stages=0, batch_norm="affine").freezes
     assert not TimmConfig(weights="random", frozen_stages=0, batch_norm="train").freezes
