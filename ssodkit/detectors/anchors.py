@@ -13,6 +13,7 @@ from jaxtyping import Float, Int64
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from ssodkit.errors import RecipeError
 from ssodkit.plugins import Config
 from ssodkit.structures.predictions import Candidates, Features
 
@@ -65,7 +66,19 @@ def make_anchors(config: AnchorConfig, features: Features) -> Candidates:
         valid=valid,
         level=grid.level.expand(batch, count),
         stride=grid.stride.expand(batch, count),
+        lengths=tuple(m.shape[-2] * m.shape[-1] * config.per_cell for m in maps),
     )
+
+
+def check_sides(config: AnchorConfig, strides: tuple[int, ...]) -> None:
+    """Raise RecipeError unless the config has sides for a pyramid with levels of these `strides`."""
+    if len(config.sides) != len(strides):
+        raise RecipeError(f"detector.anchors.sides is for {len(config.sides)} levels, but {describe_levels(strides)}")
+
+
+def describe_levels(strides: tuple[int, ...]) -> str:
+    """A clause that says which levels a pyramid has."""
+    return f"the pyramid has {len(strides)} levels, of strides {', '.join(map(str, strides))}"
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from ssodkit.assigners.matchers.base import Matcher, MatcherConfig
-from ssodkit.detectors.criteria.base import CriterionConfig
-from ssodkit.ops.coding import BoxCoder
+from ssodkit.detectors.criteria.base import BoxCriterionConfig, ClassCriterionConfig, CriterionConfig
 from ssodkit.plugins import BuildContext, Config, PluginConfig, Slot
 from ssodkit.structures.predictions import Candidates, Detections, Features, Predictions, Stages
 from ssodkit.structures.teaching import Supervision
@@ -30,24 +29,6 @@ NormalizerName = Literal[
     "two_means",
 ]
 """Functions of `detectors/normalizers.py`."""
-
-
-class BoxCodeConfig(Config):
-    """How a stage's regressor writes boxes; see `ops.coding`."""
-
-    center_std: float = Field(1.0, gt=0.0)
-    """Divides center shifts, which are in candidate sides."""
-    side_std: float = Field(1.0, gt=0.0)
-    """Divides log ratios of sides."""
-    largest_ratio: float = Field(1000.0 / 16.0, gt=1.0)
-    """A decoded side is at most this many candidate sides."""
-    limits_shrinking: bool = True
-    """Whether it is also at least the candidate's divided by `largest_ratio` (torchvision, detectron2: no)."""
-
-    @property
-    def coder(self) -> BoxCoder:
-        """The coder that these numbers describe."""
-        return BoxCoder(self.center_std, self.side_std, self.largest_ratio, self.limits_shrinking)
 
 
 class Sampler(Config):
@@ -93,6 +74,17 @@ class StageRule(Config):
         return self
 
 
+def check_terms(name: str, rule: StageRule, activation: str) -> None:
+    """Raise ValueError unless the stage `name`, whose logits are under `activation`, has both terms, with criteria."""
+    if set(rule.terms) != {"class", "box"}:
+        raise ValueError(f"stages.{name}.terms needs both class and box")
+    class_criterion, box_criterion = rule.terms["class"].criterion, rule.terms["box"].criterion
+    if not isinstance(class_criterion, ClassCriterionConfig) or class_criterion.activation != activation:
+        raise ValueError(f"stages.{name}.terms.class.criterion must compare class logits under a {activation}")
+    if not isinstance(box_criterion, BoxCriterionConfig):
+        raise ValueError(f"stages.{name}.terms.box.criterion must compare boxes")
+
+
 class Proposals(Config):
     """How many proposals go on."""
 
@@ -121,6 +113,15 @@ class TestRule(Config):
     """Detections per image."""
     minimum_side: float = Field(0.0, ge=0.0)
     """Pixels; both sides of a detection are longer than this."""
+
+
+class DenseTestRule(TestRule):
+    """The same for a dense stage, whose answers are too many to compare all."""
+
+    per_level: int = Field(1000, ge=1)
+    """Pairs of candidate and class that go on, the best of each pyramid level."""
+    clip: bool = True
+    """Whether boxes are clipped to the image."""
 
 
 class DetectorConfig(PluginConfig, ABC):

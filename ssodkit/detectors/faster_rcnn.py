@@ -8,19 +8,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar, Literal
 
-import torch
-from jaxtyping import Float
 from pydantic import model_validator
-from torch import Tensor, nn
+from torch import nn
 
-from ssodkit.detectors.anchors import AnchorConfig, make_anchors
+from ssodkit.detectors.anchors import AnchorConfig, check_sides, describe_levels, make_anchors
 from ssodkit.detectors.backbones.base import Backbone, BackboneConfig
-from ssodkit.detectors.base import BoxCodeConfig, Detector, DetectorConfig, Proposals, StageRule
-from ssodkit.detectors.criteria.base import BoxCriterionConfig, ClassCriterionConfig
+from ssodkit.detectors.base import Detector, DetectorConfig, Proposals, check_terms
 from ssodkit.detectors.detections import find
+from ssodkit.detectors.images import make_pyramid
 from ssodkit.detectors.rpn import ProposalRule, RpnConfig, RpnHead, propose
 from ssodkit.detectors.sampling import sample_regions
 from ssodkit.errors import RecipeError
+from ssodkit.nn.box_code import BoxCodeConfig
 from ssodkit.nn.fpn import Fpn, FpnConfig
 from ssodkit.nn.roi_head import RoiHead, RoiHeadConfig
 from ssodkit.plugins import BuildContext, Slot, register
@@ -60,7 +59,7 @@ class FasterRcnnConfig(DetectorConfig):
         if set(self.stages) != {"rpn", "roi"}:
             raise ValueError(f"stages of faster_rcnn are rpn and roi, not {', '.join(self.stages) or 'none'}")
         for name, activation in (("rpn", "sigmoid"), ("roi", "softmax")):
-            _check_terms(name, self.stages[name], activation)
+            check_terms(name, self.stages[name], activation)
         if not self.stages["rpn"].one_class:
             raise ValueError("stages.rpn.one_class must be true: proposals have no class")
         return self
@@ -90,8 +89,7 @@ class FasterRcnn(Detector):
 
     def extract(self, view: View) -> Features:
         """The pyramid of the normalized images; the padding is 0 after normalizing."""
-        images = _normalize(view, self.backbone.mean, self.backbone.std)
-        return Features(self.neck(self.backbone(images)), self.neck.strides, view.without_pixels())
+        return make_pyramid(view, self.backbone, self.neck)
 
     def predict(
         self,
@@ -104,8 +102,7 @@ class FasterRcnn(Detector):
         anchors = make_anchors(self.config.anchors, features)
         rpn = Predictions(anchors, logits, "sigmoid", codes, self.config.rpn.code.coder)
         rule = self.config.proposals
-        lengths = [level.shape[-2] * level.shape[-1] * self.config.anchors.per_cell for level in features.maps]
-        regions = propose(rpn, lengths, features.view.sizes, getattr(rule, proposals), rule)
+        regions = propose(rpn, features.view.sizes, getattr(rule, proposals), rule)
         plan = None
         if supervision is not None:
             regions, plan = sample_regions(
@@ -129,29 +126,7 @@ class FasterRcnn(Detector):
         return find(stages.last, stages.view.sizes, self.config.test, score)
 
 
-def _check_terms(name: str, rule: StageRule, activation: str) -> None:
-    if set(rule.terms) != {"class", "box"}:
-        raise ValueError(f"stages.{name}.terms needs both class and box")
-    class_criterion, box_criterion = rule.terms["class"].criterion, rule.terms["box"].criterion
-    if not isinstance(class_criterion, ClassCriterionConfig) or class_criterion.activation != activation:
-        raise ValueError(f"stages.{name}.terms.class.criterion must compare class logits under a {activation}")
-    if not isinstance(box_criterion, BoxCriterionConfig):
-        raise ValueError(f"stages.{name}.terms.box.criterion must compare boxes")
-
-
 def _check_levels(config: FasterRcnnConfig, strides: tuple[int, ...]) -> None:
-    pyramid = f"the pyramid has {len(strides)} levels, of strides {', '.join(map(str, strides))}"
-    if len(config.anchors.sides) != len(strides):
-        raise RecipeError(f"detector.anchors.sides is for {len(config.anchors.sides)} levels, but {pyramid}")
+    check_sides(config.anchors, strides)
     if config.roi.levels > len(strides):
-        raise RecipeError(f"detector.roi.levels is {config.roi.levels}, but {pyramid}")
-
-
-def _normalize(view: View, mean: Tensor, std: Tensor) -> Float[Tensor, "batch 3 height width"]:
-    """(pixels / 255 - mean) / std in the dtype of the mean, and 0 in the padding."""
-    images = view.pixels.to(mean.dtype) / 255.0
-    images = (images - mean[:, None, None]) / std[:, None, None]
-    height, width = images.shape[-2:]
-    row = torch.arange(height, device=images.device) < view.sizes[:, :1]
-    column = torch.arange(width, device=images.device) < view.sizes[:, 1:]
-    return images * (row[:, None, :, None] & column[:, None, None, :])
+        raise RecipeError(f"detector.roi.levels is {config.roi.levels}, but {describe_levels(strides)}")

@@ -11,10 +11,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from ssodkit.detectors.base import BoxCodeConfig, ProposalCounts, Proposals
+from ssodkit.detectors.base import ProposalCounts, Proposals
+from ssodkit.nn.box_code import BoxCodeConfig
 from ssodkit.ops.boxes import at_least_fp32, clip_boxes
 from ssodkit.ops.nms import batched_nms
-from ssodkit.ops.rows import take_rows
+from ssodkit.ops.rows import best_of_groups, take_rows
 from ssodkit.plugins import Config
 from ssodkit.structures.predictions import Candidates, Predictions
 
@@ -58,21 +59,13 @@ class RpnHead(nn.Module):
 
 
 @torch.no_grad()
-def propose(
-    predictions: Predictions, lengths: Sequence[int], sizes: Tensor, counts: Proposals, rule: ProposalRule
-) -> Candidates:
+def propose(predictions: Predictions, sizes: Tensor, counts: Proposals, rule: ProposalRule) -> Candidates:
     """The best boxes of each level after suppression among themselves, clipped to the images; best first.
 
-    `lengths` are the anchors of each level. Without gradient: proposals are places to look at, not answers.
+    Without gradient: proposals are places to look at, not answers.
     """
     scores = at_least_fp32(predictions.class_logits[..., 0]).masked_fill(~predictions.candidates.valid, -torch.inf)
-    best, places, start = [], [], 0
-    for length in lengths:
-        score, place = scores[:, start : start + length].topk(min(counts.per_level, length), dim=1)
-        best.append(score)
-        places.append(place + start)
-        start += length
-    score, place = torch.cat(best, dim=1), torch.cat(places, dim=1)
+    score, place = best_of_groups(scores, predictions.candidates.lengths, counts.per_level)
     codes = at_least_fp32(take_rows(predictions.box_codes, place)[:, :, 0])
     anchors = take_rows(predictions.candidates.boxes, place)
     boxes = clip_boxes(predictions.coder.decode(anchors, codes), sizes)

@@ -1,14 +1,17 @@
 """Feature pyramid: every level sees what the coarser ones know.
 
-Source: Lin et al., Feature Pyramid Networks, arXiv:1612.03144, section 3; the extra level is that of section 4.1.
+Source: Lin et al., Feature Pyramid Networks, arXiv:1612.03144, section 3; the extra level is that of section 4.1, or
+those of RetinaNet, arXiv:1708.02002, section 4 and footnote 2.
 """
 
 from collections.abc import Sequence
+from itertools import chain
+from typing import Literal
 
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, max_pool2d
+from torch.nn.functional import interpolate, max_pool2d, relu
 
 from ssodkit.plugins import Config
 
@@ -18,7 +21,14 @@ class FpnConfig(Config):
 
     channels: int = Field(256, ge=1)
     extra_levels: int = Field(1, ge=0)
-    """Coarser levels behind the last, each every second cell of the one before."""
+    """Coarser levels behind the last."""
+    extra_from: Literal["cells", "output", "input"] = "cells"
+    """What makes them: every second cell of the level before (Faster R-CNN), or 3x3 convolutions of stride 2, of which
+    the first reads the last level (`output`) or the backbone's last map (`input`)."""
+    extra_relu: bool = False
+    """Whether a ReLU lies before the second and further of these convolutions (RetinaNet's paper, torchvision)."""
+    init: Literal["fan_in", "xavier"] = "fan_in"
+    """Uniform weights of variance 1 / inputs (torchvision, detectron2) or 2 / (inputs + outputs) (mmdetection)."""
 
 
 class Fpn(nn.Module):
@@ -29,12 +39,21 @@ class Fpn(nn.Module):
 
     def __init__(self, config: FpnConfig, in_channels: Sequence[int], strides: Sequence[int]) -> None:
         super().__init__()
-        self.extra_levels = config.extra_levels
+        self.config = config
         self.strides = (*strides, *(strides[-1] * 2**level for level in range(1, config.extra_levels + 1)))
         self.lateral = nn.ModuleList(nn.Conv2d(width, config.channels, 1) for width in in_channels)
         self.output = nn.ModuleList(nn.Conv2d(config.channels, config.channels, 3, padding=1) for _ in in_channels)
-        for convolution in (*self.lateral, *self.output):
-            nn.init.kaiming_uniform_(convolution.weight, a=1)
+        first = in_channels[-1] if config.extra_from == "input" else config.channels
+        convolutions = config.extra_levels if config.extra_from != "cells" else 0
+        self.extra = nn.ModuleList(
+            nn.Conv2d(config.channels if level else first, config.channels, 3, stride=2, padding=1)
+            for level in range(convolutions)
+        )
+        for convolution in chain(self.lateral, self.output, self.extra):
+            if config.init == "xavier":
+                nn.init.xavier_uniform_(convolution.weight)
+            else:
+                nn.init.kaiming_uniform_(convolution.weight, a=1)
             nn.init.zeros_(convolution.bias)
 
     def forward(self, maps: Sequence[Float[Tensor, "batch _ _ _"]]) -> tuple[Float[Tensor, "batch channels _ _"], ...]:
@@ -43,6 +62,12 @@ class Fpn(nn.Module):
         for finer in reversed(range(len(merged) - 1)):
             merged[finer] = merged[finer] + interpolate(merged[finer + 1], merged[finer].shape[-2:], mode="nearest")
         levels = [output(level) for output, level in zip(self.output, merged, strict=True)]
-        for _ in range(self.extra_levels):
-            levels.append(max_pool2d(levels[-1], kernel_size=1, stride=2))
+        if self.config.extra_from == "cells":
+            for _ in range(self.config.extra_levels):
+                levels.append(max_pool2d(levels[-1], kernel_size=1, stride=2))
+        else:
+            coarsest = maps[-1] if self.config.extra_from == "input" else levels[-1]
+            for place, convolution in enumerate(self.extra):
+                coarsest = convolution(relu(coarsest) if place and self.config.extra_relu else coarsest)
+                levels.append(coarsest)
         return tuple(levels)

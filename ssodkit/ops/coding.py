@@ -1,9 +1,7 @@
-"""Box codes: how a regressor writes a box relative to its candidate.
-
-Source: Girshick et al., R-CNN, arXiv:1311.2524, appendix C; the clamp is detectron's convention.
-"""
+"""Box codes: how a regressor writes a box relative to its candidate."""
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -11,9 +9,28 @@ from jaxtyping import Float
 from torch import Tensor
 
 
+class Coder(ABC):
+    """What criteria and matchers know of a code: `decode` is the inverse of `encode`, and differentiable."""
+
+    @abstractmethod
+    def encode(
+        self, candidates: Float[Tensor, "*batch 4"], boxes: Float[Tensor, "*batch 4"]
+    ) -> Float[Tensor, "*batch 4"]:
+        """Codes of `boxes` seen from `candidates`, row by row; sides must be above zero."""
+
+    @abstractmethod
+    def decode(
+        self, candidates: Float[Tensor, "*batch 4"], codes: Float[Tensor, "*batch 4"]
+    ) -> Float[Tensor, "*batch 4"]:
+        """The boxes that `codes` mean, not clipped to an image."""
+
+
 @dataclass(frozen=True)
-class BoxCoder:
-    """Center shifts in candidate sides and log ratios of the sides, divided by their standard deviations."""
+class BoxCoder(Coder):
+    """Center shifts in candidate sides and log ratios of the sides, divided by their standard deviations.
+
+    Source: Girshick et al., R-CNN, arXiv:1311.2524, appendix C; the clamp is detectron's convention.
+    """
 
     center_std: float = 1.0
     side_std: float = 1.0
@@ -41,6 +58,28 @@ class BoxCoder:
         new_center = center + codes[..., :2] * self.center_std * side
         half_side = 0.5 * side * torch.exp(ratio)
         return torch.cat([new_center - half_side, new_center + half_side], dim=-1)
+
+
+@dataclass(frozen=True)
+class EdgeCoder(Coder):
+    """Shifts of the left, top, right and bottom edge in candidate sides: linear, for heads that answer with boxes."""
+
+    def encode(
+        self, candidates: Float[Tensor, "*batch 4"], boxes: Float[Tensor, "*batch 4"]
+    ) -> Float[Tensor, "*batch 4"]:
+        """Codes of `boxes` seen from `candidates`, row by row; only the candidates' sides must be above zero."""
+        return (boxes - candidates) / _sides(candidates)
+
+    def decode(
+        self, candidates: Float[Tensor, "*batch 4"], codes: Float[Tensor, "*batch 4"]
+    ) -> Float[Tensor, "*batch 4"]:
+        """The boxes that `codes` mean; they may be turned inside out, as what was encoded may."""
+        return candidates + codes * _sides(candidates)
+
+
+def _sides(boxes: Tensor) -> Tensor:
+    """Width, height, width, height."""
+    return (boxes[..., 2:] - boxes[..., :2]).tile(2)
 
 
 def _center_and_side(boxes: Tensor) -> tuple[Tensor, Tensor]:

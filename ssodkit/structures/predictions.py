@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from ssodkit.ops.boxes import at_least_fp32
-from ssodkit.ops.coding import BoxCoder
+from ssodkit.ops.coding import Coder
 from ssodkit.structures.records import Record
 from ssodkit.structures.teaching import Assignment
 from ssodkit.structures.views import View
@@ -36,6 +36,8 @@ class Candidates(Record):
     """Pyramid level, 0 the finest; None where a candidate has none."""
     stride: Float[Tensor, "batch candidates"] | None = None
     """Pixels per cell of that level; None likewise."""
+    lengths: tuple[int, ...] = ()
+    """Candidates of each level, which lie one behind the other; empty where candidates have no levels."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Predictions(Record):
     activation: Literal["sigmoid", "softmax"]
     box_codes: Float[Tensor, "batch candidates regressions 4"]
     """One regression per candidate, or one per class."""
-    coder: BoxCoder
+    coder: Coder
     plan: Mapping[str, Assignment] | None = None
     """Term -> assignment, where the stage had to sample before it could predict."""
 
