@@ -30,6 +30,7 @@ PACKAGES = (
     "ssodkit.data.augment",
     "ssodkit.detectors.criteria",
     "ssodkit.detectors.backbones",
+    "ssodkit.detectors.heads",
     "ssodkit.detectors",
     "ssodkit.reliability",
     "ssodkit.teachers",

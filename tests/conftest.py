@@ -1,4 +1,4 @@
-"""Tiny things that several folders test with: a Faster R-CNN of a few thousand weights, and views for it."""
+"""Tiny things that several folders test with: detectors of a few thousand weights, and views for them."""
 
 import resource
 from collections import Counter
@@ -35,7 +35,7 @@ TINY_STAGES = {
         },
     },
 }
-TINY_DETECTOR = {
+TINY_FASTER_RCNN = {
     "type": "faster_rcnn",
     "backbone": {"type": "small", "stem": 8, "channels": [8, 16], "group": 8},
     "neck": {"channels": 8, "extra_levels": 0},
@@ -45,6 +45,24 @@ TINY_DETECTOR = {
     "stages": TINY_STAGES,
     "test": {"score": 0.05, "nms": 0.5, "at_most": 12},
 }
+TINY_RETINANET = {
+    "type": "retinanet",
+    "backbone": {"type": "small", "stem": 8, "channels": [8, 16], "group": 8},
+    "neck": {"channels": 8, "extra_levels": 1, "extra_from": "output"},
+    "anchors": {"sides": [[20.0], [30.0], [44.0]], "ratios": [1.5], "center": 0.5},
+    "head": {"type": "plain", "layers": 2, "groups": 2},
+    "stages": {
+        "dense": {
+            "matcher": {"type": "max_iou", "positive": 0.5, "negative": 0.4, "best_from": 0.2},
+            "terms": {
+                "class": {"taught_by": "classes", "criterion": {"type": "focal"}, "normalizer": "positives_per_image"},
+                "box": {"taught_by": "boxes", "criterion": {"type": "giou"}, "normalizer": "positives", "weight": 2.0},
+            },
+        }
+    },
+    "test": {"score": 0.05, "nms": 0.5, "at_most": 12, "per_level": 40},
+}
+TINY_DETECTORS = {"faster_rcnn": TINY_FASTER_RCNN, "retinanet": TINY_RETINANET}
 
 
 class _Operators(TorchDispatchMode):
@@ -114,14 +132,13 @@ def largest_tensor():
 
 @pytest.fixture
 def tiny_context():
-    """num_classes, fields of a detector (replacing the tiny Faster R-CNN's) -> a build context."""
+    """num_classes, fields of a detector (replacing those of the tiny one of its type) -> a build context."""
     load_plugins()
     from ssodkit.detectors.base import DetectorConfig
     from ssodkit.plugins import members
 
-    def make(num_classes: int = 3, **fields) -> BuildContext:
-        written = {**TINY_DETECTOR, **fields}
-        detector = members(DetectorConfig.slot)[written["type"]].model_validate(written)
+    def make(num_classes: int = 3, type: str = "faster_rcnn", **fields) -> BuildContext:
+        detector = members(DetectorConfig.slot)[type].model_validate({**TINY_DETECTORS[type], **fields})
         torch.manual_seed(0)
         return BuildContext(num_classes=num_classes, detector=detector, load_weights=False)
 

@@ -1,12 +1,17 @@
-"""From a stage's answers to final detections: threshold, suppression within each class, the best few."""
+"""From a stage's answers to final detections: threshold, suppression within each class, the best few.
+
+`find` compares all answers above the threshold, of which a second stage has few. `find_by_level` compares the best of
+each pyramid level, and asks the host for nothing but the suppression.
+"""
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from ssodkit.detectors.base import TestRule
+from ssodkit.detectors.base import DenseTestRule, TestRule
 from ssodkit.ops.boxes import at_least_fp32, clip_boxes
-from ssodkit.ops.nms import suppress
+from ssodkit.ops.nms import batched_nms, suppress
+from ssodkit.ops.rows import best_of_groups, take_rows
 from ssodkit.structures.predictions import Detections, Predictions
 
 
@@ -23,7 +28,7 @@ def find(
     probs = predictions.class_probs()[..., :classes]
     passes = (probs > threshold) & predictions.candidates.valid[..., None]  # batch candidates classes
     image, pair = passes.flatten(1).nonzero(as_tuple=True)
-    boxes = _boxes_at(predictions, image, pair, sizes)
+    boxes = clip_boxes(_boxes_at(predictions, image, pair)[:, None], sizes[image])[:, 0]
     stays = (boxes[:, 2:] - boxes[:, :2] > rule.minimum_side).all(dim=-1)
     scores = probs.flatten(1)[image, pair]
     survives = suppress(boxes.masked_fill(~stays[:, None], 0.0), scores, image * classes + pair % classes, rule.nms)
@@ -32,8 +37,7 @@ def find(
     ranked[image, pair] = scores.masked_fill(~(survives & stays), -torch.inf)
     best, pair = ranked.topk(min(rule.at_most, ranked.shape[1]), dim=1)
     valid = best > -torch.inf
-    image = torch.arange(len(pair), device=pair.device)[:, None].expand_as(pair)
-    boxes = _boxes_at(predictions, image.flatten(), pair.flatten(), sizes).view(*pair.shape, 4)
+    boxes = clip_boxes(_boxes_of_rows(predictions, pair), sizes)
     return Detections(
         boxes=boxes.masked_fill(~valid[..., None], 0.0),
         labels=(pair % classes).masked_fill(~valid, 0),
@@ -42,12 +46,42 @@ def find(
     )
 
 
+@torch.no_grad()
+def find_by_level(
+    predictions: Predictions, sizes: Int64[Tensor, "batch 2"], rule: DenseTestRule, score: float | None = None
+) -> Detections:
+    """Detections, best first; `score` overrides the rule's threshold. A candidate may be found once per class.
+
+    Source: arXiv:1708.02002, section 4, "Inference".
+    """
+    classes, lengths = predictions.num_classes, predictions.candidates.lengths
+    probs = predictions.class_probs()[..., :classes].masked_fill(~predictions.candidates.valid[..., None], 0.0)
+    best, pair = best_of_groups(probs.flatten(1), [length * classes for length in lengths], rule.per_level)
+    boxes = _boxes_of_rows(predictions, pair)
+    if rule.clip:
+        boxes = clip_boxes(boxes, sizes)
+    valid = best > (rule.score if score is None else score)
+    valid &= (boxes[..., 2:] - boxes[..., :2] > rule.minimum_side).all(dim=-1)
+    kept, is_kept = batched_nms(boxes, best, pair % classes, valid, rule.nms, rule.at_most)
+    return Detections(
+        boxes=take_rows(boxes, kept).masked_fill(~is_kept[..., None], 0.0),
+        labels=take_rows(pair % classes, kept).masked_fill(~is_kept, 0),
+        valid=is_kept,
+        scores={"confidence": take_rows(best, kept).masked_fill(~is_kept, 0.0)},
+    )
+
+
+def _boxes_of_rows(predictions: Predictions, pair: Int64[Tensor, "batch pairs"]) -> Float[Tensor, "batch pairs 4"]:
+    """Boxes of each image's own pairs, see `_boxes_at`."""
+    image = torch.arange(len(pair), device=pair.device)[:, None].expand_as(pair)
+    return _boxes_at(predictions, image.flatten(), pair.flatten()).view(*pair.shape, 4)
+
+
 def _boxes_at(
-    predictions: Predictions, image: Int64[Tensor, "pairs"], pair: Int64[Tensor, "pairs"], sizes: Tensor
+    predictions: Predictions, image: Int64[Tensor, "pairs"], pair: Int64[Tensor, "pairs"]
 ) -> Float[Tensor, "pairs 4"]:
-    """Clipped boxes of candidates and classes, where `pair` is candidate x number of classes + class."""
+    """Boxes of candidates and classes, not clipped, where `pair` is candidate x number of classes + class."""
     candidate, label = pair // predictions.num_classes, pair % predictions.num_classes
     regressor = label if predictions.box_codes.shape[2] > 1 else torch.zeros_like(label)
     codes = at_least_fp32(predictions.box_codes[image, candidate, regressor])
-    boxes = predictions.coder.decode(predictions.candidates.boxes[image, candidate].to(codes.dtype), codes)
-    return clip_boxes(boxes[:, None], sizes[image])[:, 0]
+    return predictions.coder.decode(predictions.candidates.boxes[image, candidate].to(codes.dtype), codes)

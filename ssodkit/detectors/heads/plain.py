@@ -1,0 +1,40 @@
+"""Plain: each anchor answers for itself.
+
+Source: Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, arXiv:1708.02002, section 4; group normalization
+and level scales are those of mmdetection's ATSS head, on which Mean-Teacher RetinaNet was published.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ssodkit.detectors.heads.base import DenseHead, DenseHeadConfig
+from ssodkit.nn.towers import DenseShape, Towers
+from ssodkit.plugins import register
+from ssodkit.structures.predictions import Candidates
+
+
+@register
+class PlainConfig(DenseHeadConfig):
+    """The towers' answers as they are."""
+
+    type: Literal["plain"] = "plain"
+
+    def build(self, shape: DenseShape) -> "Plain":
+        return Plain(self, shape)
+
+
+class Plain(DenseHead):
+    """The anchors are not looked at: codes are relative to them."""
+
+    def __init__(self, config: PlainConfig, shape: DenseShape) -> None:
+        super().__init__()
+        self.coder = config.code.coder
+        self.towers = Towers(config, shape)
+
+    def forward(self, maps: Sequence[Tensor], anchors: Candidates) -> tuple[Tensor, Tensor]:
+        answers = [self.towers(features, level) for level, features in enumerate(maps)]
+        logits = torch.cat([answer.logits for answer in answers], dim=1)
+        return logits, torch.cat([answer.codes for answer in answers], dim=1)[:, :, None]

@@ -1,0 +1,96 @@
+"""Towers: the two stacks of convolutions of a dense head, one for classes and one for boxes, shared by all levels.
+
+Source: Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, arXiv:1708.02002, section 4.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import relu
+
+from ssodkit.nn.box_code import BoxCodeConfig
+from ssodkit.plugins import Config
+
+
+class TowersConfig(Config):
+    """Depth, normalization and start of the towers; they are as wide as the pyramid."""
+
+    layers: int = Field(4, ge=1)
+    """3x3 convolutions before the output of each tower."""
+    groups: int | None = Field(32, ge=1)
+    """Of the group normalization behind each; null: none, and the convolutions have biases."""
+    level_scales: bool = True
+    """Whether each level multiplies its box codes by a number of its own, which learns and begins at 1."""
+    code: BoxCodeConfig = BoxCodeConfig(center_std=0.1, side_std=0.2)
+    prior: float = Field(0.01, gt=0.0, lt=1.0)
+    """The probability that a fresh head gives every class everywhere."""
+
+
+@dataclass(frozen=True)
+class DenseShape:
+    """What a dense head is built for."""
+
+    channels: int
+    """Of the pyramid."""
+    strides: tuple[int, ...]
+    anchors_per_cell: int
+    num_classes: int
+
+
+@dataclass(frozen=True)
+class LevelAnswers:
+    """What the towers make of one level of the pyramid; anchors go cell by cell."""
+
+    hidden: list[Float[Tensor, "batch channels height width"]]
+    """Outputs of all layers, those of the class tower first."""
+    logits: Float[Tensor, "batch anchors classes"]
+    codes: Float[Tensor, "batch anchors 4"]
+
+
+class Towers(nn.Module):
+    """Weights are normal of deviation 0.01, biases 0 but for the class output's, which says `prior`."""
+
+    def __init__(self, config: TowersConfig, shape: DenseShape) -> None:
+        super().__init__()
+        self.num_classes = shape.num_classes
+        channels, outputs = shape.channels, shape.anchors_per_cell
+        self.class_layers = nn.ModuleList(_Layer(channels, config.groups) for _ in range(config.layers))
+        self.box_layers = nn.ModuleList(_Layer(channels, config.groups) for _ in range(config.layers))
+        self.classify = nn.Conv2d(channels, outputs * shape.num_classes, 3, padding=1)
+        self.regress = nn.Conv2d(channels, outputs * 4, 3, padding=1)
+        self.scales = nn.Parameter(torch.ones(len(shape.strides))) if config.level_scales else None
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=0.01)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        nn.init.constant_(self.classify.bias, -math.log((1.0 - config.prior) / config.prior))
+
+    def forward(self, features: Float[Tensor, "batch channels height width"], level: int) -> LevelAnswers:
+        """Answers about one level; all levels have the same weights but for their scale."""
+        classes, boxes = _outputs(self.class_layers, features), _outputs(self.box_layers, features)
+        logits = self.classify(classes[-1]).permute(0, 2, 3, 1).flatten(1).unflatten(1, (-1, self.num_classes))
+        codes = self.regress(boxes[-1]).permute(0, 2, 3, 1).flatten(1).unflatten(1, (-1, 4))
+        return LevelAnswers([*classes, *boxes], logits, codes if self.scales is None else codes * self.scales[level])
+
+
+class _Layer(nn.Module):
+    def __init__(self, channels: int, groups: int | None) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(channels, channels, 3, padding=1, bias=groups is None)
+        self.norm = nn.Identity() if groups is None else nn.GroupNorm(groups, channels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return relu(self.norm(self.convolution(features)))
+
+
+def _outputs(layers: nn.ModuleList, features: Tensor) -> list[Tensor]:
+    outputs = []
+    for layer in layers:
+        features = layer(features)
+        outputs.append(features)
+    return outputs
