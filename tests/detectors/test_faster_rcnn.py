@@ -8,10 +8,8 @@ from pydantic import ValidationError
 from ssodkit.detectors.faster_rcnn import FasterRcnn, FasterRcnnConfig
 from ssodkit.detectors.learning import assign, loss, predict_together
 from ssodkit.errors import RecipeError
-from ssodkit.ops.boxes import pairwise_iou
 from ssodkit.plugins import BuildContext, load_plugins
 from ssodkit.recipe.merge import read_tree
-from ssodkit.structures.geometry import carry_boxes
 from ssodkit.structures.predictions import Candidates, Stages
 from ssodkit.structures.progress import Progress
 from ssodkit.structures.teaching import Supervision, Targets
@@ -133,35 +131,6 @@ def test_build__refuses_levels_that_the_pyramid_has_not(tiny_context, fields, me
         context.detector.build(context)
 
 
-def test_extract__normalizes_and_leaves_the_padding_at_zero(detector, make_view):
-    seen = []
-    detector.backbone.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))
-    view = make_view("a", [1])
-    view = replace(view, sizes=torch.tensor([[40, 56]]))
-    features = detector.extract(view)
-    (images,) = seen
-    expected = (view.pixels[:, :, :40, :56].float() / 255.0 - 0.5) / 0.25
-    torch.testing.assert_close(images[:, :, :40, :56], expected)
-    assert (images[:, :, 40:] == 0.0).all()
-    assert (images[:, :, :, 56:] == 0.0).all()
-    assert features.view.pixels.numel() == 0
-
-
-def test_predict__a_row_does_not_depend_on_its_batch(detector, make_view, make_targets):
-    view = make_view("a", [1, 2, 3])
-    targets = make_targets([[(4, 4, 28, 40, 0)], [(30, 20, 56, 50, 2), (2, 2, 30, 30, 1)], []])
-    supervision = Supervision.uniform(targets, PROGRESS)
-    for taught in (None, supervision):
-        together = detector.predict(detector.extract(view), taught, proposals="training")[1:2]
-        alone = detector.predict(detector.extract(view[1:2]), taught and taught[1:2], proposals="training")
-        for name, expected in alone.by_name.items():
-            answer = together.by_name[name]
-            assert torch.equal(answer.candidates.valid, expected.candidates.valid)
-            torch.testing.assert_close(answer.candidates.boxes, expected.candidates.boxes, rtol=1e-4, atol=1e-4)
-            torch.testing.assert_close(answer.class_logits, expected.class_logits, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(detector.detect(together).boxes, detector.detect(alone).boxes, rtol=1e-4, atol=1e-3)
-
-
 def test_predict__proposals_lie_in_the_image_and_have_no_gradient(detector, make_view):
     view = make_view("a", [1])
     view = replace(view, sizes=torch.tensor([[40, 56]]))
@@ -194,25 +163,6 @@ def test_score_regions__answers_as_the_last_stage_does(detector, make_view):
     assert roi.class_logits.std() > 0.1
 
 
-def test_score_regions__is_differentiable(detector, make_view):
-    features = detector.extract(make_view("a", [1]))
-    regions = Candidates(torch.tensor([[[4.0, 4.0, 40.0, 40.0]]]), torch.ones(1, 1, dtype=torch.bool))
-    detector.score_regions(features, regions).decode(torch.tensor([[1]])).sum().backward()
-    assert detector.backbone.stem.weight.grad.abs().max() > 0.0
-
-
-def test_score_regions__carried_to_a_mirrored_view_and_back_are_the_same(detector, make_view):
-    view = make_view("a", [1])
-    mirrored = replace(view, homography=torch.tensor([[[-1.0, 0.0, 64.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]]))
-    features = detector.extract(view)
-    roi = detector.predict(features).last
-    there = carry_boxes(roi.candidates.boxes, view, mirrored)
-    back = Candidates(carry_boxes(there, mirrored, view), roi.candidates.valid)
-    assert not torch.allclose(there, roi.candidates.boxes)
-    answer = detector.score_regions(features, back)
-    torch.testing.assert_close(answer.class_logits, roi.class_logits, rtol=1e-4, atol=1e-4)
-
-
 @pytest.mark.parametrize("boxes_per_class", [True, False])
 def test_predict__has_one_regression_or_one_per_class(tiny_context, make_view, boxes_per_class: bool):
     roi = {"cells": 2, "samples": 1, "levels": 1, "width": 8, "boxes_per_class": boxes_per_class}
@@ -220,46 +170,6 @@ def test_predict__has_one_regression_or_one_per_class(tiny_context, make_view, b
     detector = context.detector.build(context)
     codes = detector.predict(detector.extract(make_view("a", [1]))).last.box_codes
     assert codes.shape[2:] == ((3, 4) if boxes_per_class else (1, 4))
-
-
-def test_loss__every_weight_has_a_gradient_and_learns_where_there_is_a_target(detector, make_view, make_targets):
-    supervision = Supervision.uniform(make_targets([[(4, 4, 28, 40, 0)], [(30, 20, 56, 50, 2)]]), PROGRESS)
-    sum(learn(detector, make_view("a", [1, 2]), supervision).values()).backward()
-    for name, parameter in detector.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.abs().max() > 0.0, name
-
-
-def test_loss__learns_to_find_what_it_is_taught(tiny_context, make_view, make_targets):
-    context = tiny_context()
-    detector = context.detector.build(context)
-    view, targets = make_view("a", [1, 2]), make_targets([[(4, 4, 28, 40, 0)], [(30, 20, 56, 50, 2)]])
-    supervision = Supervision.uniform(targets, PROGRESS)
-    optimizer = torch.optim.SGD(detector.parameters(), lr=0.05, momentum=0.9, nesterov=True)
-    for step in range(80):
-        keyed = replace(view, keys=view.keys + step)
-        losses = learn(detector, keyed, supervision)
-        optimizer.zero_grad()
-        sum(losses.values()).backward()
-        torch.nn.utils.clip_grad_norm_(detector.parameters(), 5.0)
-        optimizer.step()
-    with torch.no_grad():
-        found = detector.detect(detector.predict(detector.extract(view)))
-    assert found.labels[:, 0].tolist() == [0, 2]
-    assert pairwise_iou(found.boxes[:, :1], targets.boxes[:, :1]).min() > 0.5
-
-
-@pytest.mark.parametrize("classes", [1, 3])
-def test_step__works_on_no_image_and_one_class(tiny_context, make_view, classes: int):
-    context = tiny_context(num_classes=classes)
-    detector = context.detector.build(context)
-    view = make_view("a", [1])[:0]
-    losses = learn(detector, view, Supervision.uniform(Targets.empty(0), PROGRESS))
-    sum(losses.values()).backward()
-    assert all(parameter.grad is not None for parameter in detector.parameters())
-    assert detector.detect(detector.predict(detector.extract(view))).boxes.shape[0] == 0
-    one = make_view("a", [1])
-    assert detector.detect(detector.predict(detector.extract(one))).labels.max() < classes
 
 
 def test_step__draws_from_the_keys_alone(detector, make_view, make_targets):
@@ -271,48 +181,6 @@ def test_step__draws_from_the_keys_alone(detector, make_view, make_targets):
     again = learn(detector, view, supervision)
     other = learn(detector, replace(view, keys=view.keys + 1), supervision)
     assert first["rpn/class"].item() == again["rpn/class"].item() != other["rpn/class"].item()
-
-
-def test_state_dict__makes_the_same_detector(tiny_context, detector, make_view):
-    context = tiny_context()
-    torch.manual_seed(1)
-    other = context.detector.build(context)
-    other.load_state_dict(detector.state_dict())
-    features = make_view("a", [1])
-    expected = detector.predict(detector.extract(features)).last
-    answer = other.predict(other.extract(features)).last
-    assert torch.equal(answer.class_logits, expected.class_logits)
-
-
-def test_predict__does_not_depend_on_train_mode(detector, make_view):
-    view = make_view("a", [1])
-    trains = detector.train().predict(detector.extract(view)).last
-    tests = detector.eval().predict(detector.extract(view)).last
-    assert torch.equal(trains.class_logits, tests.class_logits)
-
-
-def test_step__runs_under_autocast_with_losses_and_boxes_in_fp32(detector, make_view, make_targets):
-    supervision = Supervision.uniform(make_targets([[(4, 4, 28, 40, 0)]]), PROGRESS)
-    with torch.autocast("cpu", torch.bfloat16):
-        view = make_view("a", [1])
-        losses = learn(detector, view, supervision)
-        stages = detector.predict(detector.extract(view))
-        found = detector.detect(stages)
-    assert stages.last.class_logits.dtype == torch.bfloat16
-    assert stages.last.candidates.boxes.dtype == found.boxes.dtype == torch.float32
-    assert {loss.dtype for loss in losses.values()} == {torch.float32}
-    exact = learn(detector, view, supervision)
-    for name, value in losses.items():
-        torch.testing.assert_close(value, exact[name], rtol=0.1, atol=0.02)
-
-
-def test_step__weights_that_are_not_finite_reach_the_losses_and_crash_nothing(detector, make_view, make_targets):
-    supervision = Supervision.uniform(make_targets([[(4, 4, 28, 40, 0)]]), PROGRESS)
-    with torch.no_grad():
-        detector.backbone.stem.weight[0, 0, 0, 0] = torch.nan
-    losses = learn(detector, make_view("a", [1]), supervision)
-    assert not all(value.isfinite() for value in losses.values())
-    assert not detector.detect(detector.predict(detector.extract(make_view("a", [1])))).valid.any()
 
 
 def test_step__asks_the_host_six_times(detector, make_view, make_targets, host_questions):

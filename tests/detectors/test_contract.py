@@ -1,0 +1,249 @@
+"""What every detector promises, whatever it is made of."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from ssodkit.detectors.base import Detector
+from ssodkit.detectors.learning import assign, loss, predict_together
+from ssodkit.ops.boxes import has_area, pairwise_iou
+from ssodkit.plugins import load_plugins, members
+from ssodkit.structures.geometry import carry_boxes
+from ssodkit.structures.predictions import Candidates
+from ssodkit.structures.progress import Progress
+from ssodkit.structures.teaching import Supervision, Targets
+
+PROGRESS = Progress(0, 10)
+ONE_ANCHOR = {"sides": [[20.0], [30.0], [44.0]], "ratios": [1.0], "center": 0.5}
+CASES = {
+    "faster_rcnn": {"type": "faster_rcnn"},
+    "plain": {"type": "retinanet"},
+    "fam3d": {
+        "type": "retinanet",
+        "anchors": ONE_ANCHOR,
+        "head": {"type": "fam3d", "layers": 1, "groups": 2, "shrink": 2},
+    },
+    "fam2d": {
+        "type": "retinanet",
+        "anchors": ONE_ANCHOR,
+        "head": {"type": "fam3d", "layers": 1, "groups": 2, "shrink": 2, "shifts_levels": False},
+    },
+}
+SPREAD = {"objectness": 0.5, "codes": 0.1, "classify": 0.7, "regress": 0.4, "level_weights": 0.2, "shifts": 0.2}
+"""Name of an output layer -> deviation under which answers differ from place to place; fresh ones hardly do."""
+
+
+@pytest.fixture(params=CASES)
+def make_detector(request, tiny_context):
+    """num_classes, whether answers are spread -> a tiny detector of each kind."""
+
+    def make(num_classes: int = 3, spread: bool = True) -> Detector:
+        context = tiny_context(num_classes, **CASES[request.param])
+        detector = context.detector.build(context)
+        with torch.no_grad():
+            for name, module in detector.named_modules():
+                if spread and name.split(".")[-1] in SPREAD and isinstance(module, nn.Conv2d | nn.Linear):
+                    module.weight.normal_(std=SPREAD[name.split(".")[-1]])
+        return detector
+
+    return make
+
+
+@pytest.fixture
+def detector(make_detector) -> Detector:
+    return make_detector()
+
+
+def learn(detector: Detector, view, supervision) -> dict[str, torch.Tensor]:
+    (stages,) = predict_together(detector, [view], [supervision])
+    losses = loss(detector, stages, assign(detector, stages, supervision), supervision)
+    return losses.values(losses.denominators())
+
+
+def test_cases__are_all_detectors_and_heads():
+    load_plugins()
+    ours = {
+        slot: {name for name, config in members(slot).items() if config.__module__.startswith("ssodkit.")}
+        for slot in ("detector", "dense_head")
+    }
+    assert ours["detector"] == {case["type"] for case in CASES.values()}
+    assert ours["dense_head"] <= CASES.keys()
+
+
+def test_extract__normalizes_and_leaves_the_padding_at_zero(detector, make_view):
+    seen = []
+    detector.backbone.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))
+    view = make_view("a", [1])
+    view = replace(view, sizes=torch.tensor([[40, 56]]))
+    features = detector.extract(view)
+    (images,) = seen
+    expected = (view.pixels[:, :, :40, :56].float() / 255.0 - 0.5) / 0.25
+    torch.testing.assert_close(images[:, :, :40, :56], expected)
+    assert (images[:, :, 40:] == 0.0).all()
+    assert (images[:, :, :, 56:] == 0.0).all()
+    assert features.view.pixels.numel() == 0
+
+
+def test_predict__a_row_does_not_depend_on_its_batch(detector, make_view, make_targets):
+    view = make_view("a", [1, 2, 3])
+    targets = make_targets([[(4, 4, 28, 40, 0)], [(30, 20, 56, 50, 2), (2, 2, 30, 30, 1)], []])
+    supervision = Supervision.uniform(targets, PROGRESS)
+    for taught in (None, supervision):
+        together = detector.predict(detector.extract(view), taught, proposals="training")[1:2]
+        alone = detector.predict(detector.extract(view[1:2]), taught and taught[1:2], proposals="training")
+        for name, expected in alone.by_name.items():
+            answer = together.by_name[name]
+            assert torch.equal(answer.candidates.valid, expected.candidates.valid)
+            torch.testing.assert_close(answer.candidates.boxes, expected.candidates.boxes, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(answer.class_logits, expected.class_logits, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(answer.box_codes, expected.box_codes, rtol=1e-4, atol=1e-4)
+    found = detector.detect(alone)
+    assert found.valid.any()
+    torch.testing.assert_close(detector.detect(together).boxes, found.boxes, rtol=1e-4, atol=1e-3)
+
+
+def test_predict__stages_provide_what_the_config_says(detector, make_view):
+    features = detector.extract(make_view("a", [1]))
+    taught = detector.predict(features, Supervision.uniform(Targets.empty(1), PROGRESS))
+    provided = detector.config.stage_provides
+    assert list(taught.by_name) == list(detector.stage_rules) == list(provided)
+    for name, predictions in taught.by_name.items():
+        assert ("predictions" in provided[name]) == (predictions.plan is None)
+
+
+def test_score_regions__is_differentiable(detector, make_view):
+    features = detector.extract(make_view("a", [1]))
+    regions = Candidates(torch.tensor([[[4.0, 4.0, 40.0, 40.0]]]), torch.ones(1, 1, dtype=torch.bool))
+    detector.score_regions(features, regions).decode(torch.tensor([[1]])).sum().backward()
+    assert detector.backbone.stem.weight.grad.abs().max() > 0.0
+
+
+def test_score_regions__carried_to_a_mirrored_view_and_back_are_the_same(detector, make_view):
+    view = make_view("a", [1])
+    mirrored = replace(view, homography=torch.tensor([[[-1.0, 0.0, 64.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]]))
+    features = detector.extract(view)
+    found = detector.detect(detector.predict(features))
+    there = carry_boxes(found.boxes, view, mirrored)
+    back = carry_boxes(there, mirrored, view)
+    assert not torch.allclose(there, back)
+    answer, expected = (
+        detector.score_regions(features, Candidates(boxes, found.valid)) for boxes in (back, found.boxes)
+    )
+    assert expected.candidates.valid.any()
+    torch.testing.assert_close(answer.class_logits, expected.class_logits, rtol=1e-4, atol=1e-4)
+
+
+def test_score_regions__of_what_is_not_valid_are_zero(detector, make_view):
+    features = detector.extract(make_view("a", [1, 2]))
+    boxes = torch.tensor([[[4.0, 4.0, 40.0, 40.0], [8.0, 8.0, 20.0, 20.0]]]).repeat(2, 1, 1)
+    valid = torch.tensor([[True, False], [False, False]])
+    logits = detector.score_regions(features, Candidates(boxes, valid)).class_logits
+    assert (logits != 0.0).all(dim=-1).tolist() == valid.tolist()
+    nothing = Candidates(torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.bool))
+    assert detector.score_regions(features, nothing).class_logits.shape[:2] == (2, 0)
+
+
+def test_loss__every_weight_has_a_gradient_and_learns_where_there_is_a_target(detector, make_view, make_targets):
+    supervision = Supervision.uniform(make_targets([[(4, 4, 28, 40, 0)], [(30, 20, 56, 50, 2)]]), PROGRESS)
+    sum(learn(detector, make_view("a", [1, 2]), supervision).values()).backward()
+    for name, parameter in detector.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().max() > 0.0, name
+
+
+def test_loss__without_targets_has_no_box_term_and_all_gradients(detector, make_view):
+    values = learn(detector, make_view("a", [1, 2]), Supervision.uniform(Targets.empty(2), PROGRESS))
+    sum(values.values()).backward()
+    assert all(parameter.grad is not None for parameter in detector.parameters())
+    for name, value in values.items():
+        assert (value == 0.0) == name.endswith("box"), name
+
+
+def test_loss__learns_to_find_what_it_is_taught(make_detector, make_view, make_targets):
+    detector = make_detector(spread=False)
+    view, targets = make_view("a", [1, 2]), make_targets([[(4, 4, 28, 40, 0)], [(30, 20, 56, 50, 2)]])
+    supervision = Supervision.uniform(targets, PROGRESS)
+    optimizer = torch.optim.SGD(detector.parameters(), lr=0.05, momentum=0.9, nesterov=True)
+    for step in range(80):
+        keyed = replace(view, keys=view.keys + step)
+        losses = learn(detector, keyed, supervision)
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        torch.nn.utils.clip_grad_norm_(detector.parameters(), 5.0)
+        optimizer.step()
+    with torch.no_grad():
+        found = detector.detect(detector.predict(detector.extract(view)))
+    assert found.labels[:, 0].tolist() == [0, 2]
+    assert pairwise_iou(found.boxes[:, :1], targets.boxes[:, :1]).min() > 0.5
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+def test_step__works_on_no_image_and_one_class(make_detector, make_view, classes: int):
+    detector = make_detector(classes)
+    view = make_view("a", [1])[:0]
+    losses = learn(detector, view, Supervision.uniform(Targets.empty(0), PROGRESS))
+    sum(losses.values()).backward()
+    assert all(parameter.grad is not None for parameter in detector.parameters())
+    assert detector.detect(detector.predict(detector.extract(view))).boxes.shape[0] == 0
+    one = make_view("a", [1])
+    found = detector.detect(detector.predict(detector.extract(one)))
+    assert found.valid.any()
+    assert found.labels.max() < classes
+
+
+def test_detect__finds_boxes_with_area_best_first_and_none_in_the_padding(detector, make_view):
+    view = make_view("a", [1, 2])
+    view = replace(view, sizes=torch.tensor([[40, 56], [64, 64]]))
+    found = detector.detect(detector.predict(detector.extract(view)))
+    assert found.valid.any(dim=1).all()
+    assert has_area(found.boxes)[found.valid].all()
+    assert (found.confidence.diff(dim=1) <= 0.0).all()
+    assert (found.boxes <= view.sizes.flip(-1).repeat(1, 2)[:, None]).all()
+    assert (found.boxes >= 0.0).all()
+
+
+def test_state_dict__makes_the_same_detector(make_detector, make_view):
+    detector, other = make_detector(), make_detector()
+    with torch.no_grad():
+        for parameter in detector.parameters():
+            parameter.add_(0.01)
+    view = make_view("a", [1])
+    expected = detector.predict(detector.extract(view)).last
+    assert not torch.equal(other.predict(other.extract(view)).last.class_logits, expected.class_logits)
+    other.load_state_dict(detector.state_dict())
+    answer = other.predict(other.extract(view)).last
+    assert torch.equal(answer.class_logits, expected.class_logits)
+    assert torch.equal(answer.box_codes, expected.box_codes)
+
+
+def test_predict__does_not_depend_on_train_mode(detector, make_view):
+    view = make_view("a", [1])
+    trains = detector.train().predict(detector.extract(view)).last
+    tests = detector.eval().predict(detector.extract(view)).last
+    assert torch.equal(trains.class_logits, tests.class_logits)
+
+
+def test_step__runs_under_autocast_with_losses_and_boxes_in_fp32(detector, make_view, make_targets):
+    supervision = Supervision.uniform(make_targets([[(4, 4, 28, 40, 0)]]), PROGRESS)
+    with torch.autocast("cpu", torch.bfloat16):
+        view = make_view("a", [1])
+        losses = learn(detector, view, supervision)
+        stages = detector.predict(detector.extract(view))
+        found = detector.detect(stages)
+    assert stages.last.class_logits.dtype == torch.bfloat16
+    assert stages.last.decode().dtype == stages.last.candidates.boxes.dtype == found.boxes.dtype == torch.float32
+    assert {loss.dtype for loss in losses.values()} == {torch.float32}
+    exact = learn(detector, view, supervision)
+    for name, value in losses.items():
+        torch.testing.assert_close(value, exact[name], rtol=0.1, atol=0.02)
+
+
+def test_step__weights_that_are_not_finite_reach_the_losses_and_crash_nothing(detector, make_view, make_targets):
+    supervision = Supervision.uniform(make_targets([[(4, 4, 28, 40, 0)]]), PROGRESS)
+    with torch.no_grad():
+        detector.backbone.stem.weight[0, 0, 0, 0] = torch.nan
+    losses = learn(detector, make_view("a", [1]), supervision)
+    assert not all(value.isfinite() for value in losses.values())
+    assert not detector.detect(detector.predict(detector.extract(make_view("a", [1])))).valid.any()
