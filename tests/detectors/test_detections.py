@@ -1,8 +1,9 @@
 import torch
 from torch import Tensor
 
+from ssodkit.detectors.base import DenseTestRule as DenseRule
 from ssodkit.detectors.base import TestRule as Rule
-from ssodkit.detectors.detections import find
+from ssodkit.detectors.detections import find, find_by_level
 from ssodkit.ops.coding import BoxCoder
 from ssodkit.structures.predictions import Candidates, Predictions
 
@@ -88,3 +89,64 @@ def test_find__ignores_candidates_that_are_not_valid():
     predictions = answers([[0.0, 0.0, 10.0, 10.0]], [[0.9]])
     predictions.candidates.valid[:] = False
     assert not find(predictions, SIZES, Rule()).valid.any()
+
+
+def dense(boxes: list[list[float]], probs: list[list[float]], lengths: tuple[int, ...]) -> Predictions:
+    """One image of several levels, under a sigmoid."""
+    candidates = Candidates(torch.tensor(boxes)[None], torch.ones(1, len(boxes), dtype=torch.bool), lengths=lengths)
+    return Predictions(
+        candidates, torch.tensor(probs)[None].logit(), "sigmoid", torch.zeros(1, len(boxes), 1, 4), BoxCoder()
+    )
+
+
+APART = [[20.0 * k, 0.0, 20.0 * k + 10.0, 10.0] for k in range(4)]
+
+
+def test_find_by_level__takes_the_best_pairs_of_each_level():
+    predictions = dense(APART, [[0.9, 0.8], [0.7, 0.1], [0.3, 0.2], [0.6, 0.1]], lengths=(2, 2))
+    found = find_by_level(predictions, SIZES, DenseRule(per_level=2))
+    torch.testing.assert_close(found.confidence[found.valid], torch.tensor([0.9, 0.8, 0.6, 0.3]))
+    assert found.labels[found.valid].tolist() == [0, 1, 0, 0]
+    assert found.boxes[found.valid][:, 0].tolist() == [0.0, 0.0, 60.0, 40.0]
+
+
+def test_find_by_level__suppresses_within_a_class_across_levels():
+    same = [APART[0], APART[1], APART[0], APART[0]]
+    found = find_by_level(dense(same, [[0.9], [0.5], [0.8], [0.7]], lengths=(2, 1, 1)), SIZES, DenseRule(nms=0.6))
+    torch.testing.assert_close(found.confidence[found.valid], torch.tensor([0.9, 0.5]))
+    other = find_by_level(dense(same[2:], [[0.9, 0.1], [0.1, 0.8]], lengths=(1, 1)), SIZES, DenseRule(score=0.5))
+    assert other.labels[other.valid].tolist() == [0, 1]
+
+
+def test_find_by_level__clips_unless_told_not_to():
+    predictions = dense([[-5.0, 90.0, 10.0, 120.0], [130.0, 0.0, 140.0, 10.0]], [[0.9], [0.8]], lengths=(2,))
+    clipped = find_by_level(predictions, SIZES, DenseRule())
+    assert clipped.boxes[clipped.valid].tolist() == [[0.0, 90.0, 10.0, 100.0]]
+    whole = find_by_level(predictions, SIZES, DenseRule(clip=False))
+    assert whole.boxes[whole.valid].tolist() == [[-5.0, 90.0, 10.0, 120.0], [130.0, 0.0, 140.0, 10.0]]
+
+
+def test_find_by_level__the_threshold_is_strict_and_can_be_given():
+    predictions = dense(APART[:2], [[0.5], [0.25]], lengths=(2,))
+    assert find_by_level(predictions, SIZES, DenseRule(score=0.25)).valid.sum() == 1
+    assert find_by_level(predictions, SIZES, DenseRule(score=0.25), score=0.2).valid.sum() == 2
+
+
+def test_find_by_level__finds_nothing_where_nothing_is_valid_or_a_box_is_inside_out():
+    predictions = dense(APART[:1], [[0.9]], lengths=(1,))
+    predictions.candidates.valid[:] = False
+    assert not find_by_level(predictions, SIZES, DenseRule(score=0.0)).valid.any()
+    assert not find_by_level(dense([[9.0, 0.0, 5.0, 9.0]], [[0.9]], (1,)), SIZES, DenseRule(clip=False)).valid.any()
+    nothing = find_by_level(predictions[:0], SIZES[:0], DenseRule())
+    assert nothing.boxes.shape == (0, 1, 4)
+
+
+def test_find_by_level__equals_find_where_no_level_has_more_than_go_on():
+    generator = torch.Generator().manual_seed(0)
+    low = 80.0 * torch.rand(60, 2, generator=generator)
+    boxes = torch.cat([low, low + 20.0 * torch.rand(60, 2, generator=generator)], dim=1)
+    predictions = dense(boxes.tolist(), torch.rand(60, 3, generator=generator).tolist(), lengths=(40, 20))
+    expected, answer = find(predictions, SIZES, Rule()), find_by_level(predictions, SIZES, DenseRule())
+    assert expected.valid.sum() > 20
+    for name in ("boxes", "labels", "valid", "confidence"):
+        assert torch.equal(getattr(answer, name), getattr(expected, name)), name

@@ -3,7 +3,7 @@ import math
 import torch
 
 from ssodkit.ops.boxes import pairwise_iou
-from ssodkit.ops.coding import BoxCoder
+from ssodkit.ops.coding import BoxCoder, EdgeCoder
 
 PROPOSAL = torch.tensor([[10.0, 20.0, 50.0, 100.0]], dtype=torch.float64)
 TARGET = torch.tensor([[12.0, 18.0, 60.0, 110.0]], dtype=torch.float64)
@@ -38,3 +38,15 @@ def test_encode_and_decode__of_nothing_is_nothing():
     nothing = torch.zeros(2, 0, 4)
     assert BoxCoder().encode(nothing, nothing).shape == (2, 0, 4)
     assert BoxCoder().decode(nothing, nothing).shape == (2, 0, 4)
+
+
+def test_edge_coder__measures_edges_in_candidate_sides():
+    code = EdgeCoder().encode(PROPOSAL, TARGET)
+    assert code.tolist() == [[2.0 / 40.0, -2.0 / 80.0, 10.0 / 40.0, 10.0 / 80.0]]
+    assert EdgeCoder().encode(PROPOSAL, PROPOSAL).tolist() == [[0.0] * 4]
+
+
+def test_edge_coder__writes_any_box_even_inside_out():
+    boxes = torch.tensor([[12.0, 18.0, 60.0, 110.0], [70.0, 90.0, 10.0, 5.0], [3.0, 3.0, 3.0, 3.0]]).double()
+    candidates = PROPOSAL.expand(3, 4)
+    torch.testing.assert_close(EdgeCoder().decode(candidates, EdgeCoder().encode(candidates, boxes)), boxes)

@@ -1,6 +1,8 @@
 import torch
 
-from ssodkit.ops.rows import class_columns, first_rows, take_rows
+
+
+from ssodkit.ops.rows import best_of_groups, class_columns, first_rows, take_rows
 
 
 def test_take_rows__picks_per_image_and_keeps_what_follows():
@@ -29,3 +31,11 @@ def test_class_columns__picks_classes_per_image_and_lays_them_in_rows():
     assert found.tolist() == [[[2.0, 5.0], [0.0, 3.0]], [[7.0, 10.0], [7.0, 10.0]]]
     assert found.is_contiguous()
     assert class_columns(values, torch.zeros(2, 0, dtype=torch.int64)).shape == (2, 0, 2)
+
+
+def test_best_of_groups__picks_within_each_group_best_first():
+    scores = torch.tensor([[1.0, 3.0, 2.0, 9.0], [5.0, 4.0, 6.0, 0.0]])
+    best, places = best_of_groups(scores, (3, 1), 2)
+    assert best.tolist() == [[3.0, 2.0, 9.0], [6.0, 5.0, 0.0]]
+    assert places.tolist() == [[1, 2, 3], [2, 0, 3]]
+    assert best_of_groups(scores[:0], (3, 1), 2)[0].shape == (0, 3)
