@@ -13,7 +13,6 @@ from jaxtyping import Float, Int64
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from ssodkit.errors import RecipeError
 from ssodkit.plugins import Config
 from ssodkit.structures.predictions import Candidates, Features
 
@@ -70,15 +69,10 @@ def make_anchors(config: AnchorConfig, features: Features) -> Candidates:
     )
 
 
-def check_sides(config: AnchorConfig, strides: tuple[int, ...]) -> None:
-    """Raise RecipeError unless the config has sides for a pyramid with levels of these `strides`."""
-    if len(config.sides) != len(strides):
-        raise RecipeError(f"detector.anchors.sides is for {len(config.sides)} levels, but {describe_levels(strides)}")
-
-
-def describe_levels(strides: tuple[int, ...]) -> str:
-    """A clause that says which levels a pyramid has."""
-    return f"the pyramid has {len(strides)} levels, of strides {', '.join(map(str, strides))}"
+def check_sides(config: AnchorConfig, levels: int) -> None:
+    """Raise ValueError unless the config has sides for a pyramid of so many levels."""
+    if len(config.sides) != levels:
+        raise ValueError(f"anchors.sides is for {len(config.sides)} levels, but the pyramid has {levels}")
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,13 @@ from typing import ClassVar, Literal
 from pydantic import model_validator
 from torch import nn
 
-from ssodkit.detectors.anchors import AnchorConfig, check_sides, describe_levels, make_anchors
+from ssodkit.detectors.anchors import AnchorConfig, check_sides, make_anchors
 from ssodkit.detectors.backbones.base import Backbone, BackboneConfig
 from ssodkit.detectors.base import Detector, DetectorConfig, Proposals, check_terms
 from ssodkit.detectors.detections import find
 from ssodkit.detectors.images import make_pyramid
 from ssodkit.detectors.rpn import ProposalRule, RpnConfig, RpnHead, propose
 from ssodkit.detectors.sampling import sample_regions
-from ssodkit.errors import RecipeError
 from ssodkit.nn.box_code import BoxCodeConfig
 from ssodkit.nn.fpn import Fpn, FpnConfig
 from ssodkit.nn.roi_head import RoiHead, RoiHeadConfig
@@ -55,13 +54,17 @@ class FasterRcnnConfig(DetectorConfig):
     roi: RoiConfig = RoiConfig()
 
     @model_validator(mode="after")
-    def _stages_are_its_own(self) -> "FasterRcnnConfig":
+    def _parts_fit(self) -> "FasterRcnnConfig":
         if set(self.stages) != {"rpn", "roi"}:
             raise ValueError(f"stages of faster_rcnn are rpn and roi, not {', '.join(self.stages) or 'none'}")
         for name, activation in (("rpn", "sigmoid"), ("roi", "softmax")):
             check_terms(name, self.stages[name], activation)
         if not self.stages["rpn"].one_class:
             raise ValueError("stages.rpn.one_class must be true: proposals have no class")
+        levels = self.backbone.levels + self.neck.extra_levels
+        check_sides(self.anchors, levels)
+        if self.roi.levels > levels:
+            raise ValueError(f"roi.levels is {self.roi.levels}, but the pyramid has {levels}")
         return self
 
     def build(self, context: BuildContext) -> "FasterRcnn":
@@ -81,7 +84,6 @@ class FasterRcnn(Detector):
         self.stage_rules = config.stages
         self.backbone = config.backbone.build(context)
         self.neck = Fpn(config.neck, self.backbone.channels, self.backbone.strides)
-        _check_levels(config, self.neck.strides)
         self.rpn = RpnHead(config.neck.channels, config.anchors.per_cell)
         regressions = self.num_classes if config.roi.boxes_per_class else 1
         self.roi = RoiHead(config.roi, config.neck.channels, self.neck.strides, self.num_classes + 1, regressions)
@@ -124,9 +126,3 @@ class FasterRcnn(Detector):
     def detect(self, stages: Stages, score: float | None = None) -> Detections:
         """Final detections of the last stage."""
         return find(stages.last, stages.view.sizes, self.config.test, score)
-
-
-def _check_levels(config: FasterRcnnConfig, strides: tuple[int, ...]) -> None:
-    check_sides(config.anchors, strides)
-    if config.roi.levels > len(strides):
-        raise RecipeError(f"detector.roi.levels is {config.roi.levels}, but {describe_levels(strides)}")

@@ -50,6 +50,7 @@ class RetinaNetConfig(DetectorConfig):
         check_terms("dense", self.stages["dense"], "sigmoid")
         if self.stages["dense"].one_class:
             raise ValueError("stages.dense.one_class must be false: its classes are the detections'")
+        check_sides(self.anchors, self.backbone.levels + self.neck.extra_levels)
         misfit = self.head.misfit(self.neck.channels, self.anchors.per_cell)
         if misfit is not None:
             raise ValueError(misfit)
@@ -72,7 +73,6 @@ class RetinaNet(Detector):
         self.stage_rules = config.stages
         self.backbone = config.backbone.build(context)
         self.neck = Fpn(config.neck, self.backbone.channels, self.backbone.strides)
-        check_sides(config.anchors, self.neck.strides)
         shape = DenseShape(config.neck.channels, self.neck.strides, config.anchors.per_cell, self.num_classes)
         self.head = config.head.build(shape)
         self.matchers = nn.ModuleDict({name: rule.matcher.build(context) for name, rule in config.stages.items()})

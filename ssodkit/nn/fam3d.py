@@ -23,10 +23,8 @@ class Fam3d(nn.Module):
         context = 3 * channels if shifts_levels else channels
         self.level_weights = nn.Conv2d(context, 4, 3, padding=1) if shifts_levels else None
         self.shifts = nn.Conv2d(context, 8, 3, padding=1)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.normal_(module.weight, std=0.001)
-                nn.init.zeros_(module.bias)
+        for parameter in self.parameters():
+            nn.init.normal_(parameter, std=0.001 if parameter.dim() > 1 else 0.0)
 
     def forward(
         self,

@@ -5,7 +5,6 @@ those of RetinaNet, arXiv:1708.02002, section 4 and footnote 2.
 """
 
 from collections.abc import Sequence
-from itertools import chain
 from typing import Literal
 
 from jaxtyping import Float
@@ -49,12 +48,13 @@ class Fpn(nn.Module):
             nn.Conv2d(config.channels if level else first, config.channels, 3, stride=2, padding=1)
             for level in range(convolutions)
         )
-        for convolution in chain(self.lateral, self.output, self.extra):
-            if config.init == "xavier":
-                nn.init.xavier_uniform_(convolution.weight)
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            elif config.init == "xavier":
+                nn.init.xavier_uniform_(parameter)
             else:
-                nn.init.kaiming_uniform_(convolution.weight, a=1)
-            nn.init.zeros_(convolution.bias)
+                nn.init.kaiming_uniform_(parameter, a=1)
 
     def forward(self, maps: Sequence[Float[Tensor, "batch _ _ _"]]) -> tuple[Float[Tensor, "batch channels _ _"], ...]:
         """The pyramid of `maps`, finest first."""

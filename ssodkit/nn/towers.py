@@ -68,6 +68,7 @@ class Towers(nn.Module):
                 nn.init.normal_(module.weight, std=0.01)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+        assert self.classify.bias is not None
         nn.init.constant_(self.classify.bias, -math.log((1.0 - config.prior) / config.prior))
 
     def forward(self, features: Float[Tensor, "batch channels height width"], level: int) -> LevelAnswers:

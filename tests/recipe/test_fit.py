@@ -1,14 +1,18 @@
 """Whether parts fit together: refused before a network exists, with what would mend it."""
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import yaml
 
 from ssodkit.errors import RecipeError
 from ssodkit.recipe.check import load_recipe
 from ssodkit.recipe.fit import walk
 from ssodkit.recipe.model import Recipe
 
+SHIPPED = Path(__file__).parents[2] / "recipes"
 Load = Callable[..., Recipe]
 Refused = Callable[..., list[str]]
 
@@ -47,6 +51,20 @@ def test_check_fit__a_matcher_that_reads_answers_cannot_serve_the_box_head_but_t
     assert "'max_iou'" in str(refusal.value).partition(text)[2]
     recipe = load_recipe("supervised", [f"detector.stages.rpn.matcher={{type: {matcher}}}"])
     assert recipe.detector.stages["rpn"].matcher.type == matcher
+
+
+def test_check_fit__what_asks_about_any_region_is_refused_on_retinanet():
+    detector = SHIPPED / "bases" / "detectors" / "retinanet_small.yaml"
+    tree = yaml.safe_load(detector.read_text(encoding="utf-8"))["detector"]
+    with pytest.raises(RecipeError) as refusal:
+        load_recipe("soft_teacher", [f"detector={json.dumps(tree)}"])
+    lines = [line.split(" ", 1)[1] for line in str(refusal.value).splitlines()]
+    assert sorted(line for line in lines if "exact_regions" in line) == [
+        "method.candidate_scorers.0: 'background_score' needs 'exact_regions', which 'retinanet' does not provide; "
+        "provided by: detector 'faster_rcnn'",
+        "method.scorers.0: 'box_jitter' needs 'exact_regions', which 'retinanet' does not provide; "
+        "provided by: detector 'faster_rcnn'",
+    ]
 
 
 def test_check_fit__a_score_that_nobody_writes_names_the_scorer_that_would(refused: Refused):
@@ -148,7 +166,9 @@ def test_check_fit__a_criterion_under_the_wrong_term_is_refused(refused: Refused
     mistakes = refused(
         "box: {taught_by: boxes, criterion: {type: l1}", "box: {taught_by: boxes, criterion: {type: softmax}"
     )
-    text = "27:33 detector.stages.roi.terms.box.criterion: 'softmax' is no criterion for the term 'box'; one of: l1"
+    text = (
+        "27:33 detector.stages.roi.terms.box.criterion: 'softmax' is no criterion for the term 'box'; one of: giou, l1"
+    )
     assert [mistake[: len(text)] for mistake in mistakes] == [text]
 
 

@@ -62,6 +62,10 @@ class ToyBackboneConfig(BackboneConfig):
     frozen_stages: int = Field(0, ge=0)
 
     @property
+    def levels(self) -> int:
+        return 1
+
+    @property
     def is_pretrained(self) -> bool:
         return self.weights is not None
 

@@ -14,6 +14,11 @@ class BackboneConfig(PluginConfig, ABC):
     slot: ClassVar[str] = "backbone"
 
     @property
+    @abstractmethod
+    def levels(self) -> int:
+        """How many feature maps it gives: what stands on them is checked before a network exists."""
+
+    @property
     def is_pretrained(self) -> bool:
         """Whether its weights come from somewhere: freezing random ones is refused."""
         return False

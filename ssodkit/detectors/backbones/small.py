@@ -35,6 +35,10 @@ class SmallConfig(BackboneConfig):
                 raise ValueError(f"{width} channels are no multiple of a group of {self.group}")
         return self
 
+    @property
+    def levels(self) -> int:
+        return len(self.channels)
+
     def build(self, context: BuildContext) -> "Small":
         return Small(self)
 

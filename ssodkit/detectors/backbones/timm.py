@@ -43,6 +43,10 @@ class TimmConfig(BackboneConfig):
         return weights
 
     @property
+    def levels(self) -> int:
+        return len(self.strides)
+
+    @property
     def is_pretrained(self) -> bool:
         return self.weights != "random"
 
