@@ -153,6 +153,24 @@ def test_loss__every_weight_has_a_gradient_and_learns_where_there_is_a_target(de
         assert parameter.grad.abs().max() > 0.0, name
 
 
+def test_loss__of_joined_views_is_that_of_separate_ones(detector, make_view, make_targets):
+    views = [make_view("labeled", [1]), make_view("strong", [2, 3])]
+    targets = [make_targets([[(4, 4, 28, 40, 0)]]), make_targets([[], [(30, 20, 56, 50, 2), (2, 2, 30, 30, 1)]])]
+    supervisions = [Supervision.uniform(taught, PROGRESS) for taught in targets]
+    values = {}
+    for joined in ("always", "never"):
+        together = predict_together(detector, views, supervisions, joined=joined)
+        losses = [
+            loss(detector, stages, assign(detector, stages, taught), taught)
+            for stages, taught in zip(together, supervisions, strict=True)
+        ]
+        values[joined] = [part.values(part.denominators()) for part in losses]
+    for always, never in zip(values["always"], values["never"], strict=True):
+        for name in never:
+            torch.testing.assert_close(always[name], never[name], rtol=1e-4, atol=1e-6)
+            assert never[name] > 0.0, name
+
+
 def test_loss__without_targets_has_no_box_term_and_all_gradients(detector, make_view):
     values = learn(detector, make_view("a", [1, 2]), Supervision.uniform(Targets.empty(2), PROGRESS))
     sum(values.values()).backward()

@@ -7,11 +7,12 @@ from pydantic import ValidationError
 from ssodkit.detectors.anchors import make_anchors
 from ssodkit.detectors.learning import assign, loss, predict_together
 from ssodkit.detectors.retinanet import RetinaNet, RetinaNetConfig
+from ssodkit.ops.coding import BoxCoder
 from ssodkit.plugins import BuildContext, load_plugins
 from ssodkit.recipe.merge import read_tree
-from ssodkit.structures.predictions import Candidates, Features
+from ssodkit.structures.predictions import Candidates, Features, Predictions
 from ssodkit.structures.progress import Progress
-from ssodkit.structures.teaching import Supervision
+from ssodkit.structures.teaching import BACKGROUND, Supervision
 
 BASES = Path(__file__).parents[2] / "recipes" / "bases" / "detectors"
 PROGRESS = Progress(0, 10)
@@ -71,6 +72,20 @@ def test_preset__has_the_published_anchors(make_view):
     anchor, target = torch.tensor([[0.0, 0.0, 32.0, 32.0]]), torch.tensor([[4.0, 2.0, 40.0, 30.0]])
     code = config.head.code.coder.encode(anchor.double(), target.double())[0].tolist()
     assert [round(number, 6) for number in code] == [1.875, 0.0, 0.588915, -0.667657]
+
+
+def test_preset__matches_as_published(make_targets):
+    boxes = [(0, 0, 32, 32), (16, 0, 48, 32), (32, 32, 64, 64), (8, 8, 40, 40), (100, 100, 132, 132)]
+    anchors = Candidates(torch.tensor([boxes]).float(), torch.ones(1, 5, dtype=torch.bool))
+    asked = Predictions(anchors, torch.zeros(1, 5, 1), "sigmoid", torch.zeros(1, 5, 1, 4), BoxCoder())
+    config = preset("retinanet")
+    matcher = config.stages["dense"].matcher.build(BuildContext(num_classes=1, detector=config))
+    found = matcher(asked, make_targets([[(4, 4, 36, 36, 0), (60, 60, 90, 90, 0)]]), PROGRESS)
+    assert found.index.tolist() == [[0, BACKGROUND, 1, 0, BACKGROUND]]  # the third at an IoU of 0.008386
+    assert round(found.quality[0, 0].item(), 6) == 0.620253
+    # A box without area overlaps nothing: all anchors share its best IoU of 0, and none learns from it.
+    sliver = matcher(asked, make_targets([[(60, 60, 60, 90, 0)]]), PROGRESS)
+    assert sliver.index.tolist() == [[BACKGROUND] * 5]
 
 
 def test_build__begins_as_published():
