@@ -1,7 +1,5 @@
 import torch
 
-
-
 from ssodkit.ops.rows import best_of_groups, class_columns, first_rows, take_rows
 
 

@@ -17,6 +17,11 @@ PROGRESS = Progress(0, 1)
 CLASSES = 3
 
 
+def tensors(candidates) -> dict[str, torch.Tensor]:
+    """Fields that have a row per candidate."""
+    return {key: value for key, value in vars(candidates).items() if isinstance(value, torch.Tensor)}
+
+
 def build(name: str):
     config = members("matcher")[name]()
     return config.build(BuildContext(num_classes=CLASSES, detector=config))
@@ -100,7 +105,10 @@ def test_matcher__candidates_that_are_not_valid_learn_nothing_and_take_nothing_f
     assert (found.index[:, ~valid] == IGNORE).all()
     fewer = replace(
         predictions,
-        candidates=replace(candidates, **{key: value[:, valid] for key, value in vars(candidates).items()}),
+        candidates=replace(
+            candidates,
+            **{key: value[:, valid] for key, value in tensors(candidates).items()},
+        ),
         class_logits=predictions.class_logits[:, valid],
         box_codes=predictions.box_codes[:, valid],
     )
@@ -134,7 +142,7 @@ def test_matcher__fewer_candidates_than_a_target_takes(matcher, scene):
     few = replace(
         predictions,
         candidates=replace(
-            predictions.candidates, **{key: value[:, :4] for key, value in vars(predictions.candidates).items()}
+            predictions.candidates, **{key: value[:, :4] for key, value in tensors(predictions.candidates).items()}
         ),
         class_logits=predictions.class_logits[:, :4],
         box_codes=predictions.box_codes[:, :4],
@@ -191,7 +199,7 @@ def test_matcher__holds_no_large_matrix_of_pairs(matcher, scene, largest_tensor)
 
     predictions, targets = scene
     candidates = replace(
-        predictions.candidates, **{key: large(value, 268_569) for key, value in vars(predictions.candidates).items()}
+        predictions.candidates, **{key: large(value, 268_569) for key, value in tensors(predictions.candidates).items()}
     )
     asked: Predictions = replace(
         predictions,
