@@ -27,6 +27,13 @@ recipe_app = typer.Typer(help="Check and show recipes.", no_args_is_help=True)
 app.add_typer(recipe_app, name="recipe")
 
 
+class ImageSize(StrEnum):
+    """The size in which a network sees images."""
+
+    ORIGINAL = "original"
+    TEST = "test"
+
+
 class Network(StrEnum):
     """Which of a run's networks."""
 
@@ -161,6 +168,34 @@ def predict(
     from ssodkit.engine.predict import predict
 
     predict(run, images, out, network=network and network.value, score=score, device=device)
+
+
+@app.command()
+def label(
+    run: RunFolder,
+    images: Annotated[
+        Path | None, typer.Argument(metavar="FOLDER", help="Default: the run's unlabeled images.", show_default=False)
+    ] = None,
+    *,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="New file for the labels.")],
+    score: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, metavar="SCORE", help="Default: the recipe's test threshold.")
+    ] = None,
+    network: Annotated[
+        Network | None, typer.Option(metavar="student|teacher", help="Default: the recipe's result.")
+    ] = None,
+    size: Annotated[
+        ImageSize, typer.Option(metavar="original|test", help="Of the images: their own, or as in the test.")
+    ] = ImageSize.ORIGINAL,
+    device: OnDevice = None,
+) -> None:
+    """Write what a network finds in unlabeled images.
+
+    The file is COCO JSON with a score per box, for a training with `data.unlabeled: {type: stored, file: FILE}`.
+    """
+    from ssodkit.engine.label import label
+
+    label(run, out, images, network and network.value, score, size.value, device)
 
 
 @app.command(name="list")

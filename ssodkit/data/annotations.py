@@ -48,6 +48,8 @@ class ImageSet:
     """Square pixels as annotated, of the outline where there is one: what COCO's size ranges go by."""
     crowd: NDArray[np.bool_]
     difficult: NDArray[np.bool_]
+    scores: NDArray[np.float32]
+    """How sure a network was of each box; 1 where somebody annotated it."""
     categories: tuple[Category, ...]
     notes: tuple[str, ...] = ()
     """What reading changed, in sentences."""
@@ -140,6 +142,7 @@ class ImageSet:
             areas=self.areas[rows],
             crowd=self.crowd[rows],
             difficult=self.difficult[rows],
+            scores=self.scores[rows],
         )
 
 
@@ -155,6 +158,7 @@ def make_image_set(
     areas: Column | None = None,
     crowd: Column | None = None,
     difficult: Column | None = None,
+    scores: Column | None = None,
     notes: Sequence[str] = (),
 ) -> ImageSet:
     """Pack columns into a set; boxes may come in any order of images, and keep their order within an image.
@@ -181,6 +185,7 @@ def make_image_set(
         areas=np.prod(corners[:, 2:] - corners[:, :2], axis=1) if areas is None else column(areas, np.float32, 0),
         crowd=column(crowd, np.bool_, False),
         difficult=column(difficult, np.bool_, False),
+        scores=column(scores, np.float32, 1),
         categories=tuple(categories),
         notes=tuple(notes),
     )

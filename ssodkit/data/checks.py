@@ -3,13 +3,14 @@
 import os
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ssodkit.data.annotations import ImageSet
+from ssodkit.data.annotations import Category, ImageSet
 from ssodkit.errors import DataError
 
 T = TypeVar("T")
@@ -92,6 +93,26 @@ def require_files(images: ImageSet) -> None:
             f"{len(missing)} of {len(images)} image files do not exist: {shown}. "
             f"File names are relative to {seen_from_here(images.root)}; check this folder in the recipe."
         )
+
+
+def in_table(key: str, images: ImageSet, categories: tuple[Category, ...]) -> ImageSet:
+    """The same images with labels that count in another table of the same categories, whatever its order.
+
+    Raises DataError that begins with `key` and lists the categories that only one of them has.
+    """
+    if set(images.categories) != set(categories):
+        mine, theirs = (sorted(set(table)) for table in (images.categories, categories))
+        raise DataError(
+            f"{key} and data.train must have the same categories, by id and name. "
+            f"Only in data.train: {_named(set(theirs) - set(mine))}. Only in {key}: {_named(set(mine) - set(theirs))}."
+        )
+    place = {category: label for label, category in enumerate(categories)}
+    label_of = np.array([place[category] for category in images.categories], dtype=np.int16)
+    return replace(images, labels=label_of[images.labels], categories=categories)
+
+
+def _named(categories: set[Category]) -> str:
+    return listed(sorted(categories), lambda category: f"{category.id} '{category.name}'") or "none"
 
 
 def _near_name(file: str, existing: set[str]) -> str:

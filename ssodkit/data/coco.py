@@ -24,28 +24,46 @@ def read_coco(
     cannot be trusted: what is no COCO file, ids and names given twice, references to nothing, boxes that are none,
     missing image files.
     """
-    document = _load(file)
+    result = parse_coco(load_coco(file), file, images, zero_size, labeled)
+    require_files(result)
+    return result
+
+
+def parse_coco(
+    document: Mapping[str, Any],
+    file: Path,
+    images: Path,
+    zero_size: Literal["refuse", "drop"],
+    labeled: bool = True,
+    scored: bool = False,
+) -> ImageSet:
+    """What `read_coco` makes of the content of `file`; that image files exist is not checked.
+
+    Where annotations are `scored`, each must have a `score`.
+    """
     entries = _list_of(document, "images", file)
     ids = _integers(entries, "id", "images", file)
     _refuse_duplicates(ids, "image id", lambda place: repr(entries[place].get("file_name")), file)
     names, sizes = _names_and_sizes(entries, file)
     if labeled or (document.get("annotations") and document.get("categories")):
         categories = _categories(_list_of(document, "categories", file), file)
-        columns, notes = _boxes(_list_of(document, "annotations", file), ids, sizes, categories, file, zero_size)
-        result = make_image_set(images, names, ids, sizes, categories, notes=notes, **columns)
-    else:
-        result = make_image_set(images, names, ids, sizes)
-    require_files(result)
-    return result
+        entries = _list_of(document, "annotations", file)
+        columns, notes = _boxes(entries, ids, sizes, categories, file, zero_size, scored)
+        return make_image_set(images, names, ids, sizes, categories, notes=notes, **columns)
+    return make_image_set(images, names, ids, sizes)
 
 
-def _load(file: Path) -> Mapping[str, Any]:
+def load_coco(file: Path, key: str = "annotations") -> Mapping[str, Any]:
+    """The content of a COCO file, without outlines. `key` is what a recipe calls its path.
+
+    Raises DataError for what is no JSON object.
+    """
     try:
         with file.open(encoding="utf-8") as stream:
             document = json.load(stream, object_hook=_without_outline)
     except OSError as error:
         raise DataError(
-            f"{seen_from_here(file)} cannot be read: {error.strerror}. Check `annotations` in the recipe."
+            f"{seen_from_here(file)} cannot be read: {error.strerror}. Check `{key}` in the recipe."
         ) from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{file} is no JSON: {error}. Is it the annotation file?") from error
@@ -123,6 +141,7 @@ def _boxes(
     categories: Sequence[Category],
     file: Path,
     zero_size: Literal["refuse", "drop"],
+    scored: bool,
 ) -> tuple[dict[str, NDArray[Any]], list[str]]:
     """The columns that `make_image_set` takes, one row per box that stays."""
     ids = _integers(entries, "id", "annotations", file)
@@ -144,6 +163,8 @@ def _boxes(
         "areas": _areas(entries, corners, ids, file),
         "crowd": _crowd(entries, ids, file),
     }
+    if scored:
+        columns["scores"] = _scores(entries, ids, file)
     return {column: values[keep] for column, values in columns.items()}, notes
 
 
@@ -189,3 +210,14 @@ def _areas(
         if "area" in entry:
             areas[row] = area
     return areas
+
+
+def _scores(entries: Sequence[Mapping[str, Any]], ids: Sequence[int], file: Path) -> NDArray[np.float64]:
+    for row, entry in enumerate(entries):
+        score = entry.get("score")
+        if not (type(score) in (int, float) and 0 <= score <= 1):
+            raise DataError(
+                f"{file}: annotation {ids[row]} has the score {score!r}; it must be a number from 0 to 1, as "
+                "`ssodkit label` writes it."
+            )
+    return np.array([entry["score"] for entry in entries], dtype=np.float64)

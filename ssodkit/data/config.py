@@ -92,8 +92,41 @@ class RestSource(Config):
 
 
 LabeledSource = Annotated[CocoSource | VocSource | DigitsSource, Field(discriminator="type")]
+ImageSource = Annotated[RestSource | FolderSource | CocoSource | VocSource | DigitsSource, Field(discriminator="type")]
+
+
+class StoredSource(Config):
+    """Unlabeled images with boxes that a network found in them before the run: no teacher is in the step.
+
+    An image keeps the boxes that are sure enough, or its best; images without a box leave the list.
+    """
+
+    type: Literal["stored"] = "stored"
+    file: Path | None = None
+    """What `ssodkit label` wrote."""
+    made_by: str | None = None
+    """Instead: the recipe that the run trains first, on the same data, fold and seed. It then labels the images."""
+    made_with: tuple[str, ...] = ()
+    """Changes of that recipe, as `--set` takes them. The command line's own on the engine, the detector, the evaluation,
+    the watch and the labeled images of a step join them."""
+    of: ImageSource = RestSource()
+    """The images."""
+    above: float = Field(0.9, ge=0.0, le=1.0)
+    """Boxes that score so much or more teach."""
+    at_least: int = Field(1, ge=0)
+    """So many of the best boxes of an image teach in any case, and those that score as much."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "StoredSource":
+        if (self.file is None) == (self.made_by is None):
+            raise ValueError("give either `file` or `made_by`; null takes one away that a base has set")
+        if self.made_with and self.made_by is None:
+            raise ValueError("`made_with` changes the recipe that `made_by` names, and there is none")
+        return self
+
+
 UnlabeledSource = Annotated[
-    RestSource | FolderSource | CocoSource | VocSource | DigitsSource, Field(discriminator="type")
+    RestSource | FolderSource | CocoSource | VocSource | DigitsSource | StoredSource, Field(discriminator="type")
 ]
 
 
@@ -171,6 +204,16 @@ class DataConfig(Config):
     labeled: LabeledRule = LabeledRule()
     unlabeled: UnlabeledSource | None = RestSource()
     batch: BatchConfig
+
+    @property
+    def unlabeled_images(self) -> ImageSource | None:
+        """Where the unlabeled images are, whether or not boxes of them are stored."""
+        return self.unlabeled.of if isinstance(self.unlabeled, StoredSource) else self.unlabeled
+
+    def labeled_by(self, file: Path) -> "DataConfig":
+        """The same data, its stored boxes in this file, which the run has made."""
+        assert isinstance(self.unlabeled, StoredSource)
+        return self.model_copy(update={"unlabeled": self.unlabeled.model_copy(update={"file": file})})
 
     @model_validator(mode="after")
     def _unlabeled_needs_a_source(self) -> "DataConfig":

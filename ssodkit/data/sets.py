@@ -7,16 +7,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssodkit.data.annotations import Category, ImageSet
-from ssodkit.data.checks import listed
+from ssodkit.data.checks import in_table, listed
 from ssodkit.data.coco import read_coco
 from ssodkit.data.config import (
     CocoSource,
     DataConfig,
     DigitsSource,
     FolderSource,
+    ImageSource,
     LabeledRule,
     LabeledSource,
     RestSource,
+    StoredSource,
     VocSource,
 )
 from ssodkit.data.digits import open_digits
@@ -24,6 +26,7 @@ from ssodkit.data.folder import read_folder
 from ssodkit.data.overlap import shared_files
 from ssodkit.data.pictures import refuse_broken
 from ssodkit.data.splits import Fold, draw_fold
+from ssodkit.data.stored import with_stored_labels
 from ssodkit.data.voc import read_voc
 from ssodkit.errors import DataError
 
@@ -36,7 +39,7 @@ class DataSets:
 
     labeled: ImageSet
     unlabeled: ImageSet | None
-    """Without labels; None where a step takes no unlabeled image."""
+    """Without labels, or with stored ones; None where a step takes no unlabeled image."""
     hidden: ImageSet | None
     """The unlabeled images, in the same order, with the labels that no step may see; None where nobody knows them."""
     test: ImageSet
@@ -57,17 +60,23 @@ def open_data(config: DataConfig, on_progress: OnProgress | None = None) -> Data
     fold = draw_fold(train, config.folds, config.percent, config.fold)
     chosen = np.isin(train.ids, fold.image_ids)
     labeled = apply_rule(_without_dropped(train.subset(np.flatnonzero(chosen)), config), config.labeled)
-    pool = _unlabeled_pool(train, chosen, config, on_progress)
-    test = _in_table("data.test", _read("data.test", config.test, on_progress), train.categories)
+    pool = _unlabeled_pool(train, chosen, config.unlabeled_images, on_progress) if config.batch.unlabeled else None
+    # The one place where labels are taken from unlabeled images: whatever trains on them gets this set.
+    unlabeled = None if pool is None else pool.without_labels()
+    notes: tuple[str, ...] = ()
+    if pool is not None and unlabeled is not None and isinstance(config.unlabeled, StoredSource):
+        unlabeled, notes = with_stored_labels(unlabeled, config.unlabeled, train.categories, fold.hash)
+        pool = pool.subset(pool.positions(unlabeled.ids)) if len(unlabeled) else None
+        unlabeled = unlabeled if len(unlabeled) else None
+    test = in_table("data.test", _read("data.test", config.test, on_progress), train.categories)
     validation = None
     if config.validation is not None:
         validation = _read("data.validation", config.validation, on_progress)
-        validation = _in_table("data.validation", validation, train.categories)
+        validation = in_table("data.validation", validation, train.categories)
     read = [images for images in (train, labeled, pool, test, validation) if images is not None]
     return DataSets(
         labeled=labeled,
-        # The one place where labels are taken from unlabeled images: whatever trains on them gets this set.
-        unlabeled=None if pool is None else pool.without_labels(),
+        unlabeled=unlabeled,
         hidden=_known_labels(pool, train.categories),
         test=test,
         validation=validation,
@@ -76,11 +85,29 @@ def open_data(config: DataConfig, on_progress: OnProgress | None = None) -> Data
         notes=tuple(
             dict.fromkeys(
                 [note for images in read for note in images.notes]
+                + list(notes)
                 + _missing_boxes(labeled, test)
                 + _leaks(config, train, pool, test)
             )
         ),
     )
+
+
+def open_unlabeled(config: DataConfig, on_progress: OnProgress | None = None) -> ImageSet:
+    """The unlabeled images of a recipe, without labels, also where its steps take none; perhaps there is no image.
+
+    Raises DataError as `open_data` does, and where the recipe names no unlabeled images.
+    """
+    source = config.unlabeled_images
+    if source is None:
+        raise DataError("data.unlabeled names no images. Give a folder of images, or name the images there.")
+    if not isinstance(source, RestSource):
+        return _read("data.unlabeled", source, on_progress).without_labels()
+    train = _read("data.train", config.train, on_progress)
+    if source.include_labeled:
+        return train.without_labels()
+    fold = draw_fold(train, config.folds, config.percent, config.fold)
+    return train.subset(np.flatnonzero(~np.isin(train.ids, fold.image_ids))).without_labels()
 
 
 def check_images(sets: DataSets) -> None:
@@ -152,14 +179,14 @@ def _without_dropped(images: ImageSet, config: DataConfig) -> ImageSet:
 
 
 def _unlabeled_pool(
-    train: ImageSet, chosen: NDArray[np.bool_], config: DataConfig, on_progress: OnProgress | None
+    train: ImageSet, chosen: NDArray[np.bool_], source: ImageSource | None, on_progress: OnProgress | None
 ) -> ImageSet | None:
-    """The unlabeled images, still with the labels their source has; None where a step takes none."""
-    if not config.batch.unlabeled or config.unlabeled is None:
+    """The unlabeled images, still with the labels their source has."""
+    if source is None:
         return None
-    if not isinstance(config.unlabeled, RestSource):
-        return _read("data.unlabeled", config.unlabeled, on_progress)
-    rest = train if config.unlabeled.include_labeled else train.subset(np.flatnonzero(~chosen))
+    if not isinstance(source, RestSource):
+        return _read("data.unlabeled", source, on_progress)
+    rest = train if source.include_labeled else train.subset(np.flatnonzero(~chosen))
     if not len(rest):
         raise DataError(
             "data.unlabeled: every training image is labeled, so there is no rest. Lower data.percent, set "
@@ -168,27 +195,10 @@ def _unlabeled_pool(
     return rest
 
 
-def _in_table(key: str, images: ImageSet, categories: tuple[Category, ...]) -> ImageSet:
-    """The same images with labels that count in another table of the same categories, whatever its order."""
-    if set(images.categories) != set(categories):
-        mine, theirs = (sorted(set(table)) for table in (images.categories, categories))
-        raise DataError(
-            f"{key} and data.train must have the same categories, by id and name. "
-            f"Only in data.train: {_named(set(theirs) - set(mine))}. Only in {key}: {_named(set(mine) - set(theirs))}."
-        )
-    place = {category: label for label, category in enumerate(categories)}
-    label_of = np.array([place[category] for category in images.categories], dtype=np.int16)
-    return replace(images, labels=label_of[images.labels], categories=categories)
-
-
-def _named(categories: set[Category]) -> str:
-    return listed(sorted(categories), lambda category: f"{category.id} '{category.name}'") or "none"
-
-
 def _known_labels(pool: ImageSet | None, categories: tuple[Category, ...]) -> ImageSet | None:
     if pool is None or not len(pool.boxes) or set(pool.categories) != set(categories):
         return None
-    return _in_table("data.unlabeled", pool, categories)
+    return in_table("data.unlabeled", pool, categories)
 
 
 def _largest(images: ImageSet, at_most: int) -> NDArray[np.bool_]:
@@ -218,8 +228,9 @@ def _missing_boxes(labeled: ImageSet, test: ImageSet) -> list[str]:
 def _leaks(config: DataConfig, train: ImageSet, pool: ImageSet | None, test: ImageSet) -> list[str]:
     """Warnings about images that are trained on and tested on. Parts of the embedded data are apart by construction."""
     trained: dict[str, tuple[LabeledSource | FolderSource, ImageSet]] = {"data.train": (config.train, train)}
-    if pool is not None and config.unlabeled is not None and not isinstance(config.unlabeled, RestSource):
-        trained["data.unlabeled"] = (config.unlabeled, pool)
+    source = config.unlabeled_images
+    if pool is not None and source is not None and not isinstance(source, RestSource):
+        trained["data.unlabeled"] = (source, pool)
     notes = []
     for key, (source, images) in trained.items():
         if (

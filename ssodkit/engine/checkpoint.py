@@ -30,6 +30,8 @@ from ssodkit.recipe.model import Recipe
 STATE = "state.pt"
 RECIPE = "recipe.yaml"
 """In the folder of a run: the whole recipe."""
+FIRST_STAGE = "stage1"
+"""In the folder of a run that makes its own labels first: the folder of that run."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,7 @@ class Checkpoints:
             "format": "ssodkit",
             "step": str(state["step"]),
             "categories": json.dumps(state["origin"]["categories"]),
+            "fold": state["origin"]["fold"],
         }
         for name, network in networks.items():
             tensors = {key: tensor.contiguous() for key, tensor in network.state_dict().items()}
@@ -138,14 +141,24 @@ class Checkpoints:
 
 def read_run(run: Path) -> tuple[Recipe, Path]:
     """The recipe of a run and its newest checkpoint; raises TrainingError if the folder has none."""
+    return read_recipe(run), find_last(run)
+
+
+def read_recipe(run: Path) -> Recipe:
+    """The recipe of a run; raises TrainingError if the folder holds none."""
     if not (run / RECIPE).is_file():
         raise TrainingError(f"{run} holds no run: there is no {RECIPE} in it. Give the folder that `ssodkit run` made.")
-    return load_recipe(run / RECIPE), find_last(run)
+    return load_recipe(run / RECIPE)
 
 
 def find_last(run: Path) -> Path:
     """The newest whole checkpoint of a run; raises TrainingError where there is none."""
     whole = find_checkpoints(run)
+    if not whole and can_go_on(run):
+        raise TrainingError(
+            f"{run} holds no checkpoint yet: the run in it has not begun its second stage. Go on with "
+            f"`ssodkit run --resume {run}`; the first stage is a run of its own in {run / FIRST_STAGE}."
+        )
     if not whole:
         raise TrainingError(
             f"{run} holds no checkpoint: the run in it ended before its first one. "
@@ -159,6 +172,11 @@ def find_checkpoints(run: Path) -> list[Path]:
     folder = run / "checkpoints"
     candidates = (folder / "last", *sorted(folder.glob("step_*"), reverse=True))
     return [candidate for candidate in candidates if (candidate / STATE).is_file()]
+
+
+def can_go_on(run: Path) -> bool:
+    """Whether `ssodkit run --resume` finds something to go on with: a checkpoint, or the first of two stages."""
+    return bool(find_checkpoints(run)) or (run / FIRST_STAGE).is_dir()
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:
@@ -215,6 +233,11 @@ def read_step(checkpoint: Path) -> int:
 def read_categories(checkpoint: Path) -> tuple[Category, ...]:
     """The class table of a checkpoint, in the order of the labels."""
     return tuple(Category(*pair) for pair in json.loads(_read_metadata(checkpoint)["categories"]))
+
+
+def read_fold(checkpoint: Path) -> str:
+    """The hash of the labeled images that a checkpoint's networks have learned from."""
+    return _read_metadata(checkpoint)["fold"]
 
 
 def _by_label(categories: Iterable[Iterable[object]]) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Evaluation: all networks of a run look at every image once, and are scored at every test threshold of the recipe."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from ssodkit.data.annotations import ImageSet
 from ssodkit.data.loader import test_batches
-from ssodkit.data.sets import open_data
+from ssodkit.data.sets import OnProgress, open_data
 from ssodkit.data.views import ViewMaker
 from ssodkit.detectors.base import Detector
 from ssodkit.engine.build import build_method, place
@@ -40,7 +41,7 @@ def evaluate(run: Path | str, device: str | None = None) -> dict[str, Any]:
     """
     recipe, checkpoint = read_run(Path(run))
     with open_processes(device) as processes, explained():
-        sets = open_data(recipe.data)
+        sets = open_data(recipe.data.model_copy(update={"unlabeled": None}))  # nobody looks at unlabeled images here
         if sets.categories != read_categories(checkpoint):
             raise TrainingError(
                 f"{checkpoint} was trained for other classes than data.train has now. "
@@ -66,18 +67,7 @@ def score_networks(
     networks: Mapping[str, Detector], images: ImageSet, recipe: Recipe, processes: Processes
 ) -> ScoreTable:
     """The scores of all networks on `images`, the same on all processes."""
-    batches = test_batches(
-        images,
-        test_views(recipe),
-        recipe.evaluation.images,
-        processes.rank,
-        processes.count,
-        processes.device,
-        recipe.engine.workers,
-    )
-    lowest = min(recipe.evaluation.thresholds)
-    found = detect(networks, batches, images, lowest, recipe.engine.precision)
-    tables = {name: DetectionTable.join(processes.gather(table)) for name, table in found.items()}
+    tables = find_all(networks, images, test_views(recipe), min(recipe.evaluation.thresholds), recipe, processes)
     scores: ScoreTable = {}
     if processes.is_first:
         metric = {"coco": coco_scores, "voc": _both_scores}[recipe.evaluation.metric]
@@ -85,6 +75,30 @@ def score_networks(
             # A lower threshold only adds detections behind those that a higher one leaves.
             scores[str(threshold)] = {name: metric(table.above(threshold), images) for name, table in tables.items()}
     return processes.gather(scores)[0]
+
+
+def find_all(
+    networks: Mapping[str, Detector],
+    images: ImageSet,
+    views: ViewMaker,
+    score: float,
+    recipe: Recipe,
+    processes: Processes,
+    on_progress: OnProgress | None = None,
+) -> dict[str, DetectionTable]:
+    """Detections above `score` in all `images`, which the processes share; the same on all of them.
+
+    `on_progress(done, total)` is called for every batch of this process.
+    """
+    each = recipe.evaluation.images
+    batches = test_batches(
+        images, views, each, processes.rank, processes.count, processes.device, recipe.engine.workers
+    )
+    if on_progress is not None:
+        share = len(images) * (processes.rank + 1) // processes.count - len(images) * processes.rank // processes.count
+        batches = _told(batches, math.ceil(share / each), on_progress)
+    found = detect(networks, batches, images, score, recipe.engine.precision)
+    return {name: DetectionTable.join(processes.gather(table)) for name, table in found.items()}
 
 
 def test_views(recipe: Recipe) -> ViewMaker:
@@ -120,6 +134,14 @@ def evaluating(networks: Iterable[nn.Module]) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+def _told(batches: Iterable[Stream], total: int, on_progress: OnProgress) -> Iterator[Stream]:
+    """The same batches; each is told of when the next is asked for."""
+    on_progress(0, total)
+    for done, batch in enumerate(batches, start=1):
+        yield batch
+        on_progress(done, total)
 
 
 def _original_frame(view: View, images: ImageSet) -> View:

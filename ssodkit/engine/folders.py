@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ssodkit.engine.checkpoint import RECIPE, find_checkpoints
+from ssodkit.engine.checkpoint import RECIPE, can_go_on
 from ssodkit.engine.distributed import Processes
 from ssodkit.errors import TrainingError
 
@@ -39,7 +39,7 @@ def refuse_used(out: Path) -> None:
 def _or_else(out: Path) -> str:
     if not (out / RECIPE).is_file():
         return ""
-    if find_checkpoints(out):
+    if can_go_on(out):
         return f", or go on with the run in it: `ssodkit run --resume {out}`"
     return ", or delete it: the run in it ended before its first checkpoint"
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from ssodkit.data.annotations import Category, ImageSet, make_image_set
 from ssodkit.data.decode import decode_image
@@ -13,6 +14,7 @@ from ssodkit.data.files import write_whole
 from ssodkit.data.folder import read_folder
 from ssodkit.data.loader import test_batches
 from ssodkit.data.pictures import known_sizes, refuse_broken
+from ssodkit.detectors.base import Detector
 from ssodkit.engine.build import build_method, place
 from ssodkit.engine.checkpoint import load_network, read_categories, read_run
 from ssodkit.engine.distributed import open_processes
@@ -22,6 +24,7 @@ from ssodkit.engine.folders import make_folder, refuse_used
 from ssodkit.engine.metrics import DetectionTable
 from ssodkit.engine.pictures import Boxes, draw_boxes
 from ssodkit.errors import TrainingError
+from ssodkit.recipe.model import Recipe
 
 RESULTS = "results.json"
 
@@ -47,12 +50,7 @@ def predict(
     categories = read_categories(checkpoint)
     pictures = _gather_images([Path(image) for image in images])
     with open_processes(device) as processes, explained():
-        method = place(build_method(recipe, len(categories), load_weights=False), recipe, processes.device)
-        networks = method.networks()
-        name = network or (recipe.evaluation.result if recipe.evaluation.result in networks else next(iter(networks)))
-        if name not in networks:
-            raise TrainingError(f"{run} has no {name}; its networks: {', '.join(networks)}")
-        load_network(checkpoint, name, networks[name])
+        name, chosen = open_network(recipe, checkpoint, network, processes.device)
         batches = test_batches(
             pictures,
             test_views(recipe),
@@ -60,7 +58,7 @@ def predict(
             device=processes.device,
             workers=recipe.engine.workers,
         )
-        found = detect({name: networks[name]}, batches, pictures, score, recipe.engine.precision)[name]
+        found = detect({name: chosen}, batches, pictures, score, recipe.engine.precision)[name]
         make_folder(out)
         _draw(found, pictures, categories, out)
         path = _write(found, pictures, categories, out / RESULTS)
@@ -68,6 +66,21 @@ def predict(
         print(f"{len(found.scores)} detections of the {name} above {score:g} in {images_seen}")
         print(f"results    {path}\npictures   {out}")
         return path
+
+
+def open_network(recipe: Recipe, checkpoint: Path, name: str | None, device: torch.device) -> tuple[str, Detector]:
+    """A network of a checkpoint by its name, on a device; without a name, the recipe's result.
+
+    Raises TrainingError for a run without that network.
+    """
+    classes = len(read_categories(checkpoint))
+    networks = place(build_method(recipe, classes, load_weights=False), recipe, device).networks()
+    name = name or (recipe.evaluation.result if recipe.evaluation.result in networks else next(iter(networks)))
+    if name not in networks:
+        run = checkpoint.parent.parent
+        raise TrainingError(f"{run} has no {name}; its networks: {', '.join(networks)}")
+    load_network(checkpoint, name, networks[name])
+    return name, networks[name]
 
 
 def _gather_images(paths: Sequence[Path]) -> ImageSet:

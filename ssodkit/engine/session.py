@@ -12,11 +12,12 @@ from rich.progress import Progress as Bar
 
 from ssodkit.data.annotations import ImageSet
 from ssodkit.data.batch_plan import derive_batch
+from ssodkit.data.config import DataConfig
 from ssodkit.data.files import write_whole
 from ssodkit.data.loader import training_batches
 from ssodkit.data.sets import DataSets, OnProgress, check_images, open_data
 from ssodkit.engine.build import build_method, place
-from ssodkit.engine.checkpoint import RECIPE, Checkpoints, Origin, find_checkpoints, load_state, unfitting
+from ssodkit.engine.checkpoint import RECIPE, Checkpoints, Origin, can_go_on, load_state, unfitting
 from ssodkit.engine.distributed import Processes
 from ssodkit.engine.evaluate import as_result, score_networks
 from ssodkit.engine.health import Health
@@ -41,14 +42,19 @@ class Session:
 
     run: Path
     """The folder of the run."""
+    whole: Path
+    """The same, or the folder of the run that this one is the first stage of."""
 
-    def __init__(self, recipe: Recipe, processes: Processes, checkpoint: Path | None = None) -> None:
+    def __init__(
+        self, recipe: Recipe, processes: Processes, checkpoint: Path | None = None, labels: Path | None = None
+    ) -> None:
         """Read all data and build the networks, new or as `checkpoint` saved them; nothing is written yet.
 
-        Raises DataError, RecipeError or TrainingError for whatever would fail later.
+        `labels` are the stored ones of the unlabeled images, where the run has made them itself. Raises DataError, RecipeError or TrainingError for whatever would fail
+        later.
         """
         self.recipe, self.processes = recipe, processes
-        self.sets = _open_data_in_turn(recipe, processes)
+        self.sets = _open_data_in_turn(recipe.data if labels is None else recipe.data.labeled_by(labels), processes)
         fold, categories, engine = self.sets.fold.hash, self.sets.categories, recipe.engine
         processes.agree({"recipe": recipe_hash(recipe), "labeled fold": fold})
         self.plan = derive_batch(recipe.data.batch, processes.count, engine.images_per_device, engine.lr_for_images)
@@ -67,9 +73,12 @@ class Session:
         if checkpoint is not None:
             self._restore(checkpoint)
 
-    def open(self, run: Path) -> None:
-        """Write into this folder from here on; an empty one learns what the run is."""
-        self.run = run
+    def open(self, run: Path, whole: Path | None = None) -> None:
+        """Write into this folder from here on; an empty one learns what the run is.
+
+        Where it is a part of a run in the folder `whole`, one goes on with that.
+        """
+        self.run, self.whole = run, whole or run
         self.checkpoints = Checkpoints(run / "checkpoints", self.recipe.engine.checkpoint.keep)
         if self.processes.is_first and not (run / RECIPE).exists():
             write_whole(run / RECIPE, dump_recipe(self.recipe))
@@ -80,8 +89,8 @@ class Session:
     @property
     def way_on(self) -> str:
         """What to do with this run once it has stopped."""
-        if find_checkpoints(self.run):
-            return f"go on with `ssodkit run --resume {self.run}`"
+        if can_go_on(self.whole):
+            return f"go on with `ssodkit run --resume {self.whole}`"
         return f"start anew with `ssodkit run {self.run / RECIPE}`"
 
     @property
@@ -288,20 +297,20 @@ class Session:
         return [name for part in self.processes.gather(names) for name in part]
 
 
-def _open_data_in_turn(recipe: Recipe, processes: Processes) -> DataSets:
+def _open_data_in_turn(data: DataConfig, processes: Processes) -> DataSets:
     """The first process opens the data, and makes it if need be, before the others look."""
     with Bar(transient=True, disable=not Console().is_terminal) as bar:
         task = bar.add_task("making the embedded data", visible=False)
         sets = processes.first_alone(
             lambda: _open_checked(
-                recipe, lambda done, total: bar.update(task, completed=done, total=total, visible=done < total)
+                data, lambda done, total: bar.update(task, completed=done, total=total, visible=done < total)
             )
         )
-    return sets or open_data(recipe.data)
+    return sets or open_data(data)
 
 
-def _open_checked(recipe: Recipe, on_progress: OnProgress) -> DataSets:
-    sets = open_data(recipe.data, on_progress)
+def _open_checked(data: DataConfig, on_progress: OnProgress) -> DataSets:
+    sets = open_data(data, on_progress)
     check_images(sets)
     return sets
 

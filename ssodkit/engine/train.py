@@ -3,15 +3,22 @@
 import signal
 from pathlib import Path
 
-from ssodkit.engine.checkpoint import read_run
-from ssodkit.engine.distributed import open_processes
+from ssodkit.data.files import write_whole
+from ssodkit.engine.checkpoint import FIRST_STAGE, RECIPE, find_checkpoints, find_last, read_recipe
+from ssodkit.engine.distributed import Processes, open_processes
 from ssodkit.engine.failures import explained
 from ssodkit.engine.folders import make_run_folder, refuse_used
-from ssodkit.engine.results import RunResult, conclude
+from ssodkit.engine.label import open_images, write_labels
+from ssodkit.engine.results import RESULT, RunResult, conclude
 from ssodkit.engine.session import Session
 from ssodkit.engine.stopping import Stopping
 from ssodkit.errors import DataError, Interrupted
+from ssodkit.recipe.check import first_stage
 from ssodkit.recipe.model import Recipe
+from ssodkit.recipe.show import dump_recipe
+
+LABELS = "pseudo_labels.json"
+"""In the folder of a first stage: what its network found in the unlabeled images."""
 
 
 def train(
@@ -19,26 +26,82 @@ def train(
 ) -> RunResult:
     """Train a recipe and evaluate what was learned, in the new or empty folder `out`; None makes one in `runs`.
 
-    `stop_after` ends after that step, with a checkpoint and without evaluation; `resume` goes on. Raises RecipeError,
-    DataError or TrainingError, and Interrupted after a signal, once the checkpoint is written.
+    `stop_after` ends after that step, with a checkpoint and without evaluation; `resume` goes on. Where the recipe's
+    labels are made by another one, that is trained first, and its steps count as well. Raises RecipeError, DataError
+    or TrainingError, and Interrupted after a signal, once the checkpoint is written.
     """
     if out is not None:
         out = Path(out)
         refuse_used(out)
+    first = first_stage(recipe)
     with open_processes(device) as processes, explained():
-        session = Session(recipe, processes)
-        session.open(make_run_folder(out, recipe.name, processes))
-        return _run(session, stop_after)
+        if first is not None:
+            processes.first_alone(lambda: open_images(first))  # broken ones are found before step 1
+        session = Session(first or recipe, processes)
+        run = make_run_folder(out, recipe.name, processes)
+        if first is None:
+            session.open(run)
+            return _run(session, stop_after)
+        if processes.is_first:
+            write_whole(run / RECIPE, dump_recipe(recipe))
+            (run / FIRST_STAGE).mkdir()
+        session.open(run / FIRST_STAGE, whole=run)
+        return _run_stages(recipe, first, run, processes, stop_after, session)
 
 
 def resume(run: Path | str, device: str | None = None, stop_after: int | None = None) -> RunResult:
-    """Go on with a run from its last checkpoint, as if it had never stopped; errors as in `train`."""
+    """Go on with a run from its last checkpoint, in the stage it was in, as if it had never stopped.
+
+    Errors are those of `train`.
+    """
     run = Path(run)
-    recipe, checkpoint = read_run(run)
+    recipe = read_recipe(run)
+    first = first_stage(recipe)
+    checkpoint = find_last(run) if first is None else None
     with open_processes(device) as processes, explained():
+        if first is not None:
+            return _run_stages(recipe, first, run, processes, stop_after)
         session = Session(recipe, processes, checkpoint)
         session.open(run)
         return _run(session, stop_after)
+
+
+def _run_stages(
+    recipe: Recipe,
+    first: Recipe,
+    run: Path,
+    processes: Processes,
+    stop_after: int | None,
+    session: Session | None = None,
+) -> RunResult:
+    """Train `first`, label with its last checkpoint, and train `recipe`; what is finished is not made again.
+
+    `session` is the first stage's where it has just been opened. `stop_after` counts the steps of both.
+    """
+    folder = run / FIRST_STAGE
+    labels = folder / LABELS
+    is_trained, is_labeled = processes.gather([(folder / RESULT).is_file(), labels.is_file()])[0]
+    if not is_trained:
+        session = session or _open(first, folder, processes, whole=run)
+        session.log.say(f"stage 1  trains {first.name}; stage 2, {recipe.name}, learns from its pseudo-labels")
+        result = _run(session, stop_after)
+        if not result.scores:
+            return result
+    session = None  # its memory is needed
+    if not is_labeled:
+        with Stopping() as stopping, stopping.at_once(f"; go on with `ssodkit run --resume {run}`"):
+            write_labels(first, find_last(folder), open_images(first), labels, processes)
+    second = _open(recipe, run, processes, labels=labels)
+    return _run(second, None if stop_after is None else max(0, stop_after - first.engine.steps))
+
+
+def _open(
+    recipe: Recipe, run: Path, processes: Processes, whole: Path | None = None, labels: Path | None = None
+) -> Session:
+    """A stage as its last checkpoint left it; new where there is none."""
+    session = Session(recipe, processes, next(iter(find_checkpoints(run)), None), labels)
+    session.open(run, whole)
+    return session
 
 
 def _run(session: Session, stop_after: int | None) -> RunResult:

@@ -2,9 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import ClassVar
+from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor, nn
 
 from ssodkit.detectors.base import Detector, DetectorConfig
@@ -22,6 +21,11 @@ class MethodConfig(PluginConfig, ABC):
     slot: ClassVar[str] = "method"
     needs_views: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Stream -> view names, such as {"unlabeled": ("weak", "strong")}."""
+
+    @property
+    def learns_stored(self) -> bool:
+        """Whether the step learns from stored labels of unlabeled images, in their view `strong`."""
+        return False
 
     @abstractmethod
     def build(self, context: BuildContext) -> "Method": ...
@@ -66,9 +70,27 @@ def build_student(context: BuildContext) -> Detector:
 
 def learn_from_labels(student: Detector, labeled: Stream, progress: Progress) -> Losses:
     """The student's losses on labeled images alone; names read `labeled/roi/class`."""
-    view, targets = labeled.joined()
-    truth = Supervision.uniform(targets, progress)
-    (stages,) = predict_together(student, [view], [truth])
-    with torch.no_grad():
+    return learn_from_streams(student, {"labeled": labeled}, progress)["labeled"]
+
+
+def learn_from_streams(
+    student: Detector,
+    streams: Mapping[str, Stream],
+    progress: Progress,
+    joined: Literal["auto", "always", "never"] = "auto",
+) -> dict[str, Losses]:
+    """The student's losses on each stream alone, by its own labels, each with its own denominators.
+
+    Names begin with the stream's. `joined` is that of `predict_together`.
+    """
+    views, truths = [], []
+    for stream in streams.values():
+        view, targets = stream.joined()
+        views.append(view)
+        truths.append(Supervision.uniform(targets, progress))
+    losses = {}
+    answers = predict_together(student, views, truths, joined)
+    for (name, truth), stages in zip(zip(streams, truths, strict=True), answers, strict=True):
         plan = assign(student, stages, truth)
-    return loss(student, stages, plan, truth).named("labeled")
+        losses[name] = loss(student, stages, plan, truth).named(name)
+    return losses

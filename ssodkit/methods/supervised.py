@@ -1,27 +1,47 @@
-"""Supervised: learn from the labels that the batch has. The baseline of every comparison."""
+"""Supervised: learn from the labels that the batch has. The baseline of every comparison; with stored labels of
+unlabeled images, the second stage of STAC.
+
+Source of the second: Sohn et al., STAC, arXiv:2005.04757, equation 2; google-research/ssl_detection.
+"""
 
 from collections.abc import Mapping
 from typing import Literal
 
+from pydantic import Field
 from torch import Tensor
 
 from ssodkit.detectors.base import Detector
-from ssodkit.methods.base import Method, MethodConfig, build_student, learn_from_labels
+from ssodkit.methods.base import Method, MethodConfig, build_student, learn_from_streams
 from ssodkit.plugins import BuildContext, Slot, register
+from ssodkit.schedules.base import ScheduleConfig
 from ssodkit.structures.geometry import SemiBatch
 from ssodkit.structures.progress import Progress
-from ssodkit.structures.run import Step
+from ssodkit.structures.run import Losses, Step
 from ssodkit.teachers.base import TeacherConfig
 
 
 @register
 class SupervisedConfig(MethodConfig):
-    """Labeled images only."""
+    """Labeled images, and unlabeled ones whose labels are stored."""
 
     type: Literal["supervised"] = "supervised"
 
     teacher: Slot[TeacherConfig] | None = None
     """A network that follows the student and teaches nothing, so that averaged weights can be scored here too."""
+    unlabeled_weight: Slot[ScheduleConfig] | None = None
+    """Multiplies the terms of unlabeled images: STAC's lambda. Null: labeled images alone teach."""
+    loss_scale: float = Field(1.0, gt=0.0)
+    """Multiplies all terms. STAC's code divides the sum of both streams by the number of its forward passes, two; its
+    equation does not."""
+
+    @property
+    def learns_stored(self) -> bool:
+        """True where unlabeled images have a weight."""
+        return self.unlabeled_weight is not None
+
+    def uses_unlabeled(self, progress: Progress) -> bool:
+        """False where unlabeled images have no weight, or 0."""
+        return self.unlabeled_weight is not None and self.unlabeled_weight.at(progress) != 0.0
 
     def build(self, context: BuildContext) -> "Supervised":
         return Supervised(self, context)
@@ -32,12 +52,20 @@ class Supervised(Method):
 
     def __init__(self, config: SupervisedConfig, context: BuildContext) -> None:
         super().__init__()
+        self.config, self.joined = config, context.joined
         self.student = build_student(context)
         self.teacher = config.teacher.build(self.student, context) if config.teacher else None
 
     def step(self, batch: SemiBatch, progress: Progress) -> Step:
-        """Losses on the labeled views; the unlabeled stream is not read."""
-        return Step(learn_from_labels(self.student, batch.labeled, progress))
+        """Losses on all labeled views, and on the strong one of unlabeled images where these have a weight."""
+        weights, streams = {"labeled": 1.0}, {"labeled": batch.labeled}
+        if batch.unlabeled is not None and self.config.unlabeled_weight is not None:
+            weights["unlabeled"] = self.config.unlabeled_weight.at(progress)
+            streams["unlabeled"] = batch.unlabeled.only("strong")
+        losses = Losses()
+        for name, part in learn_from_streams(self.student, streams, progress, self.joined).items():
+            losses += part * (weights[name] * self.config.loss_scale)
+        return Step(losses)
 
     def after_update(self, progress: Progress, ok: Tensor) -> None:
         """Let the average follow."""

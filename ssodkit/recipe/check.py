@@ -7,13 +7,15 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from ssodkit.data.config import StoredSource
 from ssodkit.errors import RecipeError
 from ssodkit.plugins import load_module, load_plugins, locate_module
 from ssodkit.recipe.fit import check_fit
 from ssodkit.recipe.merge import read_tree
 from ssodkit.recipe.model import Recipe
 from ssodkit.recipe.read import Mistake, Written, refuse
-from ssodkit.recipe.validate import validate
+from ssodkit.recipe.stages import MADE_BY, with_first_stage
+from ssodkit.recipe.validate import locate, validate
 
 
 def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
@@ -26,10 +28,38 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
 
 def load_with_places(path: str | Path, overrides: Iterable[str] = ()) -> tuple[Recipe, Written]:
     """A recipe, and the merged tree that says where each of its values was written."""
-    tree = read_with_plugins(path, overrides)
+    overrides = tuple(overrides)
+    tree = with_first_stage(read_with_plugins(path, overrides), overrides)
     recipe = validate(tree)
     check_fit(recipe, tree)
+    try:
+        first_stage(recipe)
+    except RecipeError as error:
+        refuse([Mistake(locate(tree, MADE_BY.split("."))[1].place, MADE_BY, str(error))], error)
     return recipe, tree
+
+
+def first_stage(recipe: Recipe) -> Recipe | None:
+    """The recipe that a run trains before this one, to label its unlabeled images; None where it trains none.
+
+    It is the one that `data.unlabeled.made_by` names, on the data, percent, fold and seed of this one. Raises
+    RecipeError where it has mistakes, or cannot be a first stage of this one.
+    """
+    source = recipe.data.unlabeled
+    if not isinstance(source, StoredSource) or source.made_by is None:
+        return None
+    tree = read_with_plugins(source.made_by, source.made_with)
+    first = validate(tree)
+    if isinstance(first.data.unlabeled, StoredSource):
+        raise RecipeError(f"'{source.made_by}' learns from stored labels itself; name a recipe that makes its own")
+    check_fit(first, tree)
+    if first.data.train.type != recipe.data.train.type:
+        raise RecipeError(
+            f"'{source.made_by}' is a recipe for data of the type '{first.data.train.type}', and this one has "
+            f"'{recipe.data.train.type}'; classes and image sizes would not fit"
+        )
+    data = recipe.data.model_copy(update={"unlabeled": source.of, "batch": first.data.batch})
+    return first.model_copy(update={"data": data, "seed": recipe.seed})
 
 
 def read_with_plugins(path: str | Path, overrides: Iterable[str] = ()) -> Written:

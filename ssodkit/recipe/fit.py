@@ -8,6 +8,7 @@ from typing import Annotated, Any, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
+from ssodkit.data.config import StoredSource
 from ssodkit.detectors.backbones.base import BackboneConfig
 from ssodkit.detectors.criteria.base import BoxCriterionConfig, ClassCriterionConfig
 from ssodkit.plugins import Config, PluginConfig, members, slots, suggest
@@ -31,6 +32,7 @@ def check_fit(recipe: Recipe, tree: Written) -> None:
         *_unmet_needs(recipe, parts),
         *_unwritten_scores(parts),
         *_missing_views(recipe),
+        *_stored_labels(recipe),
         *((("method", *path), text) for path, text in recipe.method.misfits(recipe.detector)),
         *_wrong_criteria(recipe),
         *_frozen_noise(parts),
@@ -125,6 +127,28 @@ def _missing_views(recipe: Recipe) -> Iterator[Problem]:
     if "unlabeled" in method.needs_views and recipe.data.batch.unlabeled == 0:
         text = f"the method '{method.type}' learns from unlabeled images; give a step at least 1, not 0"
         yield ("data", "batch", "unlabeled"), text
+
+
+def _stored_labels(recipe: Recipe) -> Iterator[Problem]:
+    """Stored labels and a method that learns from them need each other, and images and views of them in the step."""
+    method, is_stored = recipe.method, isinstance(recipe.data.unlabeled, StoredSource)
+    if is_stored and not method.learns_stored:
+        text = (
+            f"the method '{method.type}', as it is set here, reads no stored labels; take `type: supervised` with an "
+            "`unlabeled_weight`, or another source of images"
+        )
+        yield ("data", "unlabeled"), text
+    if method.learns_stored and not is_stored:
+        text = (
+            f"the method '{method.type}' learns from the labels of unlabeled images, which this source has none of; "
+            "take `type: stored`, or leave out method.unlabeled_weight"
+        )
+        yield ("data", "unlabeled"), text
+    if method.learns_stored and recipe.data.batch.unlabeled == 0:
+        yield ("data", "batch", "unlabeled"), "no step has an unlabeled image, whose stored labels shall teach"
+    if method.learns_stored and "strong" not in recipe.views.unlabeled:
+        text = "stored labels teach in a view `strong` of the unlabeled images, and there is none; `strong: []` is one"
+        yield ("views", "unlabeled"), text
 
 
 def _wrong_criteria(recipe: Recipe) -> Iterator[Problem]:

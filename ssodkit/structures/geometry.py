@@ -26,6 +26,10 @@ class Stream(Record):
     targets: Mapping[str, Targets]
     """The labels carried into each view; empty for images without labels."""
 
+    def only(self, name: str) -> "Stream":
+        """The same images in this one view."""
+        return Stream({name: self.views[name]}, {name: self.targets[name]})
+
     def joined(self) -> tuple[View, Targets]:
         """All views as rows of one batch, with their targets: every labeled view teaches."""
         names = list(self.views)

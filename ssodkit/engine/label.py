@@ -1,0 +1,135 @@
+"""Labeling: a run's network looks at unlabeled images once, and what it finds is stored for another training.
+
+Source: Sohn et al., STAC, arXiv:2005.04757; google-research/ssl_detection: images in their original size, no flip,
+every box and class above the test threshold.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.progress import Progress as Bar
+
+from ssodkit.data.annotations import Category, ImageSet, make_image_set
+from ssodkit.data.folder import read_folder
+from ssodkit.data.pictures import known_sizes, refuse_broken
+from ssodkit.data.sets import open_unlabeled
+from ssodkit.data.stored import FOLD, write_stored
+from ssodkit.data.views import ViewConfig, ViewMaker
+from ssodkit.engine.checkpoint import read_categories, read_fold, read_run, read_step
+from ssodkit.engine.distributed import Processes, open_processes
+from ssodkit.engine.evaluate import find_all, test_views
+from ssodkit.engine.failures import explained
+from ssodkit.engine.metrics import DetectionTable
+from ssodkit.engine.predict import open_network
+from ssodkit.errors import TrainingError
+from ssodkit.recipe.model import Recipe
+
+Size = Literal["original", "test"]
+"""Of the images that the network sees: their own, or that of the recipe's test view."""
+
+
+def label(
+    run: Path | str,
+    out: Path | str,
+    images: Path | str | None = None,
+    network: str | None = None,
+    score: float | None = None,
+    size: Size = "original",
+    device: str | None = None,
+) -> Path:
+    """Write what the last checkpoint of a run finds in its unlabeled images, or in the folder `images`, to `out`.
+
+    The file is COCO JSON with a `score` per annotation, the image ids and file names of the data set, and the category
+    ids of the run's classes. `network` is the recipe's result if not given, `score` its first test threshold. Raises
+    DataError for an image that cannot be read, TrainingError for a run without that network, and where `out` exists.
+    """
+    run, out = Path(run), Path(out)
+    refuse_existing(out)
+    recipe, checkpoint = read_run(run)
+    with open_processes(device) as processes, explained():
+        pictures = processes.first_alone(lambda: open_images(recipe, images))
+        pictures = open_images(recipe, images) if pictures is None else pictures
+        return write_labels(recipe, checkpoint, pictures, out, processes, network, score, size)
+
+
+def write_labels(
+    recipe: Recipe,
+    checkpoint: Path,
+    images: ImageSet,
+    out: Path,
+    processes: Processes,
+    network: str | None = None,
+    score: float | None = None,
+    size: Size = "original",
+) -> Path:
+    """Store what a checkpoint's network finds in `images`; the processes share them, and the first one writes."""
+    categories = read_categories(checkpoint)
+    name, chosen = open_network(recipe, checkpoint, network, processes.device)
+    lowest = recipe.evaluation.thresholds[0] if score is None else score
+    views = test_views(recipe)
+    if size == "original":
+        views = ViewMaker({"original": ViewConfig()}, recipe.views.minimum_visible, recipe.views.pad_to)
+    with Bar(transient=True, disable=not (processes.is_first and Console().is_terminal)) as bar:
+        task = bar.add_task("labeling")
+        found = find_all(
+            {name: chosen},
+            images,
+            views,
+            lowest,
+            recipe,
+            processes,
+            lambda done, total: bar.update(task, completed=done, total=total),
+        )[name]
+    if processes.is_first:
+        about = {
+            "description": "pseudo-labels, stored by ssodkit label",
+            "recipe": recipe.name,
+            "network": name,
+            "step": read_step(checkpoint),
+            "score_above": lowest,
+            "size": size,
+            FOLD: read_fold(checkpoint),
+        }
+        _write(found, images, categories, about, out)
+        filled = len(set(found.image_ids.tolist()))
+        print(
+            f"{len(found.scores)} boxes of the {name} above {lowest:g} in {filled} of {len(images)} images\n"
+            f"labels     {out}"
+        )
+    processes.gather(None)  # the others do not go on before the file is there
+    return out
+
+
+def refuse_existing(out: Path) -> None:
+    """Raise TrainingError if there is something at `out`, or no folder that it could be written into."""
+    if out.exists():
+        raise TrainingError(f"{out} exists, and nothing is overwritten. Take another --out, or delete it.")
+    if not out.parent.is_dir():
+        raise TrainingError(f"{out.parent} is no folder, so {out.name} cannot be written there. Make it first.")
+
+
+def open_images(recipe: Recipe, folder: Path | str | None = None) -> ImageSet:
+    """The images that are labeled, their sizes known; a recipe's unlabeled ones where there is no `folder`."""
+    pictures = open_unlabeled(recipe.data) if folder is None else read_folder(Path(folder))
+    refuse_broken(pictures)
+    return replace(pictures, sizes=known_sizes(pictures))
+
+
+def _write(
+    found: DetectionTable, images: ImageSet, categories: tuple[Category, ...], about: dict[str, Any], out: Path
+) -> None:
+    names = [images.name(index) for index in range(len(images))]
+    labeled = make_image_set(
+        images.root,
+        names,
+        images.ids,
+        images.sizes,
+        categories,
+        images.positions(found.image_ids),
+        found.boxes,
+        found.labels,
+        scores=found.scores,
+    )
+    write_stored(out, labeled, about)
