@@ -214,10 +214,10 @@ def _areas(
 
 def _scores(entries: Sequence[Mapping[str, Any]], ids: Sequence[int], file: Path) -> NDArray[np.float64]:
     for row, entry in enumerate(entries):
-        score = entry.get("score")
+        score = entry.get("score", -1)
         if not (type(score) in (int, float) and 0 <= score <= 1):
             raise DataError(
-                f"{file}: annotation {ids[row]} has the score {score!r}; it must be a number from 0 to 1, as "
-                "`ssodkit label` writes it."
+                f"{file}: annotation {ids[row]} has the score {entry.get('score')!r}; it must be a number from 0 to 1, "
+                "as `ssodkit label` writes it."
             )
     return np.array([entry["score"] for entry in entries], dtype=np.float64)

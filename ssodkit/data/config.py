@@ -107,8 +107,8 @@ class StoredSource(Config):
     made_by: str | None = None
     """Instead: the recipe that the run trains first, on the same data, fold and seed. It then labels the images."""
     made_with: tuple[str, ...] = ()
-    """Changes of that recipe, as `--set` takes them. The command line's own on the engine, the detector, the evaluation,
-    the watch and the labeled images of a step join them."""
+    """Changes of that recipe, as `--set` takes them. The command line's join them: those of engine, detector,
+    evaluation, watch, and the labeled images of a step."""
     of: ImageSource = RestSource()
     """The images."""
     above: float = Field(0.9, ge=0.0, le=1.0)

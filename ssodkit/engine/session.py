@@ -50,8 +50,8 @@ class Session:
     ) -> None:
         """Read all data and build the networks, new or as `checkpoint` saved them; nothing is written yet.
 
-        `labels` are the stored ones of the unlabeled images, where the run has made them itself. Raises DataError, RecipeError or TrainingError for whatever would fail
-        later.
+        `labels` are the stored ones of the unlabeled images, where the run has made them itself. Raises DataError,
+        RecipeError or TrainingError for whatever would fail later.
         """
         self.recipe, self.processes = recipe, processes
         self.sets = _open_data_in_turn(recipe.data if labels is None else recipe.data.labeled_by(labels), processes)

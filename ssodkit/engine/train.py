@@ -1,6 +1,7 @@
 """Training: a recipe becomes a run."""
 
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 from ssodkit.data.files import write_whole
@@ -86,7 +87,7 @@ def _run_stages(
         session.log.say(f"stage 1  trains {first.name}; stage 2, {recipe.name}, learns from its pseudo-labels")
         result = _run(session, stop_after)
         if not result.scores:
-            return result
+            return replace(result, run=run)
     session = None  # its memory is needed
     if not is_labeled:
         with Stopping() as stopping, stopping.at_once(f"; go on with `ssodkit run --resume {run}`"):

@@ -43,6 +43,13 @@ class SupervisedConfig(MethodConfig):
         """False where unlabeled images have no weight, or 0."""
         return self.unlabeled_weight is not None and self.unlabeled_weight.at(progress) != 0.0
 
+    def combine(self, streams: Mapping[str, Losses], progress: Progress) -> Losses:
+        """The terms of `labeled` and, if given, `unlabeled`, each with its factor."""
+        losses = streams["labeled"]
+        if "unlabeled" in streams and self.unlabeled_weight is not None:
+            losses += streams["unlabeled"] * self.unlabeled_weight.at(progress)
+        return losses * self.loss_scale
+
     def build(self, context: BuildContext) -> "Supervised":
         return Supervised(self, context)
 
@@ -58,14 +65,11 @@ class Supervised(Method):
 
     def step(self, batch: SemiBatch, progress: Progress) -> Step:
         """Losses on all labeled views, and on the strong one of unlabeled images where these have a weight."""
-        weights, streams = {"labeled": 1.0}, {"labeled": batch.labeled}
-        if batch.unlabeled is not None and self.config.unlabeled_weight is not None:
-            weights["unlabeled"] = self.config.unlabeled_weight.at(progress)
+        streams = {"labeled": batch.labeled}
+        if batch.unlabeled is not None and self.config.uses_unlabeled(progress):
             streams["unlabeled"] = batch.unlabeled.only("strong")
-        losses = Losses()
-        for name, part in learn_from_streams(self.student, streams, progress, self.joined).items():
-            losses += part * (weights[name] * self.config.loss_scale)
-        return Step(losses)
+        losses = learn_from_streams(self.student, streams, progress, self.joined)
+        return Step(self.config.combine(losses, progress))
 
     def after_update(self, progress: Progress, ok: Tensor) -> None:
         """Let the average follow."""

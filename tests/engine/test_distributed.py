@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,9 +14,11 @@ import ssodkit
 from ssodkit.data.batch_plan import derive_batch
 from ssodkit.data.loader import training_batches
 from ssodkit.data.sets import open_data
+from ssodkit.data.stored import read_stored
 from ssodkit.engine.build import build_method
 from ssodkit.engine.checkpoint import read_step
 from ssodkit.engine.distributed import Processes, open_processes
+from ssodkit.engine.label import label
 from ssodkit.engine.train import train
 from ssodkit.engine.update import Updater
 from ssodkit.errors import TrainingError
@@ -246,3 +249,13 @@ def test_open_processes__alone_is_the_first_of_one():
 def test_open_processes__a_device_that_is_not_there_is_named(device):
     with pytest.raises(TrainingError, match=device), open_processes(device):
         pass
+
+
+def test_label__two_processes_store_what_one_stores(answers, tmp_path):
+    _, folder = answers
+    two, _ = read_stored(folder / "labels.json")
+    one, _ = read_stored(label(folder / "short", tmp_path / "labels.json", device="cpu"))
+    assert (two.ids.tolist(), two.offsets.tolist()) == (one.ids.tolist(), one.offsets.tolist())
+    assert len(one.boxes) > 0
+    np.testing.assert_allclose(two.boxes, one.boxes, atol=1e-2)
+    np.testing.assert_allclose(two.scores, one.scores, atol=1e-4)

@@ -14,6 +14,7 @@ import torch
 
 from ssodkit.engine.build import build_method
 from ssodkit.engine.distributed import open_processes
+from ssodkit.engine.label import label
 from ssodkit.engine.train import train
 from ssodkit.engine.update import Updater
 from ssodkit.errors import Interrupted, TrainingError
@@ -89,6 +90,7 @@ def main(folder):
             **{name: update(case, processes) for name, case in cases.items()},
         }
         train(load_recipe(folder / "short.yaml"), folder / "short")
+        label(folder / "short", folder / "labels.json")
         answers["stopped"] = stop_by_signal(load_recipe(folder / "long.yaml"), folder / "long", rank)
     torch.save(answers, folder / f"answers_{rank}.pt")
 

@@ -2,8 +2,10 @@ import pytest
 import torch
 
 from ssodkit.methods.supervised import SupervisedConfig
+from ssodkit.schedules.constant import ConstantConfig
 from ssodkit.structures.geometry import SemiBatch, Stream
 from ssodkit.structures.progress import Progress
+from ssodkit.structures.run import Losses, Term
 from ssodkit.structures.teaching import Targets
 from ssodkit.teachers.ema import EmaTeacherConfig
 
@@ -79,3 +81,62 @@ def test_supervised__a_teacher_may_be_left_out_of_a_recipe():
     assert SupervisedConfig.model_validate({"type": "supervised", "teacher": None}).teacher is None
     with pytest.raises(ValueError, match="no teacher 'emma'"):
         SupervisedConfig.model_validate({"type": "supervised", "teacher": {"type": "emma"}})
+
+
+@pytest.fixture
+def stored_batch(semi_batch):
+    """The two unlabeled images of `semi_batch`, with the labels of the labeled ones in their strong view."""
+    labels = semi_batch.labeled.targets["labeled"]
+    unlabeled = Stream(semi_batch.unlabeled.views, {**semi_batch.unlabeled.targets, "strong": labels})
+    return SemiBatch(semi_batch.labeled, unlabeled)
+
+
+def test_supervised__stored_labels_teach_with_their_own_terms(tiny_context, stored_batch):
+    config = SupervisedConfig(unlabeled_weight=ConstantConfig(value=2.0), loss_scale=0.5)
+    assert (config.learns_stored, config.uses_unlabeled(START)) == (True, True)
+    method = config.build(tiny_context())
+    losses = method.step(stored_batch, START).losses
+    terms = ("rpn/class", "rpn/box", "roi/class", "roi/box")
+    assert list(losses) == [f"{stream}/{term}" for stream in ("labeled", "unlabeled") for term in terms]
+    alone = SupervisedConfig().build(tiny_context())
+    labeled = alone.step(stored_batch, START).losses
+    as_labeled = alone.step(SemiBatch(stored_batch.unlabeled.only("strong"), None), START).losses
+    for term in terms:
+        one, both = labeled.terms[f"labeled/{term}"], losses.terms[f"labeled/{term}"]
+        other, mine = as_labeled.terms[f"labeled/{term}"], losses.terms[f"unlabeled/{term}"]
+        assert (both.factor, mine.factor) == (0.5 * one.factor, 1.0 * other.factor)
+        torch.testing.assert_close((both.sum, both.denominator), (one.sum, one.denominator))
+        torch.testing.assert_close((mine.sum, mine.denominator), (other.sum, other.denominator))
+
+
+@pytest.mark.parametrize(("scale", "total"), [(0.5, 1.125), (1.0, 2.25)])
+def test_supervised__combines_the_streams_as_published(scale, total):
+    config = SupervisedConfig(unlabeled_weight=ConstantConfig(value=2.0), loss_scale=scale)
+
+    published = {"labeled": (0.4, 0.2, 0.1, 0.05), "unlabeled": (0.3, 0.1, 0.2, 0.15)}
+    streams = {
+        name: Losses({f"{name}/{place}": Term(torch.tensor(one), torch.ones(())) for place, one in enumerate(numbers)})
+        for name, numbers in published.items()
+    }
+    losses = config.combine(streams, START)
+    assert sum(values(losses).values()) == pytest.approx(total, abs=1e-6)
+
+
+def test_supervised__images_whose_stored_boxes_left_the_view_train_on(tiny_context, semi_batch):
+    method = SupervisedConfig(unlabeled_weight=ConstantConfig(value=2.0)).build(tiny_context())
+    losses = method.step(semi_batch, START).losses
+    assert values(losses)["unlabeled/rpn/box"] == 0.0
+    torch.stack(list(losses.values(losses.denominators()).values())).sum().backward()
+    assert all(parameter.grad is not None for parameter in method.student.parameters())
+
+
+def test_supervised__no_stored_label_at_all_leaves_the_labeled_terms(tiny_context, semi_batch):
+    method = SupervisedConfig(unlabeled_weight=ConstantConfig(value=2.0)).build(tiny_context())
+    losses = method.step(SemiBatch(semi_batch.labeled, None), START).losses
+    assert {name.split("/")[0] for name in losses} == {"labeled"}
+
+
+def test_supervised__reads_no_unlabeled_image_while_its_weight_is_0():
+    written = {"unlabeled_weight": {"type": "step", "before": 0.0, "after": 1.0, "at": 5}}
+    config = SupervisedConfig.model_validate(written)
+    assert [config.uses_unlabeled(Progress(step, 10)) for step in (4, 5)] == [False, True]
