@@ -27,10 +27,17 @@ class RawBatch(Record):
     """`make_key(seed, step, stream, place in the global batch)`; always on the CPU, where views are drawn."""
     targets: Targets
     """In original pixels; empty for images without labels. On the device of the pixels."""
+    known: Targets | None = None
+    """The same on the CPU, where views are drawn; None while `targets` are there."""
 
     def to(self, device: torch.device | str) -> "RawBatch":
         """Pixels and targets on a device; sizes, ids and keys stay on the CPU, where views are drawn."""
-        return replace(self, pixels=self.pixels.to(device, non_blocking=True), targets=self.targets.to(device))
+        return replace(
+            self,
+            pixels=self.pixels.to(device, non_blocking=True),
+            targets=self.targets.to(device),
+            known=self.known or self.targets,
+        )
 
     def pin_memory(self) -> "RawBatch":
         """The same batch in page-locked memory, from which copies to a GPU need not be waited for."""

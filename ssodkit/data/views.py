@@ -69,7 +69,7 @@ class ViewMaker:
     def _make_view(self, raw: RawBatch, name: str) -> View:
         config = self.views[name]
         keys = derive_keys(raw.keys, config.draws_as or name)
-        drawn = draw_view(config.transforms, raw.sizes, keys)
+        drawn = draw_view(config.transforms, raw.sizes, keys, raw.known or raw.targets, self.minimum_visible)
         pixels = render(drawn, raw.pixels, raw.sizes, self.pad_to, config.fill)
         return _view(raw, keys, drawn.sizes, drawn.homography, pixels)
 

@@ -29,9 +29,11 @@ def warp(
     sizes: Int64[Tensor, "batch 2"],
     homography: Float[Tensor, "batch 3 3"],
     canvas: tuple[int, int],
+    nearest: Bool[Tensor, "batch"] | None = None,
 ) -> UInt8[Tensor, "batch 3 canvas_height canvas_width"]:
     """The images seen through their homographies, on a canvas of this height and width.
 
+    Rows that are `nearest` (on the CPU; None: none is) read one pixel of the reduced source, not between four.
     What lies outside an image (see `covers`) repeats its border. A row does not depend on the other rows, bit for bit.
     Raises ValueError if a homography is not affine or cannot be inverted.
     """
@@ -43,11 +45,49 @@ def warp(
     inverse = scaling(ratio[:, 1], ratio[:, 0]) @ inverse
     images = _reduce(pixels, sizes, reduced)
     x, y = _source_points(inverse, canvas, pixels.device)
+    if nearest is not None and bool(nearest.any()):
+        one = nearest.to(pixels.device, non_blocking=True)[:, None, None]
+        x, y = (torch.where(one, points.floor() + 0.5, points) for points in (x, y))
     limit = reduced.to(pixels.device, torch.float32, non_blocking=True)[:, :, None, None] - 1.0
     height, width = images.shape[-2:]
     grid = torch.stack([_to_grid(x, limit[:, 1], width), _to_grid(y, limit[:, 0], height)], dim=-1)
     sampled = grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     return sampled.add_(0.5).to(torch.uint8)
+
+
+def warp_within(
+    images: UInt8[Tensor, "batch 3 height width"],
+    crops: Int64[Tensor, "batch 4"],
+    inverse: Float[Tensor, "batch 3 3"],
+    nearest: Bool[Tensor, "batch"],
+    fill: int,
+) -> UInt8[Tensor, "batch 3 height width"]:
+    """The images, the pixels within each one's crop moved, and all others as they were.
+
+    A crop is left, top, right, bottom in whole pixels and may be empty; `inverse` leads from a point of the view to
+    the one it shows. What would be read from outside the crop is `fill`. All tensors are on one device.
+    """
+    height, width = images.shape[2:]
+    x, y = _source_points(inverse, (height, width), images.device)
+    one = nearest[:, None, None]
+    x, y = (torch.where(one, points.floor() + 0.5, points) for points in (x, y))
+    left, top, right, bottom = crops[:, :, None, None].unbind(dim=1)
+    column, row = torch.arange(width, device=images.device), torch.arange(height, device=images.device)[:, None]
+    is_inside = (column >= left) & (column < right) & (row >= top) & (row < bottom)
+    is_covered = (x >= left) & (x <= right) & (y >= top) & (y <= bottom)
+    first_x, second_x, share_x = _neighbors(x, left, right)
+    first_y, second_y, share_y = _neighbors(y, top, bottom)
+    table = images.flatten(2)
+
+    def read(y: Tensor, x: Tensor) -> Tensor:
+        place = (y * width + x).flatten(1)[:, None].expand(-1, 3, -1)
+        return table.gather(2, place).view_as(images).float()
+
+    above = torch.lerp(read(first_y, first_x), read(first_y, second_x), share_x)
+    below = torch.lerp(read(second_y, first_x), read(second_y, second_x), share_x)
+    seen = torch.lerp(above, below, share_y).add_(0.5).to(torch.uint8)
+    seen = seen.masked_fill(~is_covered[:, None], fill)
+    return torch.where(is_inside[:, None], seen, images)
 
 
 def covers(
@@ -140,6 +180,18 @@ def _source_points(
         (entry[:, 0, 0] * x + entry[:, 0, 2]) + entry[:, 0, 1] * y,
         (entry[:, 1, 0] * x + entry[:, 1, 2]) + entry[:, 1, 1] * y,
     )
+
+
+def _neighbors(points: Float[Tensor, "batch h w"], first: Tensor, end: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The two pixels from `first` to before `end` that a point lies between, and the second one's share, (batch 1 h w).
+
+    Shares are whole 256ths, as in `_to_grid`. Where there is no pixel, the answer is pixel 0 twice.
+    """
+    last = torch.maximum(end - 1, first)
+    index = torch.maximum(torch.minimum(points - 0.5, last), first).mul_(_FRACTIONS).round_().div_(_FRACTIONS)
+    index = torch.where(end > first, index, 0.0)
+    low = index.floor()
+    return low.long(), torch.minimum(low + 1, last).long().clamp_(min=0), (index - low)[:, None]
 
 
 def _to_grid(points: Float[Tensor, "batch h w"], limit: Tensor, length: int) -> Float[Tensor, "batch h w"]:

@@ -56,14 +56,14 @@ def carry(record: Boxed, source: View, goal: View, visible: float = 0.0) -> Boxe
         done: dict[int, Targets] = {}
         for targets in (record.objectness, record.classes, record.boxes):
             if id(targets) not in done:
-                done[id(targets)] = _carry_boxes(targets, homography, goal.sizes, visible)
+                done[id(targets)] = move_boxes(targets, homography, goal.sizes, visible)
         return replace(
             record,
             objectness=done[id(record.objectness)],
             classes=done[id(record.classes)],
             boxes=done[id(record.boxes)],
         )
-    return _carry_boxes(record, homography, goal.sizes, visible)
+    return move_boxes(record, homography, goal.sizes, visible)
 
 
 def carry_boxes(boxes: Float[Tensor, "batch boxes 4"], source: View, goal: View) -> Float[Tensor, "batch boxes 4"]:
@@ -73,10 +73,11 @@ def carry_boxes(boxes: Float[Tensor, "batch boxes 4"], source: View, goal: View)
 
 def carry_labels(targets: Targets, view: View, visible: float = 0.0) -> Targets:
     """What is true of the original images, in the frame of a view of them; clipped and dropped as `carry` does."""
-    return _carry_boxes(targets, view.homography, view.sizes, visible)
+    return move_boxes(targets, view.homography, view.sizes, visible)
 
 
-def _carry_boxes(record: Boxed, homography: Tensor, sizes: Tensor, visible: float) -> Boxed:
+def move_boxes(record: Boxed, homography: Tensor, sizes: Tensor, visible: float) -> Boxed:
+    """Boxes moved by homographies (batch, 3, 3) into frames of `sizes`; clipped and dropped as by `carry`."""
     assert not isinstance(record, Supervision)
     whole = warp_boxes(record.boxes.float(), homography)
     boxes = clip_boxes(whole, sizes)

@@ -18,6 +18,9 @@ from torch import Tensor
 
 from ssodkit.ops.random import derive_keys, uniform
 from ssodkit.plugins import PluginConfig
+from ssodkit.structures.geometry import move_boxes
+from ssodkit.structures.records import map_tensors
+from ssodkit.structures.teaching import Targets
 
 Parameters = tuple[Tensor, ...]
 """What a pixel operation draws; row i of every tensor belongs to image i."""
@@ -77,12 +80,8 @@ class GeometryConfig(TransformConfig, ABC):
         view.move(rows, self.draw(keys, view.sizes[rows]), self.uncovers)
 
 
-class PixelConfig(TransformConfig, ABC):
+class PaintConfig(TransformConfig, ABC):
     """Changes pixels and moves nothing."""
-
-    @abstractmethod
-    def draw(self, keys: Int64[Tensor, "rows"], sizes: Int64[Tensor, "rows 2"]) -> Parameters:
-        """Draw parameters, on the CPU, for images that have these sizes in the finished view."""
 
     @abstractmethod
     def apply(
@@ -94,8 +93,26 @@ class PixelConfig(TransformConfig, ABC):
         """
 
     def draw_into(self, view: "DrawnView", rows: Int64[Tensor, "rows"], keys: Int64[Tensor, "rows"]) -> None:
-        """Note the operation; its parameters are drawn when the view's sizes are known."""
+        """Note the operation; its parameters are drawn when the view's geometry is known."""
         view.steps.append(Step(rows, keys, self))
+
+
+class PixelConfig(PaintConfig, ABC):
+    """Changes pixels, and asks for the sizes of the images alone."""
+
+    @abstractmethod
+    def draw(self, keys: Int64[Tensor, "rows"], sizes: Int64[Tensor, "rows 2"]) -> Parameters:
+        """Draw parameters, on the CPU, for images that have these sizes in the finished view."""
+
+
+class BoxConfig(PaintConfig, ABC):
+    """Changes pixels where boxes are; the boxes stay. Images without labels stay as they are."""
+
+    @abstractmethod
+    def draw(
+        self, keys: Int64[Tensor, "rows"], boxes: Float[Tensor, "rows boxes 4"], valid: Bool[Tensor, "rows boxes"]
+    ) -> Parameters:
+        """Draw parameters, on the CPU, for images that have these boxes in the finished view."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +121,7 @@ class Step:
 
     rows: Int64[Tensor, "rows"]
     keys: Int64[Tensor, "rows"]
-    transform: PixelConfig | None
+    transform: PaintConfig | None
 
 
 @dataclass
@@ -114,7 +131,18 @@ class DrawnView:
     sizes: Int64[Tensor, "batch 2"]
     homography: Float[Tensor, "batch 3 3"]
     """Float64, from original pixels."""
+    nearest: Bool[Tensor, "batch"]
+    """Whether pixels are read at the nearest place, not between four."""
+    targets: Targets
+    """The labels, in original pixels."""
+    visible: float
+    """The share of a box that must stay inside the view."""
     steps: list[Step] = field(default_factory=list)
+
+    def moved_targets(self, rows: Int64[Tensor, "rows"]) -> Targets:
+        """The labels of these rows in the frame that is drawn so far."""
+        mine = map_tensors(self.targets, lambda tensor: tensor[rows])
+        return move_boxes(mine, self.homography[rows].float(), self.sizes[rows], self.visible)
 
     def move(self, rows: Int64[Tensor, "rows"], move: Move, uncovers: bool) -> None:
         """Multiply a motion of some rows onto what they have drawn before."""
@@ -127,10 +155,24 @@ class DrawnView:
 
 
 def draw_view(
-    transforms: Sequence[TransformConfig], sizes: Int64[Tensor, "batch 2"], keys: Int64[Tensor, "batch"]
+    transforms: Sequence[TransformConfig],
+    sizes: Int64[Tensor, "batch 2"],
+    keys: Int64[Tensor, "batch"],
+    targets: Targets | None = None,
+    visible: float = 0.0,
 ) -> DrawnView:
-    """What these transforms draw for original images of these sizes, each with its own key."""
-    view = DrawnView(sizes.clone(), torch.eye(3, dtype=torch.float64).repeat(len(sizes), 1, 1))
+    """What these transforms draw for original images of these sizes, each with its own key.
+
+    `targets`, on the CPU, are the labels of the images, for the few transforms that ask where boxes are; of a box less
+    of which than `visible` stays in the view, nobody hears.
+    """
+    view = DrawnView(
+        sizes=sizes.clone(),
+        homography=torch.eye(3, dtype=torch.float64).repeat(len(sizes), 1, 1),
+        nearest=torch.zeros(len(sizes), dtype=torch.bool),
+        targets=Targets.empty(len(sizes)) if targets is None else targets,
+        visible=visible,
+    )
     draw_all(transforms, view, torch.arange(len(sizes)), keys)
     return view
 

@@ -1,7 +1,9 @@
 """Combinators: transforms that choose among others, for each image on its own."""
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
+import torch
 from jaxtyping import Bool, Int64
 from pydantic import Field
 from torch import Tensor
@@ -58,6 +60,35 @@ class SometimesConfig(TransformConfig):
         chosen = uniform(keys, (), "chosen") < self.probability
         draw_all(self.then, view, rows[chosen], keys[chosen])
         draw_all(self.otherwise, view, rows[~chosen], keys[~chosen])
+
+
+@register
+class KeepBoxesConfig(TransformConfig):
+    """Several transforms, which an image goes without if they would leave none of its boxes in the view.
+
+    Source: google-research/ssl_detection, which falls back to the image and all its boxes as they were.
+    """
+
+    type: Literal["keep_boxes"] = "keep_boxes"
+    transforms: Several
+
+    def draw_into(self, view: DrawnView, rows: Int64[Tensor, "rows"], keys: Int64[Tensor, "rows"]) -> None:
+        """Let the transforms draw on a copy, and take it over where it has a box, or there was none before."""
+        trial = replace(view, homography=view.homography.clone(), sizes=view.sizes.clone(), steps=[])
+        trial.nearest = view.nearest.clone()
+        draw_all(self.transforms, trial, rows, keys)
+        had, has = (each.moved_targets(rows).valid.any(dim=1) for each in (view, trial))
+        taken = rows[has | ~had]
+        for mine, tried in (
+            (view.homography, trial.homography),
+            (view.sizes, trial.sizes),
+            (view.nearest, trial.nearest),
+        ):
+            mine[taken] = tried[taken]
+        for step in trial.steps:
+            chosen = torch.isin(step.rows, taken)
+            if chosen.any():
+                view.steps.append(replace(step, rows=step.rows[chosen], keys=step.keys[chosen]))
 
 
 def _draw_where(

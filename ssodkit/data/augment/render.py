@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
-from ssodkit.data.augment.base import DrawnView, Step
+from ssodkit.data.augment.base import BoxConfig, DrawnView, PaintConfig, Parameters, PixelConfig, Step
 from ssodkit.ops.color import paint
 from ssodkit.ops.resample import covers, invert, warp
 
@@ -39,7 +39,7 @@ class _Canvas:
 
     def __init__(self, pixels: Tensor, drawn: DrawnView, sizes: Int64[Tensor, "batch 2"], fill: int) -> None:
         self.pixels = pixels
-        self.sizes = drawn.sizes
+        self.drawn, self.sizes = drawn, drawn.sizes
         self.fill = fill
         self.is_bare = shows_outside(sizes, drawn.homography, drawn.sizes)
         self.inside = _inside(drawn.sizes, pixels)
@@ -66,14 +66,20 @@ class _Canvas:
         """Apply an operation to its rows."""
         assert step.transform is not None
         device = self.pixels.device
-        drawn = step.transform.draw(step.keys, self.sizes[step.rows])
-        parameters = tuple(part.to(device, non_blocking=True) for part in drawn)
+        parameters = tuple(part.to(device, non_blocking=True) for part in self._draw(step.transform, step))
         if len(step.rows) == len(self.pixels):
             self.pixels = step.transform.apply(self.pixels, self.masks, parameters)
         else:
             there = step.rows.to(device, non_blocking=True)
             changed = step.transform.apply(self.pixels[there], self.masks[there], parameters)
             self.pixels.index_copy_(0, there, changed)
+
+    def _draw(self, transform: PaintConfig, step: Step) -> Parameters:
+        if isinstance(transform, BoxConfig):
+            targets = self.drawn.moved_targets(step.rows)
+            return transform.draw(step.keys, targets.boxes, targets.valid)
+        assert isinstance(transform, PixelConfig)
+        return transform.draw(step.keys, self.sizes[step.rows])
 
     def finished(self) -> UInt8[Tensor, "batch 3 height width"]:
         """The pixels, the padding black."""
@@ -105,12 +111,13 @@ def _resample(
     moved |= (drawn.sizes != sizes).any(dim=1)
     rows = moved.nonzero()[:, 0]
     if len(rows) == len(pixels):
-        return warp(pixels, sizes, drawn.homography, canvas)
+        return warp(pixels, sizes, drawn.homography, canvas, drawn.nearest)
     view = pixels.new_zeros((len(pixels), 3, *canvas))
     view[:, :, : pixels.shape[2], : pixels.shape[3]] = pixels[:, :, : canvas[0], : canvas[1]]
     if len(rows):
         there = rows.to(pixels.device, non_blocking=True)
-        view.index_copy_(0, there, warp(pixels[there], sizes[rows], drawn.homography[rows], canvas))
+        seen = warp(pixels[there], sizes[rows], drawn.homography[rows], canvas, drawn.nearest[rows])
+        view.index_copy_(0, there, seen)
     return view
 
 

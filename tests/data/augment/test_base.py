@@ -21,6 +21,7 @@ FIELDS = {
     "resize": {"short": [50, 110], "long": 140},
     "one_of": {"transforms": [{"type": "rotate"}, {"type": "flip"}, {"type": "blur"}]},
     "in_random_order": {"transforms": [{"type": "equalize"}, {"type": "shear"}, {"type": "contrast"}]},
+    "keep_boxes": {"transforms": [{"type": "shift_x", "fraction": 1.0}, {"type": "gray"}]},
     "sometimes": {"probability": 0.5, "then": [{"type": "zoom"}, {"type": "invert"}], "otherwise": [{"type": "noise"}]},
 }
 """What cannot be left out."""
@@ -90,10 +91,10 @@ def assert_pixels_show_their_points(raw: RawBatch, stream: Stream) -> None:
 
 
 def test_registry__every_transform_moves_or_changes_pixels_or_chooses():
-    assert len(OWN) == 27
+    assert len(OWN) == 30
     assert (len(GEOMETRY), len(PIXELS)) == (7, 17)
     chosen = set(OWN) - {written["type"] for written in GEOMETRY + PIXELS}
-    assert chosen == {"one_of", "in_random_order", "sometimes"}
+    assert chosen == {"one_of", "in_random_order", "sometimes", "keep_boxes", "nearest", "box_level"}
 
 
 @pytest.mark.parametrize("written", GEOMETRY + STAC, ids=name_of)

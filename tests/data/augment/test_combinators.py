@@ -66,3 +66,44 @@ def test_combinators__a_choice_tells_nothing_about_what_is_drawn_next(parse):
 def test_combinators__an_empty_list_is_refused(parse, name):
     with pytest.raises(ValueError, match="at least 1 item"):
         parse({"type": name, "transforms": []})
+
+
+AWAY = {"type": "shift_x", "fraction": 1.0}
+INVERT = {"type": "invert"}
+
+
+def test_keep_boxes__an_image_that_would_lose_all_its_boxes_stays_as_it_is(make_raw, look):
+    raw = make_raw(300, noise=True)
+    assert not look(raw, AWAY).targets["view"].valid.all()
+    kept = look(raw, {"type": "keep_boxes", "transforms": [AWAY, INVERT]})
+    plain = look(raw).views["view"].pixels
+    assert kept.targets["view"].valid.all()
+    stays = (kept.views["view"].homography == torch.eye(3)).flatten(1).all(dim=1)
+    assert 50 < stays.sum() < 250
+    assert torch.equal(kept.targets["view"].boxes[stays], raw.targets.boxes[stays])
+    assert torch.equal(kept.targets["view"].labels[stays], raw.targets.labels[stays])
+    changed = (kept.views["view"].pixels != plain).flatten(1).any(dim=1)
+    assert torch.equal(changed, ~stays)
+
+
+def test_keep_boxes__keeps_what_was_drawn_before_it(make_raw, look):
+    raw = make_raw(60)
+    resize = {"type": "resize", "short": 140}
+    stream = look(raw, resize, {"type": "keep_boxes", "transforms": [AWAY]})
+    assert (stream.views["view"].sizes.amin(dim=1) == 140).all()
+    assert stream.targets["view"].valid.all()
+
+
+def test_keep_boxes__an_image_without_boxes_has_none_to_lose(make_raw, look):
+    raw = make_raw(6, noise=True)
+    raw.targets.valid[:] = False
+    seen = look(raw, {"type": "keep_boxes", "transforms": [INVERT]}).views["view"].pixels
+    assert torch.equal(seen, look(raw, INVERT).views["view"].pixels)
+
+
+def test_nearest__shows_gray_levels_of_the_image_alone(make_raw, look):
+    raw = make_raw(12)
+    turn = {"type": "rotate", "degrees": 30}
+    mixed, copied = look(raw, turn).views["view"].pixels, look(raw, {"type": "nearest"}, turn).views["view"].pixels
+    assert set(copied.unique().tolist()) == {0, 255}
+    assert len(mixed.unique()) > 20
