@@ -81,7 +81,9 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def test_main__help_names_every_verb(call: Call):
     ended = call("--help")
     assert ended.code == 0
-    assert {"run", "eval", "predict", "recipe", "list"} <= set(re.findall(r"^  (\w+) ", ended.out, re.MULTILINE))
+    assert {"run", "eval", "predict", "label", "recipe", "list"} <= set(
+        re.findall(r"^  (\w+) ", ended.out, re.MULTILINE)
+    )
     assert call("--version").out.strip() == ssodkit.__version__
 
 
@@ -133,6 +135,8 @@ def test_main__debug_anywhere_shows_where_an_error_comes_from(monkeypatch: pytes
         (["run", "supervised", "--processes", "0"], "'--processes'"),
         (["predict", "there", "image.png"], "Missing option '--out'"),
         (["predict", "there", "image.png", "--out", "x", "--network", "both"], "'both'"),
+        (["label", "there"], "Missing option '--out'"),
+        (["label", "there", "--out", "x", "--size", "small"], "'small'"),
         (["fly"], "No such command 'fly'"),
     ],
 )
@@ -230,6 +234,27 @@ def test_run__stopped_resumed_evaluated_and_used(
     image = next(Path(environment["SSODKIT_CACHE"]).rglob("*.png"))
     assert call("predict", "r", image, "--out", "p", "--score", 0.0, "--network", "student").code == 0
     assert list((tmp_path / "p").rglob("*.json"))
+
+    words = [
+        "label",
+        "r",
+        image.parent,
+        "--out",
+        "labels.json",
+        "--score",
+        0.0,
+        "--size",
+        "test",
+        "--network",
+        "student",
+    ]
+    assert call(*words).code == 0
+    assert json.loads((tmp_path / "labels.json").read_text())["info"]["network"] == "student"
+    again = call(*words)
+    assert (again.code, again.err) == (
+        2,
+        "labels.json exists, and nothing is overwritten. Take another --out, or delete it.\n",
+    )
 
 
 def test_run__a_signal_ends_it_after_a_checkpoint_with_its_code(tmp_path: Path, environment: dict[str, str]):

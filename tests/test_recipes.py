@@ -5,20 +5,21 @@ from pathlib import Path
 
 import pytest
 
-from ssodkit.recipe.check import load_recipe
+from ssodkit.recipe.check import first_stage, load_recipe
 from ssodkit.recipe.read import shipped_recipes
 from ssodkit.recipe.show import dump_recipe
+from ssodkit.structures.progress import Progress
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 FILES = sorted(RECIPES.rglob("*.yaml"))
 NAMES = [path.relative_to(RECIPES).with_suffix("").as_posix() for path in FILES if "bases" not in path.parts]
-AT_LEAST = 7
+AT_LEAST = 13
 EMBEDDED = [name for name in NAMES if "/" not in name]
 
 
 def test_recipes__are_found():
     assert len(NAMES) >= AT_LEAST
-    assert len(EMBEDDED) >= 2
+    assert len(EMBEDDED) >= 3
     assert shipped_recipes() == NAMES
 
 
@@ -41,3 +42,26 @@ def test_recipes__an_embedded_recipe_runs_for_any_number_of_steps(name: str, ste
 def test_recipes__the_first_line_points_editors_at_the_schema(path: Path):
     schema = Path(os.path.relpath(RECIPES / "recipe.schema.json", path.parent)).as_posix()
     assert path.read_text(encoding="utf-8").splitlines()[0] == f"# yaml-language-server: $schema={schema}"
+
+
+def test_recipes__stac_learns_at_the_published_rates_in_both_stages():
+    for name, rates in {
+        "coco/stac": {0: 0.0033, 500: 0.00665, 1000: 0.01, 119_999: 0.01, 120_000: 0.001, 160_000: 0.0001},
+        "coco/supervised_stac": {0: 0.0033, 500: 0.00665, 1000: 0.01, 120_000: 0.001, 179_999: 0.0001},
+        "voc/stac": {0: 0.001, 59_999: 0.001, 60_000: 0.0003, 120_000: 0.00009, 159_999: 0.00009},
+        "voc/supervised_stac": {0: 0.001, 59_999: 0.001, 60_000: 0.0001, 79_999: 0.0001},
+    }.items():
+        engine = load_recipe(name).engine
+        seen = {step: engine.lr.at(Progress(step, engine.steps)) for step in rates}
+        assert seen == pytest.approx(rates), name
+        assert engine.lr_for_images == load_recipe(name).data.batch.slots
+
+
+def test_recipes__both_stages_of_stac_have_one_detector():
+    for name in ("stac", "coco/stac", "voc/stac"):
+        recipe = load_recipe(name)
+        first = first_stage(recipe)
+        assert first is not None
+        assert first.detector == recipe.detector
+        assert first.views.labeled == recipe.views.labeled
+        assert first.views.test == recipe.views.test

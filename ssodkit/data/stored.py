@@ -22,7 +22,7 @@ from ssodkit.data.files import write_whole
 from ssodkit.errors import DataError
 
 FOLD = "labeled_fold"
-"""In `info`: the hash of the images whose labels the network has learned."""
+"""In `info`: the hash of the images whose labels the network has learned; absent or null where it is not known."""
 
 
 def write_stored(file: Path, images: ImageSet, info: Mapping[str, Any]) -> None:
@@ -54,7 +54,7 @@ def with_stored_labels(
     except DataError as error:
         raise DataError(f"data.unlabeled: {error}") from error
     places = _places(stored, pool)
-    _refuse_other(stored, pool, places, categories, info.get(FOLD, fold), fold, source.file)
+    _refuse_other(stored, pool, places, categories, info.get(FOLD) or fold, fold, source.file)
     stored = in_table("data.unlabeled", stored, categories)
     keep = sure_boxes(stored.scores, stored.offsets, source.above, source.at_least)
     counts = stored.boxes_per_image(keep)

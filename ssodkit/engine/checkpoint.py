@@ -235,9 +235,9 @@ def read_categories(checkpoint: Path) -> tuple[Category, ...]:
     return tuple(Category(*pair) for pair in json.loads(_read_metadata(checkpoint)["categories"]))
 
 
-def read_fold(checkpoint: Path) -> str:
-    """The hash of the labeled images that a checkpoint's networks have learned from."""
-    return _read_metadata(checkpoint)["fold"]
+def read_fold(checkpoint: Path) -> str | None:
+    """The hash of the labeled images that a checkpoint's networks have learned from; None in those of version 0.1."""
+    return _read_metadata(checkpoint).get("fold")
 
 
 def _by_label(categories: Iterable[Iterable[object]]) -> dict[str, str]:

@@ -39,3 +39,13 @@ def test_warmup_drops__takes_shares_of_the_run():
 
 def test_warmup_drops__without_warmup_starts_at_the_value():
     assert WarmupDropsConfig(value=0.3).at(Progress(0, 1)) == 0.3
+
+
+@pytest.mark.parametrize(
+    ("step", "rate"), [(0, 0.001), (59_999, 0.001), (60_000, 0.0003), (119_999, 0.0003), (120_000, 0.00009)]
+)
+def test_warmup_drops__has_stacs_schedule_on_voc(step, rate):
+    """Configured with (7500, 15000, 20000) for eight GPUs, and eight times as long on one."""
+    drops = tuple(8 * drop for drop in (7_500, 15_000))
+    schedule = WarmupDropsConfig(value=0.001, drops=drops, gamma=0.3)
+    assert schedule.at(Progress(step, 8 * 20_000)) == pytest.approx(rate)
