@@ -51,7 +51,8 @@ class PseudoLabelConfig(MethodConfig):
     unlabeled_weight: Slot[ScheduleConfig] = ConstantConfig(value=1.0)
     """Multiplies all unlabeled terms: the papers' alpha or lambda."""
     unlabeled_terms: dict[str, float] = Field(default_factory=dict)
-    """Further factors by stage or term, such as {rpn/box: 0, roi/box: 0}; the others have 1."""
+    """Further factors by stage (`roi`), by term of all stages (`box`), or by term of one (`roi/box`), multiplied where
+    several name a term; the others have 1."""
     unlabeled_normalizers: dict[str, NormalizerName] = Field(default_factory=dict)
     """Normalizers of unlabeled terms, such as {roi/class: two_means}; the others have the detector's, as labeled terms
     always do."""
@@ -73,7 +74,7 @@ class PseudoLabelConfig(MethodConfig):
     def misfits(self, detector: DetectorConfig) -> Iterator[tuple[tuple[str, ...], str]]:
         """Names of no stage or term, and quotas of stages that draw no sample."""
         rules = {f"{name}/{term}": rule for name, rule in detector.stages.items() for term in rule.terms}
-        stages_and_terms = [*detector.stages, *rules]
+        stages_and_terms = [*detector.stages, "class", "box", *rules]
         for name in self.unlabeled_terms:
             if name not in stages_and_terms:
                 text = f"no stage or loss term has this name; {suggest(name, stages_and_terms)}"

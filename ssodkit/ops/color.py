@@ -44,6 +44,26 @@ def saturate(images: Images, factors: Float[Tensor, "batch"]) -> Images:
     return _blend(luma(images).float(), images, factors)
 
 
+def turn_hue(images: Images, turns: Float[Tensor, "batch"]) -> Images:
+    """Hues turned around the color circle: 0 changes nothing, 0.5 gives the opposite color, and so does -0.5.
+
+    In HSV, value and saturation stay; rounded to whole gray levels.
+    """
+    values = images.float()
+    red, green, blue = values.unbind(dim=1)
+    value, chroma = values.amax(dim=1), values.amax(dim=1) - values.amin(dim=1)
+    divisor = chroma.clamp(min=1.0)  # gray has no hue, and its chroma of 0 hides whatever is computed for it
+    of_blue = (red - green) / divisor + 4.0
+    of_green = (blue - red) / divisor + 2.0
+    of_red = (green - blue) / divisor
+    hue = torch.where(value == red, of_red, torch.where(value == green, of_green, of_blue))
+    hue = hue + 6.0 * turns.float()[:, None, None]
+    # A channel falls from the value by the chroma as far as its own color lies from the hue on the circle of six.
+    distance = torch.stack([(hue + start) % 6.0 for start in (5.0, 3.0, 1.0)], dim=1)
+    fall = torch.minimum(distance, 4.0 - distance).clamp(0.0, 1.0)
+    return _to_bytes(value[:, None] - chroma[:, None] * fall + 0.5)
+
+
 def contrast(images: Images, masks: Masks, factors: Float[Tensor, "batch"]) -> Images:
     """Mixed with the mean gray level of the masked pixels, a whole number."""
     pixels = masks.flatten(1).sum(dim=1).clamp(min=1)
@@ -125,6 +145,11 @@ def add(images: Images, levels: Float[Tensor, "batch 3 height width"]) -> Images
 def paint(images: Images, where: Masks, value: int) -> Images:
     """One gray value wherever `where` is true."""
     return images.masked_fill(where, value)
+
+
+def fill_in(images: Images, where: Masks, levels: UInt8[Tensor, "batch 3 height width"]) -> Images:
+    """Other gray levels wherever `where` is true."""
+    return torch.where(where, levels, images)
 
 
 def _blend(degenerate: Tensor, images: Images, factors: Float[Tensor, "batch"]) -> Images:

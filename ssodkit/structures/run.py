@@ -54,10 +54,11 @@ class Losses:
         return Losses({f"{prefix}/{name}": term for name, term in self.terms.items()})
 
     def scaled(self, factors: Mapping[str, float]) -> "Losses":
-        """Terms multiplied by the factors of their name and of all names above it: `roi` is above `roi/class`."""
+        """Terms multiplied by all factors that name them: their stage (`roi`), a term of every stage (`box`), or one
+        term of one stage (`roi/box`)."""
 
         def factor(name: str) -> float:
-            return math.prod((f for above, f in factors.items() if f"{name}/".startswith(f"{above}/")), start=1.0)
+            return math.prod((f for of, f in factors.items() if _names(of, name)), start=1.0)
 
         return Losses({name: replace(term, factor=term.factor * factor(name)) for name, term in self.terms.items()})
 
@@ -97,6 +98,10 @@ class Losses:
     def _rare_factors(self) -> list[RareFactor]:
         """Each once, in the order of the terms."""
         return list({id(term.rare): term.rare for term in self.terms.values() if term.rare is not None}.values())
+
+
+def _names(factor: str, term: str) -> bool:
+    return f"{term}/".startswith(f"{factor}/") or factor in term.split("/")[1:2]
 
 
 @dataclass(frozen=True)

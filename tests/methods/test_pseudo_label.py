@@ -70,6 +70,8 @@ def test_pseudo_label__unlabeled_terms_have_factors_of_their_own(make_method, se
     assert some["unlabeled/roi/class"] == pytest.approx(0.5 * plain["unlabeled/roi/class"])
     assert some["unlabeled/rpn/class"] == pytest.approx(plain["unlabeled/rpn/class"])
     assert some["labeled/rpn/box"] == pytest.approx(plain["labeled/rpn/box"])
+    no_boxes = values(make_method(unlabeled_terms={"box": 0.0}).step(semi_batch, START).losses)
+    assert no_boxes == {**plain, "unlabeled/rpn/box": 0.0, "unlabeled/roi/box": 0.0}
 
 
 def test_pseudo_label__the_printed_class_loss_is_that_of_the_unlabeled_stream_alone(make_method, semi_batch):
@@ -100,7 +102,11 @@ def test_pseudo_label__the_printed_class_loss_is_that_of_the_unlabeled_stream_al
     ("fields", "key", "said"),
     [
         ({"unlabeled_terms": {"roi/bax": 0.0}}, "roi/bax", "no stage or loss term has this name; did you mean 'roi/"),
-        ({"unlabeled_terms": {"head": 0.0}}, "head", "name; one of: rpn, roi, rpn/class, rpn/box, roi/class, roi/box"),
+        (
+            {"unlabeled_terms": {"head": 0.0}},
+            "head",
+            "one of: rpn, roi, class, box, rpn/class, rpn/box, roi/class, roi/",
+        ),
         ({"unlabeled_normalizers": {"roi": "two_means"}}, "roi", "no loss term has this name; "),
     ],
 )

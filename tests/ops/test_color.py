@@ -6,6 +6,7 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 from scipy.ndimage import gaussian_filter
 from sklearn.datasets import load_sample_image
+from torchvision.transforms.v2.functional import adjust_hue
 
 from ssodkit.ops import color
 
@@ -165,3 +166,16 @@ def test_factors__each_image_has_its_own(images, masks):
         assert torch.equal(together[2:3], change(images[2:3], factors[2:3]))
     together = color.contrast(images, masks, factors)
     assert torch.equal(together[2:3], color.contrast(images[2:3], masks[2:3], factors[2:3]))
+
+
+@pytest.mark.parametrize("turn", [-0.5, -0.1, 0.0, 0.03, 0.1, 0.37])
+def test_turn_hue__agrees_with_torchvision(images, turn):
+    wanted = adjust_hue(images.float() / 255.0, turn) * 255.0
+    seen = color.turn_hue(images, torch.full((len(images),), turn))
+    assert (seen.float() - wanted).abs().max() <= 0.5 + 1e-3
+
+
+def test_turn_hue__colors_go_round_and_gray_stays():
+    colors = pixels((200, 0, 0), (0, 200, 0), (77, 77, 77), (0, 0, 0))
+    third = color.turn_hue(colors, torch.tensor([1 / 3]))
+    assert third[0, :, 0].T.tolist() == [[0, 200, 0], [0, 0, 200], [77, 77, 77], [0, 0, 0]]

@@ -1,8 +1,9 @@
-"""Changes of the three channels against each other: inversion, gray, gains, other orders."""
+"""Changes of the three channels against each other: inversion, gray, gains, other hues, other orders."""
 
 from typing import Literal
 
 from jaxtyping import Int64
+from pydantic import Field
 from torch import Tensor
 
 from ssodkit.data.augment.base import Parameters, PixelConfig, PositiveRange, draw_between
@@ -56,6 +57,23 @@ class GainConfig(PixelConfig):
     def apply(self, images: Tensor, masks: Tensor, parameters: Parameters) -> Tensor:
         """See `ops.color.scale_channels`."""
         return color.scale_channels(images, *parameters)
+
+
+@register
+class HueConfig(PixelConfig):
+    """Turn all hues of the image around the color circle."""
+
+    type: Literal["hue"] = "hue"
+    turn: float = Field(0.1, ge=0.0, le=0.5)
+    """The largest turn either way, as a share of the circle; drawn evenly."""
+
+    def draw(self, keys: Int64[Tensor, "rows"], sizes: Int64[Tensor, "rows 2"]) -> Parameters:
+        """The turns."""
+        return (draw_between(keys, (-self.turn, self.turn), "turn"),)
+
+    def apply(self, images: Tensor, masks: Tensor, parameters: Parameters) -> Tensor:
+        """See `ops.color.turn_hue`."""
+        return color.turn_hue(images, *parameters)
 
 
 @register

@@ -1,22 +1,32 @@
-"""Erasing: parts of the image hidden under gray patches. Boxes stay, also those of hidden objects.
+"""Erasing: parts of the image hidden under patches of gray or noise. Boxes stay, also those of hidden objects.
 
 Sources: Xu et al., Soft Teacher, arXiv:2106.09018 (`erase`); Sohn et al., STAC, arXiv:2005.04757, after DeVries and
-Taylor, arXiv:1708.04552 (`cutout`).
+Taylor, arXiv:1708.04552 (`cutout`); Liu et al., Unbiased Teacher, arXiv:2102.09480, after Zhong et al.,
+arXiv:1708.04896 (`random_erasing`).
 """
 
+import math
 from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Bool, Int64
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import Tensor
 
-from ssodkit.data.augment.base import Parameters, PixelConfig, Range, WholeRange, draw_between
+from ssodkit.data.augment.base import Parameters, PixelConfig, PositiveRange, Range, WholeRange, draw_between
 from ssodkit.ops import color
-from ssodkit.ops.random import integers, uniform
+from ssodkit.ops.random import integers, split_keys, uniform
 from ssodkit.plugins import register
 
 Gray = Annotated[int, Field(ge=0, le=255)]
+_TRIES = 10
+"""Patches that are drawn until one fits into the image, as in torchvision."""
+
+
+def _check_share(area: tuple[float, float]) -> tuple[float, float]:
+    if area[0] < 0.0 or area[1] > 1.0:
+        raise ValueError("an area is a share of the image's, from 0 to 1")
+    return area
 
 
 @register
@@ -77,6 +87,43 @@ class CutoutConfig(PixelConfig):
     def apply(self, images: Tensor, masks: Tensor, parameters: Parameters) -> Tensor:
         """The fill in all squares."""
         return color.paint(images, inside_patches(parameters[0], *images.shape[2:]), self.fill)
+
+
+@register
+class RandomErasingConfig(PixelConfig):
+    """One patch of a drawn area and shape, fully inside the image, full of noise."""
+
+    type: Literal["random_erasing"] = "random_erasing"
+    area: Annotated[Range, AfterValidator(_check_share)] = (0.02, 0.33)
+    """Of the patch over that of the image, drawn evenly."""
+    ratio: PositiveRange = (0.3, 3.3)
+    """Height over width; its logarithm is drawn evenly."""
+
+    def draw(self, keys: Int64[Tensor, "rows"], sizes: Int64[Tensor, "rows 2"]) -> Parameters:
+        """The patch, as left, top, right, bottom, and a key for the noise of each channel.
+
+        Of ten patches the first that is smaller than the image both ways; where none is, an empty one.
+        """
+        sides = sizes.double()[:, None]
+        area = draw_between(keys, self.area, "area", (_TRIES,)) * sides.prod(dim=2)
+        low, high = self.ratio
+        ratio = draw_between(keys, (math.log(low), math.log(high)), "ratio", (_TRIES,)).exp()
+        drawn = torch.stack([(area * ratio).sqrt(), (area / ratio).sqrt()], dim=2).round()  # rows tries 2
+        fits = (drawn < sides).all(dim=2)
+        first = fits.int().argmax(dim=1)
+        height_width = drawn[torch.arange(len(keys)), first] * fits.any(dim=1)[:, None]
+        room = sizes - height_width + 1.0
+        corner = (uniform(keys, (2,), "corner") * room).floor()
+        patches = torch.cat([corner.flip(1), (corner + height_width).flip(1)], dim=1).to(torch.int64)
+        return patches[:, None], split_keys(keys, 3, "channels")
+
+    def apply(self, images: Tensor, masks: Tensor, parameters: Parameters) -> Tensor:
+        """All gray levels alike in the patch, independent for every pixel and channel."""
+        patches, keys = parameters
+        # A key for each line: what a pixel gets does not depend on how far its batch is padded.
+        lines = split_keys(keys.flatten(), images.shape[2], "lines")
+        noise = (uniform(lines.flatten(), (images.shape[3],), "noise") * 256.0).to(torch.uint8).view(images.shape)
+        return color.fill_in(images, inside_patches(patches, *images.shape[2:]), noise)
 
 
 def inside_patches(patches: Int64[Tensor, "rows patches 4"], height: int, width: int) -> Bool[Tensor, "rows 1 h w"]:

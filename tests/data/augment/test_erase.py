@@ -1,5 +1,7 @@
 """Patches and squares: how many, how large, where; with STAC's published probabilities."""
 
+import math
+
 import pytest
 import torch
 
@@ -14,6 +16,12 @@ def draw(parse, written: dict) -> tuple[torch.Tensor, torch.Tensor]:
     """Patches, and their widths and heights."""
     (patches,) = parse(written).draw(KEYS, SIZES)
     return patches, patches[..., 2:] - patches[..., :2]
+
+
+def draw_first(parse, written: dict) -> tuple[torch.Tensor, torch.Tensor]:
+    """The patches alone, and their widths and heights."""
+    patches = parse(written).draw(KEYS, SIZES)[0]
+    return patches, (patches[..., 2:] - patches[..., :2]).float()
 
 
 def test_erase__one_to_four_patches_of_up_to_a_fifth_of_each_side(parse):
@@ -74,3 +82,47 @@ def test_inside_patches__overlap_hang_over_and_may_be_empty():
     wanted = [[0, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 1, 0], [0, 1, 1, 1, 0]]
     assert inside_patches(patches, 4, 5)[0, 0].int().tolist() == wanted
     assert not inside_patches(torch.zeros(2, 0, 4, dtype=torch.int64), 4, 5).any()
+
+
+UNBIASED_TEACHER = {"type": "random_erasing", "area": [0.05, 0.2], "ratio": [0.3, 3.3]}
+
+
+def test_random_erasing__area_and_ratio_lie_in_their_ranges_and_the_patch_inside(parse):
+    patches, sides = draw_first(parse, UNBIASED_TEACHER)
+    area = sides.prod(dim=-1)[:, 0] / (800 * 1000)
+    logarithm = (sides[:, 0, 1] / sides[:, 0, 0]).log()
+    assert 0.0495 < area.min() < 0.055
+    assert 0.195 < area.max() < 0.2005
+    assert area.mean() == pytest.approx(0.125, abs=0.002)
+    assert logarithm.exp().min() == pytest.approx(0.3, abs=0.01)
+    assert logarithm.exp().max() == pytest.approx(3.3, abs=0.05)
+    assert logarithm.mean() == pytest.approx((math.log(0.3) + math.log(3.3)) / 2, abs=0.02)
+    assert patches.amin() == 0
+    assert (patches[..., 2] <= 1000).all()
+    assert (patches[..., 3] <= 800).all()
+
+
+def test_random_erasing__of_shapes_that_never_fit_nothing_is_erased(parse):
+    _, sides = draw_first(parse, {"type": "random_erasing", "area": [0.9, 0.9], "ratio": [8.0, 8.0]})
+    assert not sides.any()
+
+
+def test_random_erasing__paints_noise_of_all_levels_in_the_patch_alone(parse):
+    transform = parse(UNBIASED_TEACHER)
+    images = torch.full((50, 3, 60, 70), 7, dtype=torch.uint8)
+    parameters = transform.draw(torch.arange(50), torch.tensor([[60, 70]]).expand(50, 2))
+    seen = transform.apply(images, torch.ones(50, 1, 60, 70, dtype=torch.bool), parameters)
+    inside = inside_patches(parameters[0], 60, 70).expand_as(seen)
+    assert (seen[~inside] == 7).all()
+    counts = torch.bincount(seen[inside].long(), minlength=256)
+    assert counts.min() > 0.5 * counts.float().mean()
+    assert counts.max() < 1.6 * counts.float().mean()
+    wider = torch.nn.functional.pad(images, (0, 9, 0, 5))
+    padded = transform.apply(wider, torch.ones(50, 1, 65, 79, dtype=torch.bool), parameters)
+    assert torch.equal(padded[..., :60, :70], seen)
+
+
+@pytest.mark.parametrize("area", [[-0.1, 0.2], [0.5, 1.1]])
+def test_random_erasing__an_area_is_a_share(parse, area):
+    with pytest.raises(ValueError, match="an area is a share of the image's, from 0 to 1"):
+        parse({**UNBIASED_TEACHER, "area": area})
