@@ -1,4 +1,5 @@
 import copy
+import math
 
 import pytest
 import torch
@@ -34,11 +35,32 @@ def test_move_average__late_phase_of_soft_teacher():
     assert average.weight.item() == pytest.approx(1.002997, abs=5e-7)
 
 
+def test_move_average__three_steps_of_unbiased_teacher():
+    average, source, seen = scalar(1.0).double(), scalar(1.0).double(), []
+    for value in (1.1, 1.2, 1.3):
+        nn.init.constant_(source.weight, value)
+        move_average(average, source, 0.9996, OK)
+        seen.append(average.weight.item())
+    assert seen == pytest.approx([1.00004, 1.000119984, 1.000239936], abs=5e-10)
+
+
+@pytest.mark.parametrize(("momentum", "half_life"), [(0.9996, 1732.5), (0.999, 692.8)])
+def test_move_average__of_unbiased_teacher_forgets_half_of_what_it_was(momentum: float, half_life: float):
+    average, source = scalar(1.0).double(), scalar(0.0).double()
+    for _ in range(math.floor(half_life)):
+        move_average(average, source, momentum, OK)
+    before = average.weight.item()
+    move_average(average, source, momentum, OK)
+    assert before > 0.5 > average.weight.item()
+    assert math.log(0.5) / math.log(average.weight.item() / before) == pytest.approx(half_life, abs=0.05)
+
+
 def test_move_average__momentum_0_copies():
     average, source = small_network(), small_network()
     nn.init.normal_(source[0].weight)
+    source.train()(torch.rand(8, 3, 6, 6) * 5.0)
     move_average(average, source, 0.0, OK)
-    torch.testing.assert_close(average[0].weight, source[0].weight)
+    torch.testing.assert_close(average.state_dict(), source.state_dict())  # statistics of batch norms, too
 
 
 def test_move_average__is_lerp_in_any_layout():

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torchvision.ops import box_iou
 
 from ssodkit.ops.adaptive_matching import (
     Takes,
@@ -69,6 +70,19 @@ def test_distance_costs__grow_tenfold_with_every_cell():
         [18.086169, 3.574107, 0.708661, 0.141443, 0.006174, 0.006174],
     ]
     torch.testing.assert_close(cost[0], torch.tensor(expected), rtol=1e-5, atol=1e-6)
+
+
+def test_costs__of_the_example_add_up():
+    boxes = [[6, 5, 34, 33], [9, 8, 37, 36], [10, 9, 36, 37], [14, 10, 42, 40], [22, 20, 58, 52], [26, 22, 60, 56]]
+    own = PROBS[None, :, :2].transpose(1, 2)
+    focal = focal_costs_of_background(PROBS[None], 0.25, 2.0)[:, None] + focal_corrections(own, 0.25, 2.0)
+    distance = distance_costs(CENTERS[None], torch.full((1, 6), 8.0), TARGETS[None], 0.001, 10.0)
+    cost = focal + 2.0 * overlap_costs(box_iou(TARGETS, torch.tensor(boxes).float()))[None] + distance
+    expected = [
+        [0.723268, 0.158003, 0.338571, 1.446326, 5.681335, 14.726456],
+        [24.216035, 8.877384, 5.473174, 3.440110, 0.455579, 0.265959],
+    ]
+    torch.testing.assert_close(cost[0], torch.tensor(expected), rtol=1e-5, atol=2e-6)
 
 
 def test_distance_costs__overflow_beyond_38_cells():

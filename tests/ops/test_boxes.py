@@ -52,6 +52,16 @@ def test_pairwise_iou__equals_torchvision():
         assert torch.equal(answer[row], box_iou(first[row], second[row]))
 
 
+def test_pairwise_iou__has_the_published_numbers():
+    anchors = [[0, 0, 32, 32], [16, 0, 48, 32], [32, 32, 64, 64], [8, 8, 40, 40], [100, 100, 132, 132]]
+    targets = [[4, 4, 36, 36], [60, 60, 90, 90], [60, 60, 60, 90]]
+    answer = pairwise_iou(torch.tensor(targets).double(), torch.tensor(anchors).double())
+    expected = [[0.620253, 0.376344, 0.007874, 0.620253, 0.0], [0.0, 0.0, 0.008386, 0.0, 0.0], [0.0] * 5]
+    torch.testing.assert_close(answer, torch.tensor(expected).double(), rtol=0, atol=5e-7)
+    pair = torch.tensor([[10.0, 10.0, 50.0, 40.0], [20.0, 15.0, 60.0, 45.0]]).double()
+    assert round(pairwise_iou(pair[:1], pair[1:]).item(), 6) == 0.454545
+
+
 def test_pairwise_iou__of_empty_boxes_is_zero():
     assert pairwise_iou(torch.zeros(1, 2, 4), torch.zeros(1, 3, 4)).tolist() == [[[0.0] * 3] * 2]
 

@@ -52,6 +52,19 @@ def test_relate__soft_teacher_transport():
     assert_box(warp_boxes(box(30, 12, 90, 48), matrix), 28, 8, 68, 32)
 
 
+def test_relate__mean_teacher_transport():
+    """Original 640 x 480; weak: scale 0.5, flip at 320; strong: scale 0.8, shear along x by 20 degrees."""
+    slope = math.tanh(-math.radians(20.0))
+    assert (slope, -math.tan(math.radians(20.0))) == pytest.approx((-0.335547, -0.363970), abs=5e-7)
+    weak = reflection(number(320.0)) @ scaling(number(0.5), number(0.5))
+    strong = shearing(number(slope), number(0.0)) @ scaling(number(0.8), number(0.8))
+    matrix = relate(weak, strong)
+    wanted = torch.tensor([[-1.6, -0.536875, 512.0], [0.0, 1.6, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
+    torch.testing.assert_close(matrix[0], wanted, atol=1e-6, rtol=0)
+    carried = clip_boxes(warp_boxes(box(100, 60, 180, 150), matrix), torch.tensor([[384, 512]]))
+    assert_box(carried, 143.468760, 96.0, 319.787504, 240.0)
+
+
 def test_rotation__soft_teacher_turns_clockwise_about_the_middle_of_the_pixel_centers():
     matrix = about(rotation(number(30.0)), number(39.5), number(19.5))
     turned = clip_boxes(warp_boxes(box(28, 8, 68, 32), matrix), torch.tensor([[40, 80]]))

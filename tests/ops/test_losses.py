@@ -71,6 +71,17 @@ def test_softmax_cross_entropy__focus_weighs_by_what_is_missing():
     torch.testing.assert_close(loss, expected)
 
 
+def test_softmax_cross_entropy__has_unbiased_teachers_numbers():
+    logits = torch.tensor([[2.0, 0.0, 0.0], [0.0, 1.0, 2.0], [1.0, 1.0, 1.0], [-1.0, 0.0, 3.0]]).double()
+    labels = torch.tensor([0, 2, 1, 0])
+    cross = softmax_cross_entropy(logits, labels)
+    focal = softmax_cross_entropy(logits, labels, focus=1.5)
+    assert [round(value, 6) for value in cross.tolist()] == [0.239545, 0.407606, 1.098612, 4.065884]
+    assert [round(value, 6) for value in (-cross).exp().tolist()] == [0.786986, 0.665241, 0.333333, 0.017148]
+    assert [round(value, 6) for value in focal.tolist()] == [0.023550, 0.078948, 0.598009, 3.961752]
+    assert (round(focal.mean().item(), 6), round(cross.mean().item(), 6)) == (1.165565, 1.452912)
+
+
 def test_softmax_cross_entropy__with_focus_has_a_finite_gradient_when_sure():
     logits = torch.tensor([[200.0, 0.0]], requires_grad=True)
     softmax_cross_entropy(logits, torch.tensor([0]), focus=1.5).sum().backward()

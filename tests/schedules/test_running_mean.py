@@ -12,6 +12,14 @@ def test_running_mean__has_soft_teachers_momentum(updates, momentum):
     assert RunningMeanConfig(cap=0.999).at(Progress(updates, 180_000)) == pytest.approx(momentum, abs=5e-7)
 
 
+@pytest.mark.parametrize(
+    ("updates", "momentum"),
+    [(0, 0.0), (1, 0.5), (9, 0.9), (99, 0.99), (1998, 0.99949975), (1999, 0.9995), (2000, 0.9995), (72_000, 0.9995)],
+)
+def test_running_mean__has_mean_teachers_momentum(updates, momentum):
+    assert RunningMeanConfig(cap=0.9995).at(Progress(updates, 180_000)) == pytest.approx(momentum, abs=1e-9)
+
+
 def test_running_mean__warmup_is_the_general_form():
     schedule = RunningMeanConfig(cap=0.999, warmup=100)
     assert schedule.at(Progress(0, 1000)) == 0.0

@@ -6,7 +6,9 @@ from ssodkit.structures.progress import Progress
 STEPS = 180_000
 
 
-@pytest.mark.parametrize(("step", "rate"), [(0, 0.000010), (100, 0.002008), (250, 0.005005), (500, 0.010000)])
+@pytest.mark.parametrize(
+    ("step", "rate"), [(0, 0.000010), (100, 0.002008), (250, 0.005005), (499, 0.009980), (500, 0.010000)]
+)
 def test_warmup_drops__has_mmdetections_warmup(step, rate):
     schedule = WarmupDropsConfig(value=0.01, warmup=500, factor=0.001)
     assert schedule.at(Progress(step, STEPS)) == pytest.approx(rate, abs=5e-7)

@@ -57,6 +57,18 @@ def test_ema__before_each_step_it_is_the_mean_that_soft_teacher_prints(make_pair
     assert seen == pytest.approx([1.0, 1.5, 2.333333, 3.75, 6.2], abs=5e-7)
 
 
+def test_ema__before_each_step_it_is_the_published_mean_of_mean_teacher(make_pair):
+    student, _ = make_pair()
+    fill(student, 2.0)
+    teacher = EmaTeacher(EmaTeacherConfig(momentum=RunningMeanConfig(cap=0.9995)), student)
+    seen = [teacher.network.rpn.shared.bias[0].item()]
+    for finished, value in enumerate([4.0, 4.0, 0.0], start=1):
+        fill(student, value)
+        teacher.after_update(student, Progress(finished, 180_000), OK)
+        seen.append(teacher.network.rpn.shared.bias[0].item())
+    assert seen == pytest.approx([2.0, 3.0, 3.333333, 2.5], abs=5e-7)
+
+
 def test_ema__a_student_that_is_not_finite_leaves_it_unchanged(make_pair):
     student, teacher = make_pair()
     before = state(teacher.network)
