@@ -88,3 +88,84 @@ def test_recipes__both_stages_of_stac_have_one_detector():
         assert first.detector == recipe.detector
         assert first.views.labeled == recipe.views.labeled
         assert first.views.test == recipe.views.test
+
+
+def test_recipes__learn_at_the_published_rates():
+    at_the_end = {179_989: 0.01, 179_992: 0.001, 179_997: 1e-4, 179_999: 1e-4}
+    published = {
+        "coco/mean_teacher": {0: 1e-5, 250: 0.005005, 499: 0.00998, 500: 0.01, 179_999: 0.01},
+        "coco/consistent_teacher": {0: 1e-5, 500: 0.01, 179_999: 0.01},
+        "coco/consistent_teacher_2x8": {0: 5e-6, 500: 0.005, 179_999: 0.005},
+        "coco/consistent_teacher_additional": {0: 1e-5, 479_999: 0.01, 480_000: 0.001, 640_000: 1e-4, 719_999: 1e-4},
+        "coco/supervised_retinanet": {0: 1e-5, 119_999: 0.01, 120_000: 0.001, 160_000: 1e-4, 179_999: 1e-4},
+        "coco/unbiased_teacher": {0: 1e-5, 100: 0.001009, 500: 0.005005, 1000: 0.01} | at_the_end,
+        "coco/unbiased_teacher_additional": {0: 1e-5, 1000: 0.01, 359_999: 0.01},
+        "voc/mean_teacher": {0: 1e-5, 500: 0.01, 71_999: 0.01},
+        "voc/consistent_teacher": {0: 1e-5, 500: 0.01, 71_999: 0.01},
+        "voc/unbiased_teacher": {0: 1e-5, 1000: 0.01} | at_the_end,
+    }
+    for name, rates in published.items():
+        engine = load_recipe(name).engine
+        seen = {step: engine.lr.at(Progress(step, engine.steps)) for step in rates}
+        assert seen == pytest.approx(rates, abs=5e-7), name
+        assert engine.steps == max(rates) + 1, name
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "momenta"),
+    [
+        ("coco/mean_teacher", {0: 2.0, 179_999: 2.0}, {0: 0.0, 1: 0.5, 1999: 0.9995, 180_000: 0.9995}),
+        ("voc/mean_teacher", {0: 2.0, 71_999: 2.0}, {0: 0.0, 1: 0.5, 1999: 0.9995, 72_000: 0.9995}),
+        ("coco/consistent_teacher", {0: 0.0, 9_999: 0.0, 10_000: 2.0}, {1: 0.5, 1999: 0.9995, 180_000: 0.9995}),
+        ("coco/consistent_teacher_2x8", {9_999: 0.0, 10_000: 1.0}, {1: 0.5, 4999: 0.9998, 180_000: 0.9998}),
+        ("coco/consistent_teacher_additional", {9_999: 0.0, 10_000: 2.0}, {1: 0.5, 4999: 0.9998, 720_000: 0.9998}),
+        ("voc/consistent_teacher", {999: 0.0, 1_000: 2.0}, {1: 0.5, 1999: 0.9995, 72_000: 0.9995}),
+        # The copy before step B is the one after update B: the last whose momentum is 0.
+        ("coco/unbiased_teacher", {1_999: 0.0, 2_000: 4.0}, {1_999: 0.0, 2_000: 0.0, 2_001: 0.9996}),
+        ("coco/unbiased_teacher_additional", {89_999: 0.0, 90_000: 2.0}, {90_000: 0.0, 90_001: 0.9996}),
+        ("voc/unbiased_teacher", {29_999: 0.0, 30_000: 2.0}, {30_000: 0.0, 30_001: 0.999}),
+    ],
+)
+def test_recipes__unlabeled_weight_and_teacher_follow_the_published_schedules(name, weights, momenta):
+    recipe = load_recipe(name)
+    steps, method = recipe.engine.steps, recipe.method
+    assert {step: method.unlabeled_weight.at(Progress(step, steps)) for step in weights} == weights
+    seen = {updates: method.teacher.momentum.at(Progress(updates, steps)) for updates in momenta}
+    assert seen == pytest.approx(momenta, abs=1e-12)
+    assert method.uses_unlabeled(Progress(0, steps)) == ("unbiased" not in name)  # its teacher rests in the burn-in
+    assert recipe.evaluation.result == "teacher"
+
+
+@pytest.mark.parametrize(
+    ("name", "slots", "clip", "decay", "precision"),
+    [
+        ("coco/mean_teacher", (8, 32), 20.0, "all", "fp16"),
+        ("coco/consistent_teacher", (8, 32), 20.0, "all", "fp32"),
+        ("coco/consistent_teacher_2x8", (8, 8), 20.0, "all", "fp32"),
+        ("coco/consistent_teacher_additional", (8, 32), 20.0, "all", "fp32"),
+        ("coco/unbiased_teacher", (32, 32), None, "all", "fp32"),
+        ("coco/unbiased_teacher_additional", (32, 32), None, "all", "fp32"),
+        ("coco/stac", (8, 8), None, "weights", "fp32"),
+        ("coco/supervised_retinanet", (8, 0), 20.0, "all", "fp32"),
+        ("voc/mean_teacher", (8, 32), 20.0, "all", "fp32"),
+        ("voc/consistent_teacher", (8, 32), 20.0, "all", "fp32"),
+        ("voc/unbiased_teacher", (8, 8), None, "all", "fp32"),
+        ("voc/stac", (1, 1), None, "weights", "fp32"),
+    ],
+)
+def test_recipes__batches_and_optimizers_are_the_published_ones(name, slots, clip, decay, precision):
+    recipe = load_recipe(name)
+    engine, batch = recipe.engine, recipe.data.batch
+    assert (batch.labeled, batch.unlabeled) == slots
+    assert (engine.clip_norm, engine.precision) == (clip, precision)
+    optimizer = engine.optimizer
+    assert (optimizer.type, optimizer.momentum, optimizer.weight_decay, optimizer.decay) == ("sgd", 0.9, 1e-4, decay)
+
+
+def test_recipes__test_images_have_the_published_sizes():
+    sizes = {"coco": (800, 1333), "voc": (600, 1000), "voc/unbiased_teacher": (600, 1333)}
+    for name in NAMES:
+        if name not in EMBEDDED:
+            (resize,) = load_recipe(name).views.test.transforms
+            expected = sizes.get(name) or sizes[name.split("/")[0]]
+            assert (resize.short, resize.long) == ((expected[0], expected[0]), expected[1]), name
