@@ -72,6 +72,33 @@ def test_preset__has_the_published_numbers():
     assert (config.test.score, config.test.nms, config.test.at_most) == (0.05, 0.5, 100)
 
 
+def test_preset__of_unbiased_teacher_has_the_published_numbers():
+    config = preset("faster_rcnn_unbiased_teacher")
+    rpn, roi = config.stages["rpn"], config.stages["roi"]
+    assert (rpn.sampler.per_image, rpn.sampler.positives) == (256, 64)
+    assert (roi.sampler.per_image, roi.sampler.positives) == (512, 128)
+    assert [rpn.terms[term].normalizer for term in ("class", "box")] == ["quota"] * 2
+    assert [roi.terms[term].normalizer for term in ("class", "box")] == ["sampled"] * 2
+    assert (roi.terms["class"].criterion.type, roi.terms["class"].criterion.focus) == ("softmax", 1.5)
+    assert [rule.terms["box"].criterion.beta for rule in (rpn, roi)] == [0.0, 0.0]
+    assert rpn.matcher.best_from == 0.0  # detectron2's best anchors need no overlap of 0.3
+    assert (config.proposals.training.per_level, config.proposals.training.keep) == (2000, 1000)
+    assert config.roi.boxes_per_class
+    assert config.proposals.append_targets
+
+
+def test_preset__of_stac_has_the_published_numbers():
+    config = preset("faster_rcnn_stac")
+    rpn, roi = config.stages["rpn"], config.stages["roi"]
+    assert (rpn.sampler.per_image, roi.sampler.per_image, roi.sampler.positives) == (256, 64, 16)
+    assert [rpn.terms[term].normalizer for term in ("class", "box")] == ["quota"] * 2
+    assert [roi.terms[term].normalizer for term in ("class", "box")] == ["sampled"] * 2
+    assert [rule.terms["box"].criterion.beta for rule in (rpn, roi)] == [pytest.approx(1 / 9), 0.0]
+    assert rpn.matcher.best_from == 0.3
+    training, test = config.proposals.training, config.proposals.test
+    assert (training.per_level, training.keep, test.per_level, test.keep) == (2000, 2000, 1000, 1000)
+
+
 @pytest.mark.parametrize("name", ["faster_rcnn", "faster_rcnn_torchvision", "faster_rcnn_small"])
 def test_preset__builds_and_finds_something_to_say(name: str, make_view):
     config = preset(name)

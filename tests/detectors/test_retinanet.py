@@ -39,7 +39,7 @@ def detector(tiny_context) -> RetinaNet:
     return detector
 
 
-def test_preset__has_the_published_numbers(make_view):
+def test_preset__has_the_published_numbers():
     config = preset("retinanet")
     assert config.backbone.strides == (8, 16, 32)
     assert (config.backbone.frozen_stages, config.backbone.batch_norm) == (1, "affine")
@@ -56,6 +56,21 @@ def test_preset__has_the_published_numbers(make_view):
     assert (giou.criterion.type, giou.normalizer, giou.weight) == ("giou", "positives", 2.0)
     assert (config.test.score, config.test.nms, config.test.per_level, config.test.at_most) == (0.05, 0.6, 1000, 100)
     assert config.test.clip
+
+
+def test_preset__of_consistent_teacher_has_the_published_numbers():
+    config = preset("retinanet_fam3d")
+    assert config.anchors.sides == ((64.0,), (128.0,), (256.0,), (512.0,), (1024.0,))
+    assert (config.anchors.ratios, config.anchors.center) == ((1.0,), 0.0)
+    assert (config.head.type, config.head.shrink, config.head.shifts_levels) == ("fam3d", 4, True)
+    rule = config.stages["dense"]
+    matcher, focal, giou = rule.matcher, rule.terms["class"], rule.terms["box"]
+    assert (matcher.type, matcher.candidates_per_target, matcher.iou_weight) == ("adaptive", 13, 2.0)
+    assert (matcher.distance_weight, matcher.distance_base, matcher.balance, matcher.focus) == (0.001, 10.0, 0.25, 2.0)
+    assert (focal.criterion.type, focal.normalizer, focal.quality, focal.weight) == ("focal", "quality", "unused", 1.0)
+    assert (giou.criterion.type, giou.normalizer, giou.quality, giou.weight) == ("giou", "quality", "weight", 2.0)
+    assert (config.test.score, config.test.nms, config.test.per_level, config.test.at_most) == (0.05, 0.6, 1000, 100)
+    assert not config.test.clip
 
 
 def test_preset__has_the_published_anchors(make_view):

@@ -110,6 +110,25 @@ def test_gmm__the_threshold_sees_the_steps_own_scores_and_is_strict(scores, pass
     assert kept(selection) == [[1.0] * passing]
 
 
+def test_gmm__a_queue_with_one_value_lets_it_pass():
+    selector = build()
+    for score in (0.3, 0.3, 0.3, 0.3, 0.3):  # one value alone, and then one value several times
+        selection = update(selector, detections([score]))
+        assert selection.passed["mixture"].tolist() == [[True]]
+        assert selection.numbers["threshold"].tolist() == [[0.0]]
+        assert not selection.numbers["failed_fit"].any()
+
+
+def test_gmm__a_class_that_was_never_seen_has_an_empty_queue_and_the_default_threshold():
+    selector = build(num_classes=3, default_threshold=0.25)
+    for _ in range(3):
+        update(selector, detections([0.9, 0.8, 0.2, 0.1], label=1))
+    assert selector.queue.any(dim=1).tolist() == [False, True, False]
+    first = select(selector, detections([(0.3, 2), (0.2, 0)]))
+    assert first.numbers["threshold"].tolist() == [[0.25, 0.25]]
+    assert first.passed["mixture"].tolist() == [[True, False]]
+
+
 def test_gmm__policies():
     scores = [0.9, 0.8, 0.77, 0.76, 0.75, 0.74, 0.72, 0.7, 0.5, 0.3]
     passing = {}
