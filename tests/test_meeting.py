@@ -55,7 +55,7 @@ MATCHERS = {
 REASONS = {
     "needs 'exact_regions'": "a scorer of the method asks about boxes between anchors, where RetinaNet has no answer",
     "needs 'predictions'": "the matcher reads answers, and the regions of this stage are drawn before it answers",
-    "reads the score": "the selector reads the score of a scorer that the method does not have; add it, and it runs",
+    "reads the score": "the selector reads the score of a scorer that the method does not have; add it where 1 allows",
 }
 """What may stand in the way: words of its sentence, and what they mean."""
 

@@ -30,7 +30,7 @@ def check_fit(recipe: Recipe, tree: Written) -> None:
     parts = [(path, config) for path, config in walk(recipe) if isinstance(config, PluginConfig)]
     problems: list[Problem] = [
         *_unmet_needs(recipe, parts),
-        *_unwritten_scores(parts),
+        *_unwritten_scores(recipe, parts),
         *_missing_views(recipe),
         *_stored_labels(recipe),
         *((("method", *path), text) for path, text in recipe.method.misfits(recipe.detector)),
@@ -62,14 +62,18 @@ def _at_place(tree: Written, path: Location, text: str) -> Mistake:
 
 def _unmet_needs(recipe: Recipe, parts: Parts) -> Iterator[Problem]:
     """Capabilities come from the detector and its parts; inside one of its stages also from that stage."""
-    detector = recipe.detector
-    provided = frozenset[str]().union(*(part.provides for path, part in parts if path[0] == "detector"))
+    detector, provided = recipe.detector, _provided(parts)
     for path, part in parts:
         stage = str(path[2]) if path[:2] == ("detector", "stages") else None
         available = provided | (detector.stage_provides.get(stage, frozenset()) if stage else frozenset())
         for need in sorted(part.needs - available):
             owner = f"the stage '{stage}' of '{detector.type}'" if stage else f"'{detector.type}'"
             yield path, f"'{part.type}' needs '{need}', which {owner} does not provide; {_cure(recipe, part, need)}"
+
+
+def _provided(parts: Parts) -> frozenset[str]:
+    """What the detector and its parts provide to everyone."""
+    return frozenset[str]().union(*(part.provides for path, part in parts if path[0] == "detector"))
 
 
 def _cure(recipe: Recipe, part: PluginConfig, need: str) -> str:
@@ -80,25 +84,30 @@ def _cure(recipe: Recipe, part: PluginConfig, need: str) -> str:
     return f"{cure}; without this need: {', '.join(frugal)}" if frugal else cure
 
 
-def _unwritten_scores(parts: Parts) -> Iterator[Problem]:
+def _unwritten_scores(recipe: Recipe, parts: Parts) -> Iterator[Problem]:
     """Scorers run in the order of their list, so each reads only what those before it wrote."""
     written = [ALWAYS_SCORED]
     everything = [ALWAYS_SCORED, *(part.writes for _, part in parts if part.writes)]
     for path, part in parts:
         known = written if part.writes else everything
         for score in sorted(part.reads - set(known)):
-            yield (*path, *_field_that_says(part, score)), _unwritten(score, known, everything)
+            yield (*path, *_field_that_says(part, score)), _unwritten(recipe, parts, score, known, everything)
         if part.writes:
             written.append(part.writes)
 
 
-def _unwritten(score: str, known: list[str], everything: list[str]) -> str:
+def _unwritten(recipe: Recipe, parts: Parts, score: str, known: list[str], everything: list[str]) -> str:
     who = "no scorer before it writes" if score in everything else "no scorer writes"
-    writers = [name for name, one in members("instance_scorer").items() if one.writes == score]
+    writers = {name: one for name, one in members("instance_scorer").items() if one.writes == score}
+    lacking = {name: sorted(one.needs - _provided(parts)) for name, one in writers.items()}
+    fitting = [name for name in writers if not lacking[name]]
     if score in everything:
         cure = "change the order of the scorers"
+    elif fitting:
+        cure = f"add `- {{type: {fitting[0]}}}` to method.scorers, or choose one of these"
     elif writers:
-        cure = f"add `- {{type: {writers[0]}}}` to method.scorers, or choose one of these"
+        name = next(iter(writers))
+        cure = f"'{name}' would, but '{recipe.detector.type}' lacks its '{lacking[name][0]}': choose one of these"
     else:
         cure = suggest(score, known)
     return f"reads the score '{score}', which {who}; scores here: {', '.join(known)}; {cure}"

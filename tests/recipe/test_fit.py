@@ -74,6 +74,38 @@ def test_check_fit__a_score_that_nobody_writes_names_the_scorer_that_would(refus
     ]
 
 
+def test_check_fit__a_score_whose_scorer_the_detector_cannot_serve_is_not_advised():
+    with pytest.raises(RecipeError) as refusal:
+        load_recipe("consistent_teacher", ["method.selector={type: fixed, score: box_jitter, below: 0.02}"])
+    assert str(refusal.value).endswith(
+        "method.selector.score: reads the score 'box_jitter', which no scorer writes; scores here: confidence; "
+        "'box_jitter' would, but 'retinanet' lacks its 'exact_regions': choose one of these"
+    )
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        (
+            "method.unlabeled_terms={roi: 0.5}",
+            "method.unlabeled_terms.roi: no stage or loss term has this name; one of: dense, class, box, dense/class, ",
+        ),
+        (
+            "method.unlabeled_normalizers={roi/class: two_means}",
+            "method.unlabeled_normalizers.roi/class: no loss term has this name; did you mean 'dense/class'?",
+        ),
+        (
+            "detector.stages.roi={matcher: {type: max_iou}, terms: {}}",
+            "detector: the stage of retinanet is dense, not ",
+        ),
+    ],
+)
+def test_check_fit__a_stage_that_the_detector_lacks_is_refused_with_those_it_has(override: str, said: str):
+    with pytest.raises(RecipeError) as refusal:
+        load_recipe("mean_teacher", [override])
+    assert said in str(refusal.value)
+
+
 def test_check_fit__a_misspelled_score_names_the_nearest(refused: Refused):
     assert refused("score: toy_jitter", "score: toy_jiter") == [
         "38:20 method.selector.boxes.score: reads the score 'toy_jiter', which no scorer writes; "

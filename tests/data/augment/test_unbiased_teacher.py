@@ -1,4 +1,4 @@
-"""The views of Unbiased Teacher, as the shipped recipes list them: one geometry, and other pixels as often as published."""
+"""The views of Unbiased Teacher, as the shipped recipes list them: one geometry, other pixels as often as published."""
 
 import pytest
 import torch
