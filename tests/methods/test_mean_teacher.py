@@ -83,3 +83,15 @@ def test_mean_teacher__the_published_thresholds_leave_a_new_network_without_pseu
     step = method.step(semi_batch, START)
     assert not step.report.selection.supervision.classes.valid.any()
     assert_trains(method, step.losses)
+
+
+def test_mean_teacher__images_without_an_anchor_inside_any_box_train_on(make_method, semi_batch, make_targets):
+    method = make_method("consistent_teacher", "adaptive")
+    semi_batch.labeled.targets["labeled"] = make_targets(
+        [[(1, 1, 3, 3, 0)], [(33, 17, 35, 19, 1)]]
+    )  # between the cells
+    step = method.step(semi_batch, START)
+    term = step.losses.terms["labeled/dense/box"]
+    assert (term.sum.item(), term.denominator.item()) == (0.0, 0.0)
+    assert step.losses.terms["labeled/dense/class"].sum > 0.0  # all is background
+    assert_trains(method, step.losses)
