@@ -42,6 +42,9 @@ class GmmSelectorConfig(SelectorConfig):
     expected_factor: float = Field(1.0, gt=0.0)
     """Rho: an image keeps about this factor times the sum of its confidences, the most confident first."""
 
+    ignore_from: float | None = Field(None, ge=0.0, le=1.0)
+    """What fails its threshold but has at least this confidence stays with weight 0: its candidates are ignored."""
+
     @property
     def reads(self) -> frozenset[str]:
         """Confidence alone."""
@@ -87,9 +90,13 @@ class GmmSelector(Selector):
 
         threshold = thresholds[found.labels]
         passed["mixture"] = kept & (confidence > threshold)
-        targets = targets_of(found, passed["mixture"], ignored=torch.zeros_like(kept))
+        targets = targets_of(found, passed["mixture"], self._is_ignored(confidence, listed & ~passed["mixture"]))
         numbers = {"threshold": threshold, "failed_fit": failed[found.labels].float()}
         return Selection(Supervision.uniform(targets, context.progress), passed, numbers)
+
+    def _is_ignored(self, confidence: Tensor, failed: Tensor) -> Tensor:
+        least = self.config.ignore_from
+        return torch.zeros_like(failed) if least is None else failed & (confidence >= least)
 
     def after_update(self, progress: Progress, ok: Tensor) -> None:
         """Keep what the step saw, if it was finite."""

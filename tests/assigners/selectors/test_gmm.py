@@ -233,3 +233,16 @@ def test_gmm__a_box_without_area_is_neither_taught_nor_remembered():
     boxes[0, 0, 2] = boxes[0, 0, 0]
     update(selector, replace(found, boxes=boxes))
     torch.testing.assert_close(selector.queue[0, :2], torch.tensor([0.8, 0.0]))
+
+
+def test_gmm__what_fails_its_threshold_is_ignored_from_a_confidence_on():
+    found = detections([0.9, 0.88, 0.3, 0.12, 0.1])
+    (weights, valid) = [], []
+    for fields in ({}, {"ignore_from": 0.2}, {"ignore_from": 0.0}):
+        targets = select(build(expected_factor=EVERYTHING, **fields), found).supervision.classes
+        weights.append(targets.weight[0].tolist())
+        valid.append(targets.valid[0].tolist())
+    assert weights == [weights[0]] * 3
+    assert 1 <= sum(weights[0]) < 5
+    assert weights[0][2:] == [0.0] * 3
+    assert [sum(row[2:]) for row in valid] == [0, 1, 3]
