@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from ssodkit.engine.build import build_method, place
@@ -17,6 +18,7 @@ def test_build_method__weights_come_from_the_recipes_seed_alone(tiny_recipe):
     assert not torch.equal(first.state_dict()[weight], other.state_dict()[weight])
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")  # torch 2.11's own
 def test_place__compiles_backbone_and_neck_and_nothing_else(tiny_recipe):
     plain = build_method(tiny_recipe(), 10)
     recipe = tiny_recipe("engine.compile=true")

@@ -91,8 +91,8 @@ def assert_pixels_show_their_points(raw: RawBatch, stream: Stream) -> None:
 
 
 def test_registry__every_transform_moves_or_changes_pixels_or_chooses():
-    assert len(OWN) == 30
-    assert (len(GEOMETRY), len(PIXELS)) == (7, 17)
+    assert len(OWN) == 32
+    assert (len(GEOMETRY), len(PIXELS)) == (7, 19)
     chosen = set(OWN) - {written["type"] for written in GEOMETRY + PIXELS}
     assert chosen == {"one_of", "in_random_order", "sometimes", "keep_boxes", "nearest", "box_level"}
 
