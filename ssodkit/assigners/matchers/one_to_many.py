@@ -11,7 +11,7 @@ from pydantic import Field
 
 from ssodkit.assigners.matchers.answers import compare
 from ssodkit.assigners.matchers.base import Matcher, MatcherConfig
-from ssodkit.ops.aligned_matching import Claims, alignment, take_best
+from ssodkit.ops.one_to_many_matching import Claims, alignment, take_best
 from ssodkit.ops.boxes import pairwise_iou
 from ssodkit.ops.matching import quality_by_rank, target_chunks
 from ssodkit.ops.rows import class_columns

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ssodkit.ops.aligned_matching import Claims, alignment, take_best
+from ssodkit.ops.one_to_many_matching import Claims, alignment, take_best
 from ssodkit.ops.matching import quality_by_rank
 
 SCORE = torch.tensor(
