@@ -3,6 +3,13 @@
 Source: Wang et al., Consistent-Teacher, CVPR 2023, arXiv:2209.01589; the distance term and the number taken are those
 of its code (Adamdad/ConsistentTeacher).
 
+Candidate n costs target l    C = L_cls + w L_reg + C_dist    if n's center lies in any target, else it is not taken:
+    L_cls    focal loss of n if l's class is right         `focal_costs_of_background` + `focal_corrections`
+    L_reg    -log IoU of n's answer and l                  `overlap_costs`
+    C_dist   exponential in their distance in cells        `distance_costs`
+A target takes its `dynamic_counts` cheapest candidates (`take_cheapest`), and of several takers one gets a candidate
+(`Takes.target`). `assigners/matchers/adaptive.py` adds the three up.
+
 Pairs are (batch, targets, candidates), a few targets at a time; `Takes` is what the targets so far have taken.
 """
 

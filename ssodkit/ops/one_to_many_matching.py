@@ -3,6 +3,9 @@
 Source: Zhang et al., Semi-DETR, CVPR 2023, arXiv:2307.08095; the metric is that of Feng et al., TOOD, ICCV 2021,
 arXiv:2108.07755.
 
+Candidate n suits target l by m = s^alpha u^beta (`alignment`), with the probability s of l's class and the IoU u of n's
+answer. A target takes its best candidates (`take_best`), and of several takers one gets a candidate (`Claims.target`).
+
 Pairs are (batch, targets, candidates), a few targets at a time; `Claims` is what the targets so far have taken.
 """
 

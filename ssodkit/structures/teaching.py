@@ -73,6 +73,21 @@ class Assignment(Record):
     sampled: Float[Tensor, "batch"]
     """The draws that were made in each image: what the normalizer `sampled` counts."""
 
+    @classmethod
+    def matched(
+        cls,
+        index: Int64[Tensor, "batch candidates"],
+        quality: Float[Tensor, "batch candidates"],
+        valid: Bool[Tensor, "batch candidates"],
+    ) -> "Assignment":
+        """What a matcher answers: weight 1, nothing sampled yet, and IGNORE for candidates that are not `valid`."""
+        return cls(
+            index=index.masked_fill(~valid, IGNORE),
+            weight=torch.ones_like(quality),
+            quality=quality,
+            sampled=quality.new_zeros(len(quality)),
+        )
+
     @property
     def positive(self) -> Bool[Tensor, "batch candidates"]:
         """Candidates that learn from a target."""

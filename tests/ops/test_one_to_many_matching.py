@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from ssodkit.ops.one_to_many_matching import Claims, alignment, take_best
 from ssodkit.ops.matching import quality_by_rank
+from ssodkit.ops.one_to_many_matching import Claims, alignment, take_best
 
 SCORE = torch.tensor(
     [[0.90, 0.05], [0.60, 0.10], [0.40, 0.20], [0.80, 0.02], [0.30, 0.70], [0.10, 0.50], [0.50, 0.90], [0.02, 0.03]]

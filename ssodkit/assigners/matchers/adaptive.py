@@ -71,7 +71,8 @@ class Adaptive(Matcher):
         found = self._take(answers, points, candidates.stride, eligible)
         iou = answers.own_iou(found.target)
         quality = quality_by_rank(found.target, iou, iou, answers.goals.shape[1])
-        return answers.assignment(found.target, torch.where(found.target < 0, found.iou, quality))
+        quality = torch.where(found.target < 0, found.iou, quality)
+        return Assignment.matched(found.target, quality, answers.valid)
 
     def _take(self, answers: Answers, points: Tensor, strides: Tensor, eligible: Tensor) -> Takes:
         config = self.config

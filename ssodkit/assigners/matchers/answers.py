@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
@@ -10,7 +9,7 @@ from ssodkit.ops.boxes import at_least_fp32, has_area
 from ssodkit.ops.matching import iou_with_own
 from ssodkit.ops.rows import take_rows
 from ssodkit.structures.predictions import Predictions
-from ssodkit.structures.teaching import IGNORE, Assignment, Targets
+from ssodkit.structures.teaching import Targets
 
 
 @dataclass(frozen=True)
@@ -37,17 +36,6 @@ class Answers:
         """Probability of each candidate for the class of its target, likewise."""
         labels = take_rows(self.labels, target.clamp(min=0))
         return self.probs.gather(2, labels[..., None])[..., 0]
-
-    def assignment(
-        self, target: Int64[Tensor, "batch candidates"], quality: Float[Tensor, "batch candidates"]
-    ) -> Assignment:
-        """Background where `target` is -1, and IGNORE where no candidate is."""
-        return Assignment(
-            index=target.masked_fill(~self.valid, IGNORE),
-            weight=torch.ones_like(quality),
-            quality=quality,
-            sampled=quality.new_zeros(len(quality)),
-        )
 
 
 def compare(predictions: Predictions, targets: Targets) -> Answers:

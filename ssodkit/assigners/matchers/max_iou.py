@@ -65,9 +65,4 @@ class MaxIou(Matcher):
         elif targets.boxes.shape[1]:
             index = torch.where(is_best, found.best_of, index)
             quality = torch.where(is_best, found.target_iou.gather(1, found.best_of.clamp(min=0)), quality)
-        return Assignment(
-            index=index.masked_fill(~candidates.valid, IGNORE),
-            weight=torch.ones_like(quality),
-            quality=quality,
-            sampled=quality.new_zeros(len(quality)),
-        )
+        return Assignment.matched(index, quality, candidates.valid)

@@ -11,9 +11,9 @@ from pydantic import Field
 
 from ssodkit.assigners.matchers.answers import compare
 from ssodkit.assigners.matchers.base import Matcher, MatcherConfig
-from ssodkit.ops.one_to_many_matching import Claims, alignment, take_best
 from ssodkit.ops.boxes import pairwise_iou
 from ssodkit.ops.matching import quality_by_rank, target_chunks
+from ssodkit.ops.one_to_many_matching import Claims, alignment, take_best
 from ssodkit.ops.rows import class_columns
 from ssodkit.plugins import BuildContext, register
 from ssodkit.structures.predictions import Predictions
@@ -58,4 +58,5 @@ class OneToMany(Matcher):
         iou = answers.own_iou(found.target)
         metric = alignment(answers.own_prob(found.target), iou, config.score_power, config.iou_power)
         quality = quality_by_rank(found.target, metric, iou, answers.goals.shape[1])
-        return answers.assignment(found.target, torch.where(found.target < 0, found.iou, quality))
+        quality = torch.where(found.target < 0, found.iou, quality)
+        return Assignment.matched(found.target, quality, answers.valid)
