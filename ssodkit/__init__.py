@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ssodkit.engine.evaluate import evaluate
+    from ssodkit.engine.label import label
     from ssodkit.engine.predict import predict
     from ssodkit.engine.train import train
     from ssodkit.plugins import register
     from ssodkit.recipe.check import load_recipe
 
-__all__ = ["__version__", "evaluate", "load_recipe", "predict", "register", "train"]
+__all__ = ["__version__", "evaluate", "label", "load_recipe", "predict", "register", "train"]
 __version__ = "0.1.0"
 
 _HOMES = {
     "evaluate": "ssodkit.engine.evaluate",
+    "label": "ssodkit.engine.label",
     "load_recipe": "ssodkit.recipe.check",
     "predict": "ssodkit.engine.predict",
     "register": "ssodkit.plugins",

@@ -69,4 +69,4 @@ def test_package__names_are_loaded_on_first_use():
 
     assert ssodkit.register is register
     assert ssodkit.load_recipe is load_recipe
-    assert {"load_recipe", "train", "evaluate", "predict", "register"} <= set(dir(ssodkit))
+    assert {"load_recipe", "train", "evaluate", "predict", "label", "register"} <= set(dir(ssodkit))

@@ -17,7 +17,7 @@ def read_folder(folder: Path) -> ImageSet:
     if there is no image.
     """
     if not folder.is_dir():
-        raise DataError(f"{seen_from_here(folder)} is no folder. Check `images` in the recipe.")
+        raise DataError(f"{seen_from_here(folder)} is no folder. Give a folder of images.")
     names = []
     for parent, folders, files in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]

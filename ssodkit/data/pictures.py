@@ -1,6 +1,7 @@
 """The pixels of an image set: decoded when asked for, or once and kept where they are few."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,6 +70,12 @@ def refuse_broken(images: ImageSet) -> None:
 def _annotated_size(images: ImageSet, index: int) -> tuple[int, int] | None:
     height, width = images.sizes[index].tolist()
     return (height, width) if height else None
+
+
+def measured(images: ImageSet) -> ImageSet:
+    """The same images, the sizes of all of them known. Raises DataError as `refuse_broken` does."""
+    refuse_broken(images)
+    return replace(images, sizes=known_sizes(images))
 
 
 def known_sizes(images: ImageSet) -> NDArray[np.int32]:

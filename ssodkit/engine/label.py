@@ -4,7 +4,6 @@ Source: Sohn et al., STAC, arXiv:2005.04757; google-research/ssl_detection: imag
 every box and class above the test threshold.
 """
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +12,7 @@ from rich.progress import Progress as Bar
 
 from ssodkit.data.annotations import Category, ImageSet, make_image_set
 from ssodkit.data.folder import read_folder
-from ssodkit.data.pictures import known_sizes, refuse_broken
+from ssodkit.data.pictures import measured
 from ssodkit.data.sets import open_unlabeled
 from ssodkit.data.stored import FOLD, write_stored
 from ssodkit.data.views import ViewConfig, ViewMaker
@@ -112,9 +111,7 @@ def refuse_existing(out: Path) -> None:
 
 def open_images(recipe: Recipe, folder: Path | str | None = None) -> ImageSet:
     """The images that are labeled, their sizes known; a recipe's unlabeled ones where there is no `folder`."""
-    pictures = open_unlabeled(recipe.data) if folder is None else read_folder(Path(folder))
-    refuse_broken(pictures)
-    return replace(pictures, sizes=known_sizes(pictures))
+    return measured(open_unlabeled(recipe.data) if folder is None else read_folder(Path(folder)))
 
 
 def _write(

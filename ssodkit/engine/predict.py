@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +11,12 @@ from ssodkit.data.annotations import Category, ImageSet, make_image_set
 from ssodkit.data.decode import decode_image
 from ssodkit.data.files import write_whole
 from ssodkit.data.folder import read_folder
-from ssodkit.data.loader import test_batches
-from ssodkit.data.pictures import known_sizes, refuse_broken
+from ssodkit.data.pictures import measured
 from ssodkit.detectors.base import Detector
 from ssodkit.engine.build import build_method, place
 from ssodkit.engine.checkpoint import load_network, read_categories, read_run
 from ssodkit.engine.distributed import open_processes
-from ssodkit.engine.evaluate import detect, test_views
+from ssodkit.engine.evaluate import find_all, test_views
 from ssodkit.engine.failures import explained
 from ssodkit.engine.folders import make_folder, refuse_used
 from ssodkit.engine.metrics import DetectionTable
@@ -51,14 +49,7 @@ def predict(
     pictures = _gather_images([Path(image) for image in images])
     with open_processes(device) as processes, explained():
         name, chosen = open_network(recipe, checkpoint, network, processes.device)
-        batches = test_batches(
-            pictures,
-            test_views(recipe),
-            recipe.evaluation.images,
-            device=processes.device,
-            workers=recipe.engine.workers,
-        )
-        found = detect({name: chosen}, batches, pictures, score, recipe.engine.precision)[name]
+        found = find_all({name: chosen}, pictures, test_views(recipe), score, recipe, processes)[name]
         make_folder(out)
         _draw(found, pictures, categories, out)
         path = _write(found, pictures, categories, out / RESULTS)
@@ -89,9 +80,7 @@ def _gather_images(paths: Sequence[Path]) -> ImageSet:
         folder = read_folder(path) if path.is_dir() else None
         files += [path] if folder is None else [folder.path(index) for index in range(len(folder))]
     names = [str(file) for file in files]
-    images = make_image_set(Path(), names, range(1, len(names) + 1), [(0, 0)] * len(names))
-    refuse_broken(images)
-    return replace(images, sizes=known_sizes(images))
+    return measured(make_image_set(Path(), names, range(1, len(names) + 1), [(0, 0)] * len(names)))
 
 
 def _draw(found: DetectionTable, images: ImageSet, categories: Sequence[Category], out: Path) -> None:
