@@ -4,6 +4,7 @@ A Python object per image or box would be copied into every worker as soon as it
 (118,287 images with 860,001 boxes are about 1 GB so); arrays are 25 MB in all, and stay shared after a fork.
 """
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -70,6 +71,11 @@ class ImageSet:
     def path(self, index: int) -> Path:
         """The file of an image."""
         return self.root / self.name(index)
+
+    def describe_files(self) -> str:
+        """How many images, and a hash of their names: files may be mended between two parts of a run, or exchanged."""
+        names = hashlib.blake2b(self.name_bytes.tobytes() + self.name_offsets.tobytes(), digest_size=4)
+        return f"{len(self)} ({names.hexdigest()})"
 
     def positions(self, ids: Column) -> NDArray[np.int64]:
         """Places of images by their ids. Raises KeyError for an id that no image has."""

@@ -38,6 +38,11 @@ class Fold:
         """16 hexadecimal digits that stand for the image ids: equal sets of images, equal hashes."""
         return hashlib.blake2b(np.array(self.image_ids, dtype="<i8").tobytes(), digest_size=8).hexdigest()
 
+    def facts(self) -> dict[str, Any]:
+        """What a result must be read with: which fold, and how many images."""
+        names = ("mode", "percent", "fold", "hash")
+        return {**{name: getattr(self, name) for name in names}, "images": len(self.image_ids)}
+
     def save(self, file: Path) -> None:
         """Write the fold as JSON; the file appears whole or not at all."""
         write_whole(file, json.dumps({**asdict(self), "hash": self.hash}) + "\n")

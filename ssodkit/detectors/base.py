@@ -85,22 +85,6 @@ def check_terms(name: str, rule: StageRule, activation: str) -> None:
         raise ValueError(f"stages.{name}.terms.box.criterion must compare boxes")
 
 
-class Proposals(Config):
-    """How many proposals go on."""
-
-    per_level: int = Field(ge=1)
-    """Best per pyramid level before non-maximum suppression."""
-    keep: int = Field(ge=1)
-    """Per image after it."""
-
-
-class ProposalCounts(Config):
-    """The student learns with `training`; evaluation uses `test`."""
-
-    training: Proposals
-    test: Proposals
-
-
 class TestRule(Config):
     """What becomes of the last stage's answers at test time, and in a teacher."""
 

@@ -13,10 +13,10 @@ from torch import nn
 
 from ssodkit.detectors.anchors import AnchorConfig, check_sides, make_anchors
 from ssodkit.detectors.backbones.base import Backbone, BackboneConfig
-from ssodkit.detectors.base import Detector, DetectorConfig, Proposals, check_terms
+from ssodkit.detectors.base import Detector, DetectorConfig, check_terms
 from ssodkit.detectors.detections import find
 from ssodkit.detectors.images import make_pyramid
-from ssodkit.detectors.rpn import ProposalRule, RpnConfig, RpnHead, propose
+from ssodkit.detectors.rpn import ProposalRule, Proposals, RpnConfig, RpnHead, propose
 from ssodkit.detectors.sampling import sample_regions
 from ssodkit.nn.box_code import BoxCodeConfig
 from ssodkit.nn.fpn import Fpn, FpnConfig

@@ -11,7 +11,6 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from ssodkit.detectors.base import ProposalCounts, Proposals
 from ssodkit.nn.box_code import BoxCodeConfig
 from ssodkit.ops.boxes import at_least_fp32, clip_boxes
 from ssodkit.ops.nms import batched_nms
@@ -26,9 +25,20 @@ class RpnConfig(Config):
     code: BoxCodeConfig = BoxCodeConfig()
 
 
-class ProposalRule(ProposalCounts):
-    """Which of the dense stage's boxes go on."""
+class Proposals(Config):
+    """How many proposals go on."""
 
+    per_level: int = Field(ge=1)
+    """Best per pyramid level before non-maximum suppression."""
+    keep: int = Field(ge=1)
+    """Per image after it."""
+
+
+class ProposalRule(Config):
+    """Which of the dense stage's boxes go on. The student learns with `training`; evaluation uses `test`."""
+
+    training: Proposals
+    test: Proposals
     nms: float = Field(0.7, gt=0.0, le=1.0)
     """IoU beyond which a better proposal of the same level suppresses a worse one."""
     minimum_side: float = Field(0.0, ge=0.0)

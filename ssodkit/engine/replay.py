@@ -5,14 +5,17 @@
 Numbers(losses={'labeled/roi/class': nan, 'labeled/roi/box': 0.31}, not_finite=('labeled/roi/class',), ...)
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ssodkit.data.checks import listed
 from ssodkit.engine.build import build_method, place
 from ssodkit.engine.distributed import open_processes
 from ssodkit.engine.update import Numbers, Outcome, Updater
+from ssodkit.errors import TrainingError
 from ssodkit.methods.base import Method
 from ssodkit.plugins import load_plugins
 from ssodkit.recipe.model import Recipe
@@ -22,6 +25,8 @@ from ssodkit.structures.records import map_tensors
 from ssodkit.structures.teaching import Targets
 from ssodkit.structures.views import View
 
+LISTED_IMAGES = 8
+"""File names in a message; the file has them all."""
 RECORDS: list[Any] = [SemiBatch, Stream, View, Targets]
 """The only classes that a file of this kind may hold."""
 
@@ -41,6 +46,24 @@ def save_replay(
     }
     torch.save(content, path)
     return path
+
+
+def not_finite(
+    step: int, numbers: Numbers, is_scaled: bool, names: Sequence[str], path: Path, again: str
+) -> TrainingError:
+    """What to say of a step with the images `names`, kept in `path`; `is_scaled` where its loss is, as under fp16."""
+    if numbers.not_finite:
+        terms = ", ".join(f"`{term}`" for term in numbers.not_finite)
+        what = f"the losses {terms} were not finite" if len(numbers.not_finite) > 1 else f"{terms} was not finite"
+    elif is_scaled:
+        what = f"gradients overflowed until the scale of the loss fell to {numbers.loss_scale:g}"
+    else:
+        what = "the losses were finite, but their gradient was not"
+    return TrainingError(
+        f"step {step}: {what}. No weight was changed by it. Its images: {listed(names, at_most=LISTED_IMAGES)}. The "
+        f"step is kept in {path} (see ssodkit.engine.replay). Mend boxes of these images that look wrong{again}; or "
+        "start a new run with a lower engine.lr, with engine.clip_norm, or in fp32."
+    )
 
 
 def replay(path: Path | str, device: str | None = None) -> Numbers:

@@ -1,6 +1,5 @@
 """What a run holds while it trains, and what is done with it beside the steps themselves."""
 
-import hashlib
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -10,7 +9,6 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress as Bar
 
-from ssodkit.data.annotations import ImageSet
 from ssodkit.data.batch_plan import derive_batch
 from ssodkit.data.config import DataConfig
 from ssodkit.data.files import write_whole
@@ -23,7 +21,7 @@ from ssodkit.engine.evaluate import as_result, score_networks
 from ssodkit.engine.health import Health
 from ssodkit.engine.logging import RunLog
 from ssodkit.engine.pace import Pace
-from ssodkit.engine.replay import save_replay
+from ssodkit.engine.replay import not_finite, save_replay
 from ssodkit.engine.update import Numbers, Outcome, Updater
 from ssodkit.engine.versions import device_name, versions
 from ssodkit.errors import TrainingError
@@ -32,9 +30,6 @@ from ssodkit.recipe.model import Recipe
 from ssodkit.recipe.show import dump_recipe, recipe_hash
 from ssodkit.structures.geometry import SemiBatch
 from ssodkit.structures.progress import Progress
-
-LISTED_IMAGES = 8
-"""File names in a message; the file for replay has them all."""
 
 
 class Session:
@@ -205,18 +200,11 @@ class Session:
 
     def facts(self) -> dict[str, Any]:
         """What a result must be read with."""
-        fold = self.sets.fold
         return {
             "step": self.step,
             "recipe": recipe_hash(self.recipe),
             "seed": self.recipe.seed,
-            "fold": {
-                "mode": fold.mode,
-                "percent": fold.percent,
-                "fold": fold.fold,
-                "hash": fold.hash,
-                "images": len(fold.image_ids),
-            },
+            "fold": self.sets.fold.facts(),
             "device": device_name(self.processes.device),
             "processes": self.processes.count,
             "precision": self.recipe.engine.precision,
@@ -227,6 +215,9 @@ class Session:
     def _seconds_so_far(self) -> float:
         return self.seconds + time.perf_counter() - self._began
 
+    def _unlabeled_files(self) -> str:
+        return "none" if self.sets.unlabeled is None else self.sets.unlabeled.describe_files()
+
     def _state(self) -> dict[str, Any]:
         return {
             "step": self.step,
@@ -235,7 +226,7 @@ class Session:
             "optimizer": self.updater.optimizer.state_dict(),
             "scale": self.updater.scale.state_dict(),
             "health": self.health.state_dict(),
-            "unlabeled": _describe_files(self.sets.unlabeled),
+            "unlabeled": self._unlabeled_files(),
             "best": self.best,
             "seconds": self._seconds_so_far(),
             "versions": versions(),
@@ -251,7 +242,7 @@ class Session:
         self.updater.optimizer.load_state_dict(state["optimizer"])
         self.updater.scale.load_state_dict(state["scale"])
         self.health.load_state_dict(state["health"])
-        now = _describe_files(self.sets.unlabeled)
+        now = self._unlabeled_files()
         if state["unlabeled"] != now:
             self._warning = (
                 f"the unlabeled images are others than before the stop: {state['unlabeled']} then, {now} now"
@@ -261,26 +252,11 @@ class Session:
 
     def _explain(self, outcome: Outcome, numbers: Numbers) -> TrainingError:
         """The error for a step that was not finite; what repeats it is saved."""
-        classes = len(self.sets.categories)
-        rank = self.processes.rank
+        rank, classes = self.processes.rank, len(self.sets.categories)
         path = save_replay(self.run / "replay", outcome, self.method, self.recipe, classes, rank)
-        if numbers.not_finite:
-            terms = ", ".join(f"`{term}`" for term in numbers.not_finite)
-            what = f"the losses {terms} were not finite" if len(numbers.not_finite) > 1 else f"{terms} was not finite"
-        elif self.updater.scale.enabled:
-            what = f"gradients overflowed until the scale of the loss fell to {numbers.loss_scale:g}"
-        else:
-            what = "the losses were finite, but their gradient was not"
         names = self._name_images(outcome, numbers.not_finite)
-        listed = ", ".join(names[:LISTED_IMAGES]) + (
-            f" and {len(names) - LISTED_IMAGES} more" * (len(names) > LISTED_IMAGES)
-        )
         again = f", then {self.way_on}" if self._saved_step >= 0 else ""
-        return TrainingError(
-            f"step {outcome.step}: {what}. No weight was changed by it. Its images: {listed}. The step is kept in "
-            f"{path} (see ssodkit.engine.replay). Mend boxes of these images that look wrong{again}; or start a new "
-            "run with a lower engine.lr, with engine.clip_norm, or in fp32."
-        )
+        return not_finite(outcome.step, numbers, self.updater.scale.enabled, names, path, again)
 
     def _name_images(self, outcome: Outcome, terms: tuple[str, ...]) -> list[str]:
         """Files of a step, over all processes; of the streams that `terms` are about, if any."""
@@ -313,14 +289,6 @@ def _open_checked(data: DataConfig, on_progress: OnProgress) -> DataSets:
     sets = open_data(data, on_progress)
     check_images(sets)
     return sets
-
-
-def _describe_files(images: ImageSet | None) -> str:
-    """How many images, and a hash of their names: files may be mended between two parts of a run, or be exchanged."""
-    if images is None:
-        return "none"
-    names = hashlib.blake2b(images.name_bytes.tobytes() + images.name_offsets.tobytes(), digest_size=4)
-    return f"{len(images)} ({names.hexdigest()})"
 
 
 def _uses_unlabeled(method: MethodConfig, steps: int, step: int) -> bool:
