@@ -9,7 +9,7 @@ from ssodkit.detectors.faster_rcnn import FasterRcnn, FasterRcnnConfig
 from ssodkit.detectors.learning import assign, loss, predict_together
 from ssodkit.plugins import BuildContext, load_plugins
 from ssodkit.recipe.merge import read_tree
-from ssodkit.structures.predictions import Candidates, Stages
+from ssodkit.structures.predictions import Candidates
 from ssodkit.structures.progress import Progress
 from ssodkit.structures.teaching import Supervision, Targets
 
@@ -208,21 +208,6 @@ def test_step__draws_from_the_keys_alone(detector, make_view, make_targets):
     assert first["rpn/class"].item() == again["rpn/class"].item() != other["rpn/class"].item()
 
 
-def test_step__asks_the_host_six_times(detector, make_view, make_targets, host_questions):
-    labeled, weak, strong = (make_view(name, [1, 2]) for name in ("labeled", "weak", "strong"))
-    truth = Supervision.uniform(make_targets([[(4, 4, 28, 40, 0)], []]), PROGRESS)
-    classes, boxes = make_targets([[(4, 4, 28, 40, 0)], []]), make_targets([[], [(30, 20, 56, 50, 2)]])
-    pseudo = Supervision(classes, classes, boxes, PROGRESS)
-
-    def step() -> None:
-        with torch.no_grad():
-            detector.detect(detector.predict(detector.extract(weak), proposals="training"))
-        stages: list[Stages] = predict_together(detector, [labeled, strong], [truth, pseudo])
-        for seen, taught in zip(stages, (truth, pseudo), strict=True):
-            loss(detector, seen, assign(detector, seen, taught), taught)
-
-    step()  # lays out the anchors
-    with host_questions() as asked:
-        step()
+def test_step__asks_the_host_six_times(detector, questions_of_a_step):
     # Teacher: proposals, regions, what is above the threshold, detections. Student: proposals, regions.
-    assert asked == {"torchvision::nms": 3, "tolist": 2, "aten::nonzero": 1}
+    assert questions_of_a_step(detector) == {"torchvision::nms": 3, "tolist": 2, "aten::nonzero": 1}

@@ -3,30 +3,35 @@
 import inspect
 from collections import OrderedDict
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.models.detection import FasterRCNN as TheirDetector
 from torchvision.models.detection import fasterrcnn_resnet50_fpn
-from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import concat_box_prediction_layers
+from torchvision_pair import (
+    CLASSES,
+    NEAR,
+    SIZES,
+    Images,
+    check_detections,
+    check_gradients,
+    check_pyramid,
+    copy_features,
+    make_images,
+    read_config,
+    spread_layer,
+    spread_norms,
+)
 
 from ssodkit.detectors.faster_rcnn import FasterRcnn, FasterRcnnConfig
 from ssodkit.detectors.learning import assign, loss
-from ssodkit.plugins import BuildContext, load_plugins
-from ssodkit.recipe.merge import read_tree
+from ssodkit.plugins import BuildContext
 from ssodkit.structures.predictions import Features
-from ssodkit.structures.progress import Progress
-from ssodkit.structures.teaching import Supervision, Targets
-from ssodkit.structures.views import View
 
-RECIPES = Path(__file__).parents[2] / "recipes"
-CLASSES = 4
 EVERYTHING = 10**6
 """A sample so large that all candidates are taken on both sides."""
-SIZES = [(128, 128), (96, 120)]
 LOSS_NAMES = {
     "rpn/class": "loss_objectness",
     "rpn/box": "loss_rpn_box_reg",
@@ -37,35 +42,29 @@ LOSS_NAMES = {
 
 @dataclass(frozen=True)
 class Pair:
-    """Both detectors with the same weights, and both forms of the same two images with their boxes."""
+    """Both detectors with the same weights, and the images."""
 
     ours: FasterRcnn
     theirs: TheirDetector
-    view: View
-    images: ImageList
-    targets: Targets
-    their_targets: list[dict[str, Tensor]]
+    images: Images
 
     def features(self) -> tuple[Features, "OrderedDict[str, Tensor]"]:
         """The pyramid of theirs, in both forms."""
-        maps = self.theirs.backbone(self.images.tensors)
-        return Features(tuple(maps.values()), (4, 8, 16, 32, 64), self.view.without_pixels()), maps
+        maps = self.theirs.backbone(self.images.canvas.tensors)
+        return Features(tuple(maps.values()), (4, 8, 16, 32, 64), self.images.view.without_pixels()), maps
 
     def their_losses(self, maps: "OrderedDict[str, Tensor]") -> dict[str, Tensor]:
         """Their four losses on `maps`, the first from labels of our dtype: their own, in fp32, would round it."""
         rpn, levels = self.theirs.rpn.train(), list(maps.values())
-        proposals, _ = rpn(self.images, maps, self.their_targets)
+        canvas, their_targets = self.images.canvas, self.images.their_targets
+        proposals, _ = rpn(canvas, maps, their_targets)
         logits, codes = concat_box_prediction_layers(*rpn.head(levels))
-        anchors = rpn.anchor_generator(self.images, levels)
-        labels, boxes = rpn.assign_targets_to_anchors(anchors, self.their_targets)
+        anchors = rpn.anchor_generator(canvas, levels)
+        labels, boxes = rpn.assign_targets_to_anchors(anchors, their_targets)
         labels = [label.to(codes.dtype) for label in labels]
         class_loss, box_loss = rpn.compute_loss(logits, codes, labels, rpn.box_coder.encode(boxes, anchors))
-        _, roi = self.theirs.roi_heads.train()(maps, proposals, SIZES, self.their_targets)
+        _, roi = self.theirs.roi_heads.train()(maps, proposals, SIZES, their_targets)
         return {"loss_objectness": class_loss, "loss_rpn_box_reg": box_loss, **roi}
-
-    @property
-    def supervision(self) -> Supervision:
-        return Supervision.uniform(self.targets, Progress(0, 1))
 
 
 def make_pair(dtype: torch.dtype) -> Pair:
@@ -88,36 +87,12 @@ def make_pair(dtype: torch.dtype) -> Pair:
     copy_weights(theirs, ours)
     theirs.to(dtype).eval()
     ours.to(dtype).eval()
-
-    pixels = torch.zeros(2, 3, 128, 128, dtype=torch.uint8)
-    for row, (height, width) in enumerate(SIZES):
-        pixels[row, :, :height, :width] = torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
-    keys = torch.tensor([11, 12])
-    view = View(pixels, torch.tensor(SIZES), torch.eye(3).repeat(2, 1, 1), torch.arange(2), keys)
-    crops = [pixels[row, :, :height, :width].to(dtype) / 255 for row, (height, width) in enumerate(SIZES)]
-    canvas = theirs.transform.batch_images([theirs.transform.normalize(crop) for crop in crops], size_divisible=32)
-    boxes = torch.tensor(
-        [
-            [[8.0, 10.0, 60.0, 70.0], [40.0, 30.0, 110.0, 120.0], [70.0, 5.0, 100.0, 25.0]],
-            [[20.0, 20.0, 52.0, 50.0], [30.0, 40.0, 115.0, 90.0], [0.0, 0.0, 0.0, 0.0]],
-        ],
-        dtype=dtype,
-    )
-    labels = torch.tensor([[0, 3, 1], [2, 1, 0]])
-    valid = torch.tensor([[True, True, True], [True, True, False]])
-    targets = Targets(boxes, labels, valid, valid.to(dtype), torch.zeros_like(valid))
-    their_targets = [{"boxes": boxes[row][valid[row]], "labels": labels[row][valid[row]] + 1} for row in range(2)]
-    return Pair(ours, theirs, view, ImageList(canvas, SIZES), targets, their_targets)
+    return Pair(ours, theirs, make_images(theirs.transform, dtype, first_label=1))
 
 
 def spread_answers(theirs: TheirDetector) -> None:
     """Random weights under which scores and boxes differ from place to place; those of a fresh network hardly do."""
-    for module in theirs.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.3, 0.6)
-            nn.init.normal_(module.bias, std=0.1)
-            nn.init.normal_(module.running_mean, std=0.1)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    spread_norms(theirs)
     head, layers, predictor = theirs.rpn.head, theirs.roi_heads.box_head, theirs.roi_heads.box_predictor
     for layer, std in (
         (head.conv[0][0], 0.05),
@@ -128,8 +103,7 @@ def spread_answers(theirs: TheirDetector) -> None:
         (predictor.cls_score, 0.1),
         (predictor.bbox_pred, 0.05),
     ):
-        nn.init.normal_(layer.weight, std=std)
-        nn.init.normal_(layer.bias, std=0.1)
+        spread_layer(layer, std)
 
 
 def build_ours() -> FasterRcnn:
@@ -144,23 +118,16 @@ def build_ours() -> FasterRcnn:
 
 
 def make_config(overrides: list[str]) -> FasterRcnnConfig:
-    load_plugins()
-    tree = read_tree(RECIPES / "bases/detectors/faster_rcnn_torchvision.yaml", overrides)
-    return FasterRcnnConfig.model_validate(tree.plain["detector"])
+    return FasterRcnnConfig.model_validate(read_config("faster_rcnn_torchvision", overrides))
 
 
 def copy_weights(theirs: TheirDetector, ours: FasterRcnn) -> None:
-    ours.backbone.network.load_state_dict(theirs.backbone.body.state_dict())
-    for level in range(4):
-        ours.neck.lateral[level].load_state_dict(theirs.backbone.fpn.inner_blocks[level][0].state_dict())
-        ours.neck.output[level].load_state_dict(theirs.backbone.fpn.layer_blocks[level][0].state_dict())
+    copy_features(theirs, ours, levels=4)
     ours.rpn.shared.load_state_dict(theirs.rpn.head.conv[0][0].state_dict())
     ours.rpn.objectness.load_state_dict(theirs.rpn.head.cls_logits.state_dict())
     ours.rpn.codes.load_state_dict(theirs.rpn.head.bbox_pred.state_dict())
     ours.roi.first.load_state_dict(theirs.roi_heads.box_head.fc6.state_dict())
     ours.roi.second.load_state_dict(theirs.roi_heads.box_head.fc7.state_dict())
-    ours.backbone.mean = torch.tensor(theirs.transform.image_mean, dtype=torch.float64)
-    ours.backbone.std = torch.tensor(theirs.transform.image_std, dtype=torch.float64)
     scores, boxes = theirs.roi_heads.box_predictor.cls_score, theirs.roi_heads.box_predictor.bbox_pred
     with torch.no_grad():  # background is their first column and our last; it has no boxes in ours
         ours.roi.classify.weight.copy_(scores.weight.roll(-1, dims=0))
@@ -183,9 +150,8 @@ def single() -> Pair:
 def case(request: pytest.FixtureRequest) -> tuple[Pair, Features, "OrderedDict[str, Tensor]", dict[str, float]]:
     """A pair in float64 or fp32, with their pyramid in both forms, and how near the answers must be."""
     pair: Pair = request.getfixturevalue(request.param)
-    near = {"rtol": 1e-8, "atol": 1e-8} if request.param == "exact" else {"rtol": 1e-4, "atol": 1e-4}
     with torch.no_grad():
-        return pair, *pair.features(), near
+        return pair, *pair.features(), NEAR[torch.float64 if request.param == "exact" else torch.float32]
 
 
 def test_preset__has_torchvisions_numbers():
@@ -221,17 +187,14 @@ def test_preset__has_torchvisions_numbers():
 
 def test_extract__equals_torchvision(exact: Pair):
     with torch.no_grad():
-        ours, (_, theirs) = exact.ours.extract(exact.view), exact.features()
-    assert len(ours.maps) == 5
-    for level, their_level in zip(ours.maps, theirs.values(), strict=True):
-        torch.testing.assert_close(level, their_level, rtol=1e-8, atol=1e-8)
-        assert level.std() > 0.05  # not all alike
+        ours, (_, theirs) = exact.ours.extract(exact.images.view), exact.features()
+    check_pyramid(ours.maps, list(theirs.values()))
 
 
 def test_predict__proposes_what_torchvision_proposes(case):
     pair, features, maps, near = case
     with torch.no_grad():
-        theirs, _ = pair.theirs.rpn.eval()(pair.images, maps)
+        theirs, _ = pair.theirs.rpn.eval()(pair.images.canvas, maps)
         ours = pair.ours.predict(features).by_name["roi"].candidates
     assert ours.valid.sum(dim=1).tolist() == [80, 80]
     for row, boxes in enumerate(theirs):
@@ -241,25 +204,19 @@ def test_predict__proposes_what_torchvision_proposes(case):
 def test_detect__finds_what_torchvision_finds(case):
     pair, features, maps, near = case
     with torch.no_grad():
-        proposals, _ = pair.theirs.rpn.eval()(pair.images, maps)
+        proposals, _ = pair.theirs.rpn.eval()(pair.images.canvas, maps)
         theirs, _ = pair.theirs.roi_heads.eval()(maps, proposals, SIZES)
         ours = pair.ours.detect(pair.ours.predict(features))
-    for row, found in enumerate(theirs):
-        valid = ours.valid[row]
-        assert valid.sum() == len(found["boxes"]) > 20
-        assert ours.labels[row][valid].tolist() == (found["labels"] - 1).tolist()
-        torch.testing.assert_close(ours.boxes[row][valid], found["boxes"], **near)
-        torch.testing.assert_close(ours.confidence[row][valid], found["scores"], **near)
-    assert len(ours.labels.unique()) == CLASSES
+    check_detections(ours, theirs, 1, near)
 
 
 def test_loss__has_torchvisions_four_terms(case):
     pair, features, maps, near = case
     theirs = pair.their_losses(maps)
     with torch.no_grad():
-        stages = pair.ours.predict(features, pair.supervision, proposals="training")
-        plan = assign(pair.ours, stages, pair.supervision)
-        losses = loss(pair.ours, stages, plan, pair.supervision)
+        stages = pair.ours.predict(features, pair.images.supervision, proposals="training")
+        plan = assign(pair.ours, stages, pair.images.supervision)
+        losses = loss(pair.ours, stages, plan, pair.images.supervision)
         ours = losses.values(losses.denominators())
     assert plan["rpn"]["class"].positive.sum() >= 10
     assert plan["roi"]["class"].positive.sum() >= 10
@@ -270,20 +227,16 @@ def test_loss__has_torchvisions_four_terms(case):
 
 
 def test_loss__has_torchvisions_gradients(exact: Pair):
-    maps = exact.theirs.backbone(exact.images.tensors)
+    maps = exact.theirs.backbone(exact.images.canvas.tensors)
     theirs = sum(exact.their_losses(maps).values())
-    stages = exact.ours.predict(exact.ours.extract(exact.view), exact.supervision, proposals="training")
-    losses = loss(exact.ours, stages, assign(exact.ours, stages, exact.supervision), exact.supervision)
+    stages = exact.ours.predict(exact.ours.extract(exact.images.view), exact.images.supervision, proposals="training")
+    losses = loss(exact.ours, stages, assign(exact.ours, stages, exact.images.supervision), exact.images.supervision)
     ours = sum(losses.values(losses.denominators()).values())
-    pairs = {
+    layers = {
         "stage 4": (exact.ours.backbone.network.layer4[2].conv3, exact.theirs.backbone.body.layer4[2].conv3),
         "pyramid": (exact.ours.neck.lateral[0], exact.theirs.backbone.fpn.inner_blocks[0][0]),
         "objectness": (exact.ours.rpn.objectness, exact.theirs.rpn.head.cls_logits),
         "anchor codes": (exact.ours.rpn.codes, exact.theirs.rpn.head.bbox_pred),
         "first layer": (exact.ours.roi.first, exact.theirs.roi_heads.box_head.fc6),
     }
-    our_gradients = torch.autograd.grad(ours, [mine.weight for mine, _ in pairs.values()])
-    their_gradients = torch.autograd.grad(theirs, [other.weight for _, other in pairs.values()])
-    for name, mine, other in zip(pairs, our_gradients, their_gradients, strict=True):
-        torch.testing.assert_close(mine, other, rtol=1e-8, atol=1e-8, msg=lambda text, name=name: f"{name}: {text}")
-        assert mine.abs().max() > 1e-4, name
+    check_gradients(ours, theirs, layers, least=1e-4)

@@ -278,20 +278,5 @@ def test_loss__either_box_criterion_teaches_either_head(tiny_context, make_view,
     assert 0.0 < value < 0.95 * first
 
 
-def test_step__asks_the_host_once(detector, make_view, make_targets, host_questions):
-    labeled, weak, strong = (make_view(name, [1, 2]) for name in ("labeled", "weak", "strong"))
-    truth = Supervision.uniform(make_targets([[(4, 4, 28, 40, 0)], []]), PROGRESS)
-    classes, boxes = make_targets([[(4, 4, 28, 40, 0)], []]), make_targets([[], [(30, 20, 56, 50, 2)]])
-    pseudo = Supervision(classes, classes, boxes, PROGRESS)
-
-    def step() -> None:
-        with torch.no_grad():
-            detector.detect(detector.predict(detector.extract(weak), proposals="training"))
-        stages = predict_together(detector, [labeled, strong], [truth, pseudo])
-        for seen, taught in zip(stages, (truth, pseudo), strict=True):
-            loss(detector, seen, assign(detector, seen, taught), taught)
-
-    step()  # lays out the anchors
-    with host_questions() as asked:
-        step()
-    assert asked == {"torchvision::nms": 1}  # the teacher's detections
+def test_step__asks_the_host_once(detector, questions_of_a_step):
+    assert questions_of_a_step(detector) == {"torchvision::nms": 1}  # the teacher's detections

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from tiny import with_stored_labels
 
 from ssodkit.methods.supervised import SupervisedConfig
 from ssodkit.schedules.constant import ConstantConfig
@@ -85,10 +86,7 @@ def test_supervised__a_teacher_may_be_left_out_of_a_recipe():
 
 @pytest.fixture
 def stored_batch(semi_batch):
-    """The two unlabeled images of `semi_batch`, with the labels of the labeled ones in their strong view."""
-    labels = semi_batch.labeled.targets["labeled"]
-    unlabeled = Stream(semi_batch.unlabeled.views, {**semi_batch.unlabeled.targets, "strong": labels})
-    return SemiBatch(semi_batch.labeled, unlabeled)
+    return with_stored_labels(semi_batch)
 
 
 def test_supervised__stored_labels_teach_with_their_own_terms(tiny_context, stored_batch):

@@ -1,0 +1,102 @@
+"""Tiny detectors and batches for them, as plain values and functions: what fixtures and scripts share."""
+
+import torch
+
+from ssodkit.ops.random import make_key
+from ssodkit.structures.geometry import SemiBatch, Stream
+from ssodkit.structures.teaching import Targets
+from ssodkit.structures.views import View
+
+TINY_STAGES = {
+    "rpn": {
+        "matcher": {"type": "max_iou", "positive": 0.6, "negative": 0.3, "best_from": 0.2},
+        "sampler": {"per_image": 32, "positive_share": 0.5},
+        "one_class": True,
+        "terms": {
+            "class": {"taught_by": "objectness", "criterion": {"type": "binary"}, "normalizer": "sampled"},
+            "box": {"taught_by": "objectness", "criterion": {"type": "l1"}, "normalizer": "sampled"},
+        },
+    },
+    "roi": {
+        "matcher": {"type": "max_iou", "positive": 0.5, "negative": 0.5, "best_from": None},
+        "sampler": {"per_image": 16, "positive_share": 0.5},
+        "terms": {
+            "class": {"taught_by": "classes", "criterion": {"type": "softmax"}, "normalizer": "weights"},
+            "box": {"taught_by": "boxes", "criterion": {"type": "l1"}, "normalizer": "sampled"},
+        },
+    },
+}
+TINY_FASTER_RCNN = {
+    "type": "faster_rcnn",
+    "backbone": {"type": "small", "stem": 8, "channels": [8, 16], "group": 8},
+    "neck": {"channels": 8, "extra_levels": 0},
+    "anchors": {"sides": [[20.0], [30.0]], "ratios": [1.5]},
+    "proposals": {"training": {"per_level": 50, "keep": 24}, "test": {"per_level": 40, "keep": 20}},
+    "roi": {"cells": 3, "samples": 1, "levels": 2, "finest_side": 20.0, "width": 16},
+    "stages": TINY_STAGES,
+    "test": {"score": 0.05, "nms": 0.5, "at_most": 12},
+}
+TINY_RETINANET = {
+    "type": "retinanet",
+    "backbone": {"type": "small", "stem": 8, "channels": [8, 16], "group": 8},
+    "neck": {"channels": 8, "extra_levels": 1, "extra_from": "output"},
+    "anchors": {"sides": [[20.0], [30.0], [44.0]], "ratios": [1.5], "center": 0.5},
+    "head": {"type": "plain", "layers": 2, "groups": 2},
+    "stages": {
+        "dense": {
+            "matcher": {"type": "max_iou", "positive": 0.5, "negative": 0.4, "best_from": 0.2},
+            "terms": {
+                "class": {"taught_by": "classes", "criterion": {"type": "focal"}, "normalizer": "positives_per_image"},
+                "box": {"taught_by": "boxes", "criterion": {"type": "giou"}, "normalizer": "positives", "weight": 2.0},
+            },
+        }
+    },
+    "test": {"score": 0.05, "nms": 0.5, "at_most": 12, "per_level": 40},
+}
+TINY_DETECTORS = {"faster_rcnn": TINY_FASTER_RCNN, "retinanet": TINY_RETINANET}
+
+
+def make_view(name: str, ids: list[int], side: int = 64) -> View:
+    """A square view of noise; rows depend on their image and the view's name alone."""
+    keys = [make_key(name, image) for image in ids]
+    pixels = [torch.randint(0, 256, (3, side, side), generator=torch.Generator().manual_seed(key)) for key in keys]
+    return View(
+        pixels=torch.stack(pixels).to(torch.uint8),
+        sizes=torch.full((len(ids), 2), side),
+        homography=torch.eye(3).repeat(len(ids), 1, 1),
+        image_ids=torch.tensor(ids),
+        keys=torch.tensor(keys),
+    )
+
+
+def make_targets(images: list[list[tuple[float, ...]]]) -> Targets:
+    """Per image a list of (left, top, right, bottom, label) -> padded targets of weight 1."""
+    length = max((len(rows) for rows in images), default=0)
+    targets = Targets.empty(len(images), length=length)
+    for place, rows in enumerate(images):
+        for row, (*box, label) in enumerate(rows):
+            targets.boxes[place, row] = torch.tensor(box)
+            targets.labels[place, row] = int(label)
+            targets.valid[place, row] = True
+            targets.weight[place, row] = 1.0
+    return targets
+
+
+def make_semi_batch() -> SemiBatch:
+    """Two labeled images, of 2 and 1 boxes, and two unlabeled ones, mirrored in their strong view."""
+    targets = make_targets([[(4, 4, 28, 40, 0), (30, 20, 56, 50, 2)], [(10, 8, 34, 44, 1)]])
+    weak, strong = make_view("weak", [7, 8]), make_view("strong", [7, 8])
+    mirror = torch.tensor([[-1.0, 0.0, 64.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    strong.homography.copy_(mirror)
+    nothing = Targets.empty(2)
+    return SemiBatch(
+        labeled=Stream({"labeled": make_view("labeled", [1, 2])}, {"labeled": targets}),
+        unlabeled=Stream({"weak": weak, "strong": strong}, {"weak": nothing, "strong": nothing}),
+    )
+
+
+def with_stored_labels(batch: SemiBatch) -> SemiBatch:
+    """The same images; the unlabeled ones have the labels of the labeled ones in their strong view."""
+    assert batch.unlabeled is not None
+    targets = {**batch.unlabeled.targets, "strong": batch.labeled.targets["labeled"]}
+    return SemiBatch(batch.labeled, Stream(batch.unlabeled.views, targets))
