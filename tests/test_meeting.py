@@ -43,7 +43,7 @@ STORED = ("data.unlabeled={type: stored, file: labels.json}", "data.batch.unlabe
 CONFIDENT = "{score: confidence, above: 0.05}"
 SELECTORS = {  # with thresholds that a new network passes
     "fixed": "{type: fixed, above: 0.05}",
-    "gmm": "{type: gmm}",
+    "gmm": "{type: gmm, policy: middle, expected_factor: 100.0}",
     "soft_teacher": f"{{type: soft_teacher, objectness: {CONFIDENT}, classes: {CONFIDENT}, "
     "boxes: {score: box_jitter, below: 10.0}}",
 }
