@@ -8,6 +8,7 @@ from two_steps import take_two_steps
 
 from ssodkit.methods.pseudo_label import PseudoLabelConfig
 from ssodkit.recipe.check import first_stage, load_recipe
+from ssodkit.recipe.merge import read_tree
 from ssodkit.recipe.read import shipped_recipes
 from ssodkit.recipe.show import dump_recipe
 from ssodkit.structures.progress import Progress
@@ -169,3 +170,17 @@ def test_recipes__test_images_have_the_published_sizes():
             (resize,) = load_recipe(name).views.test.transforms
             expected = sizes.get(name) or sizes[name.split("/")[0]]
             assert (resize.short, resize.long) == ((expected[0], expected[0]), expected[1]), name
+
+
+@pytest.mark.parametrize("name", ["soft_teacher", "stac", "unbiased_teacher"])
+def test_recipes__the_views_of_voc_differ_from_cocos_in_sizes_alone(name: str):
+    def without_sizes(value: object) -> object:
+        if isinstance(value, dict):
+            return (
+                "resize" if value.get("type") == "resize" else {key: without_sizes(one) for key, one in value.items()}
+            )
+        return [without_sizes(one) for one in value] if isinstance(value, list) else value
+
+    coco, voc = (read_tree(RECIPES / "bases" / "views" / f"{name}{where}.yaml").plain for where in ("", "_voc"))
+    assert without_sizes(coco) == without_sizes(voc)
+    assert coco != voc
