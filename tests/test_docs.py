@@ -5,9 +5,32 @@ import subprocess
 import sys
 from pathlib import Path
 
-PAGE = Path(__file__).parents[1] / "docs" / "add_a_method.md"
+import pytest
+
+from ssodkit.recipe.read import shipped_recipes
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "add_a_method.md"
+ROOTS = (ROOT, ROOT / "ssodkit", ROOT / "recipes")
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 SHORT = ["engine.steps=2", "data.test.images=4", "engine.workers=0", "data.batch.labeled=2", "data.batch.unlabeled=2"]
 SHORT += ["watch.health_every=1", "watch.log_every=1"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages__files_that_they_name_exist(page: Path):
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    linked = [page.parent / name for name in re.findall(r"\]\((?!https:)([^)#]+)\)", text)]
+    named = re.findall(r"`((?:\w+/)+\w+\.(?:py|yaml|md|json))`", text)
+    missing = [path for path in linked if not path.exists()]
+    missing += [name for name in named if not any((root / name).exists() for root in ROOTS)]
+    assert not missing
+
+
+def test_readme__has_every_embedded_recipe():
+    embedded = {name for name in shipped_recipes() if "/" not in name}
+    rows = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| `")]
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} >= embedded
 
 
 def write_blocks(folder: Path) -> list[str]:

@@ -72,8 +72,8 @@ def sure_boxes(
 ) -> NDArray[np.bool_]:
     """Which boxes teach: those that score `above` or more, or as much as the `at_least`-th best of their image.
 
-    The boxes of image i are the rows `offsets[i]` to `offsets[i + 1]`. With `at_least` 1 the threshold is
-    min(above, best score), as in google-research/ssl_detection; with 0 it is `above`.
+    The boxes of image i are the rows `offsets[i]` to `offsets[i + 1]`. `above` is STAC's tau: with `at_least` 0 the
+    threshold is tau, as in the paper; with 1 it is min(tau, best score), as in google-research/ssl_detection.
     """
     counts = np.diff(offsets)
     owner = np.repeat(np.arange(len(counts)), counts)

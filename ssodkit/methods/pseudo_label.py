@@ -1,7 +1,10 @@
 """Pseudo-label: a teacher labels weak views on the fly, and the student learns them in strong views.
 
-Source: Xu et al., Soft Teacher, ICCV 2021, arXiv:2106.09018, figure 2; other papers fill the same step with other
-selectors, scorers and weights.
+The loss is L = L_labeled + lambda beta L_unlabeled, with `unlabeled_weight` as lambda and `background_factor` as beta;
+`unlabeled_terms` weigh parts of the second, such as the box losses that Unbiased Teacher leaves out.
+
+Source: Xu et al., Soft Teacher, ICCV 2021, arXiv:2106.09018, figure 2. Mean Teacher, Consistent-Teacher
+(arXiv:2209.01589) and Unbiased Teacher (arXiv:2102.09480) fill the same step with other selectors, scorers and weights.
 """
 
 from collections.abc import Iterator, Mapping
@@ -27,7 +30,10 @@ from ssodkit.teachers.base import TeacherConfig
 
 
 class BackgroundFactor(Config):
-    """Unlabeled terms count less in steps that have hardly any pseudo-box: nearly all that they teach is background."""
+    """Unlabeled terms count less in steps that have hardly any pseudo-box: nearly all that they teach is background.
+
+    Source: the released code of Consistent-Teacher (Adamdad/ConsistentTeacher); the paper does not mention it.
+    """
 
     below: float = Field(0.5, gt=0.0, le=1.0)
     """It acts where less than this share of the global batch's unlabeled images has a pseudo-box in the strong view."""

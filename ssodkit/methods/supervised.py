@@ -1,7 +1,7 @@
 """Supervised: learn from the labels that the batch has. The baseline of every comparison; with stored labels of
 unlabeled images, the second stage of STAC.
 
-Source of the second: Sohn et al., STAC, arXiv:2005.04757, equation 2; google-research/ssl_detection.
+Source of the second stage: Sohn et al., STAC, arXiv:2005.04757, equation 2; google-research/ssl_detection.
 """
 
 from collections.abc import Mapping
@@ -44,7 +44,7 @@ class SupervisedConfig(MethodConfig):
         return self.unlabeled_weight is not None and self.unlabeled_weight.at(progress) != 0.0
 
     def combine(self, streams: Mapping[str, Losses], progress: Progress) -> Losses:
-        """The terms of `labeled` and, if given, `unlabeled`, each with its factor."""
+        """loss_scale x (L_labeled + unlabeled_weight x L_unlabeled), the second if it is given."""
         losses = streams["labeled"]
         if "unlabeled" in streams and self.unlabeled_weight is not None:
             losses += streams["unlabeled"] * self.unlabeled_weight.at(progress)

@@ -34,6 +34,7 @@ class Fam3d(nn.Module):
     ) -> list[Float[Tensor, "batch 4 _ _"]]:
         """Boxes read elsewhere; each coordinate (left, top, right, bottom) from a place of its own.
 
+        The paper's offset (d0, d1, d2) of a coordinate is its two `shifts`, down and right, and its one level weight.
         `boxes` are whole boxes in the frame of the image, in units of their level's stride, fp32 or finer.
         """
         context = [relu(self.reduce(level)) for level in features]

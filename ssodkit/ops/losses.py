@@ -35,7 +35,8 @@ def softmax_cross_entropy(
 ) -> Float[Tensor, "*batch"]:
     """-(1 - p)^focus log p, where p is the softmax probability of the label.
 
-    Source: Lin et al., RetinaNet, arXiv:1708.02002, eq. 4, with a softmax; focus 0 is cross-entropy.
+    Source: Lin et al., RetinaNet, arXiv:1708.02002, eq. 4, with a softmax as in Liu et al., Unbiased Teacher,
+    arXiv:2102.09480 (focus 1.5); focus 0 is cross-entropy.
     """
     log_prob = at_least_fp32(logits).log_softmax(dim=-1).gather(-1, labels[..., None])[..., 0]
     if focus == 0.0:

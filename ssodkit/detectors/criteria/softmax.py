@@ -1,4 +1,7 @@
-"""Softmax cross-entropy over the classes and background, with an optional focus on hard candidates."""
+"""Softmax cross-entropy over the classes and background, with an optional focus on hard candidates.
+
+Source of the focus: Liu et al., Unbiased Teacher, ICLR 2021, arXiv:2102.09480, the loss of its box head.
+"""
 
 from typing import ClassVar, Literal
 
