@@ -189,7 +189,7 @@ def label(
     ] = ImageSize.ORIGINAL,
     device: OnDevice = None,
 ) -> None:
-    """Write what a network finds in unlabeled images.
+    """Write pseudo-labels: what a network finds in unlabeled images.
 
     The file is COCO JSON with a score per box, for a training with `data.unlabeled: {type: stored, file: FILE}`.
     """
