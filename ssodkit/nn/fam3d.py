@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import relu
+from torch.nn.functional import conv2d, relu
 
 from ssodkit.ops.boxes import at_least_fp32
 from ssodkit.ops.pyramid import mix_levels, sample_beside, with_neighbors
@@ -28,19 +28,28 @@ class Fam3d(nn.Module):
 
     def forward(
         self,
-        features: Sequence[Float[Tensor, "batch in _ _"]],
+        hidden: Sequence[Sequence[Float[Tensor, "batch _ _ _"]]],
         boxes: Sequence[Float[Tensor, "batch 4 _ _"]],
         strides: Sequence[int],
     ) -> list[Float[Tensor, "batch 4 _ _"]]:
         """Boxes read elsewhere; each coordinate (left, top, right, bottom) from a place of its own.
 
         The paper's offset (d0, d1, d2) of a coordinate is its two `shifts`, down and right, and its one level weight.
-        `boxes` are whole boxes in the frame of the image, in units of their level's stride, fp32 or finer.
+        `hidden` are, per level, the maps from which that is predicted, together `in_channels` wide. `boxes` are whole
+        boxes in the frame of the image, in units of their level's stride, fp32 or finer.
         """
-        context = [relu(self.reduce(level)) for level in features]
+        context = [relu(self._reduce(layers)) for layers in hidden]
         if self.level_weights is not None:
             context = with_neighbors(context)
             weights = [at_least_fp32(self.level_weights(level)) for level in context]
             boxes = mix_levels(boxes, weights, strides)
         shifts = [at_least_fp32(self.shifts(level)) for level in context]
         return [sample_beside(level, shift) for level, shift in zip(boxes, shifts, strict=True)]
+
+    def _reduce(self, layers: Sequence[Tensor]) -> Tensor:
+        """`reduce` of the layers side by side, without laying them so: a copy of 180 MB for an image of 800 x 1333."""
+        weights = self.reduce.weight.split([layer.shape[1] for layer in layers], dim=1)
+        answer = conv2d(layers[0], weights[0], self.reduce.bias)
+        for layer, weight in zip(layers[1:], weights[1:], strict=True):
+            answer = answer + conv2d(layer, weight)
+        return answer

@@ -58,8 +58,7 @@ class Fam3dHead(DenseHead):
         answers = [self.towers(features, level) for level, features in enumerate(maps)]
         own = anchors.boxes.split(list(anchors.lengths), dim=1)
         boxes = [self._boxes(*level) for level in zip(answers, own, self.strides, strict=True)]
-        hidden = [torch.cat(answer.hidden, dim=1) for answer in answers]
-        aligned = self.alignment(hidden, boxes, self.strides)
+        aligned = self.alignment([answer.hidden for answer in answers], boxes, self.strides)
         pixels = [stride * level.flatten(2).mT for stride, level in zip(self.strides, aligned, strict=True)]
         codes = self.coder.encode(anchors.boxes, torch.cat(pixels, dim=1))
         return torch.cat([answer.logits for answer in answers], dim=1), codes[:, :, None]
