@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from ssodkit.ops.boxes import at_least_fp32, box_area, has_area
+from ssodkit.ops.roi_align import roi_align
 from ssodkit.plugins import Config
 
 
@@ -68,8 +69,6 @@ class RoiHead(nn.Module):
 
     def _pool(self, maps: Sequence[Tensor], boxes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Features of the valid regions, sorted by level, and their places in the flattened batch."""
-        from torchvision.ops import roi_align
-
         boxes = at_least_fp32(boxes.detach())
         levels = len(self.strides)
         level = region_levels(boxes, self.config.finest_side, levels).masked_fill(~valid, levels).flatten()
@@ -81,12 +80,7 @@ class RoiHead(nn.Module):
         regions = torch.cat([image.to(boxes.dtype), boxes], dim=-1).flatten(0, 1)[places]
         pooled = [
             roi_align(
-                features.to(boxes.dtype),
-                part,
-                self.config.cells,
-                spatial_scale=1.0 / stride,
-                sampling_ratio=self.config.samples,
-                aligned=self.config.aligned,
+                features.to(boxes.dtype), part, self.config.cells, stride, self.config.samples, self.config.aligned
             )
             for features, stride, part in zip(maps, self.strides, regions.split(counts), strict=False)
         ]

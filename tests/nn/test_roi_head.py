@@ -52,7 +52,7 @@ def test_roi_head__pools_what_torchvision_pools():
     named = OrderedDict((str(level), features) for level, features in enumerate(maps))
     expected = theirs(named, list(boxes), [(128, 128)] * 2)
     assert len(region_levels(boxes, 56.0, 4).unique()) == 4
-    assert torch.equal(pooled, expected[places])
+    torch.testing.assert_close(pooled, expected[places], rtol=0, atol=1e-6)
 
 
 def test_roi_head__a_region_is_answered_where_it_stands():
