@@ -1,6 +1,7 @@
 """Every shipped recipe is loaded and checked, and editors find its schema."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,9 @@ def test_recipes__are_found():
 @pytest.mark.parametrize("name", NAMES)
 def test_recipes__every_shipped_recipe_is_right(name: str, tmp_path: Path):
     recipe = load_recipe(name)
-    assert load_recipe(RECIPES / f"{name}.yaml") == recipe
+    here = dump_recipe(load_recipe(RECIPES / f"{name}.yaml"))
+    # The installed recipes name each other; those of a checkout beside them are other files.
+    assert re.sub(rf"{RECIPES.resolve()}/([\w/]+)\.yaml", r"\1", here) == dump_recipe(recipe)
     saved = tmp_path / "recipe.yaml"
     saved.write_text(dump_recipe(recipe), encoding="utf-8")
     assert load_recipe(saved) == recipe
