@@ -124,7 +124,8 @@ class Checkpoints:
             _write(folder / f"{name}.safetensors", save(tensors, metadata={**about, "network": name}))
         buffer = io.BytesIO()
         torch.save(dict(state), buffer)
-        _write(folder / STATE, buffer.getbuffer())
+        with buffer.getbuffer() as content:  # given back even if the disk is full
+            _write(folder / STATE, content)
         _flush_folder(folder)
 
     def _move_aside(self, old: Path) -> None:
