@@ -90,7 +90,7 @@ def learn_from_streams(
         truths.append(Supervision.uniform(targets, progress))
     losses = {}
     answers = predict_together(student, views, truths, joined)
-    for (name, truth), stages in zip(zip(streams, truths, strict=True), answers, strict=True):
+    for name, truth, stages in zip(streams, truths, answers, strict=True):
         plan = assign(student, stages, truth)
         losses[name] = loss(student, stages, plan, truth).named(name)
     return losses
