@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ssodkit.data.files import write_whole
+from ssodkit.engine.gallery import Gallery
 from ssodkit.engine.health import LAST_SHARE, Summary
 from ssodkit.engine.metrics import Scores
 from ssodkit.engine.session import Session
-from ssodkit.engine.sheet import draw_sheet
 from ssodkit.engine.tables import score_table
 
 RESULT = "result.json"
@@ -30,7 +30,7 @@ class RunResult:
     pictures: Path | None
 
 
-def conclude(session: Session, evaluates: bool) -> RunResult:
+def conclude(session: Session, gallery: Gallery, evaluates: bool) -> RunResult:
     """Score, draw, write and say what came out; without `evaluates`, only say how to go on."""
     checkpoint = session.run / "checkpoints" / "last"
     if not evaluates:
@@ -46,7 +46,7 @@ def conclude(session: Session, evaluates: bool) -> RunResult:
     session.log.say(score_table(result))
     if pseudo_labels is not None:
         session.log.say(_describe(pseudo_labels))
-    pictures = draw_sheet(session)
+    pictures = gallery.conclude()
     session.log.say(f"run folder   {session.run}\ncheckpoint   {checkpoint}")
     if pictures is not None:
         session.log.say(f"pictures     {pictures}")

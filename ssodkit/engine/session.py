@@ -23,7 +23,7 @@ from ssodkit.engine.logging import RunLog
 from ssodkit.engine.pace import Pace
 from ssodkit.engine.replay import not_finite, save_replay
 from ssodkit.engine.update import Numbers, Outcome, Updater
-from ssodkit.engine.versions import device_name, versions
+from ssodkit.engine.versions import device_name, source, versions
 from ssodkit.errors import TrainingError
 from ssodkit.methods.base import MethodConfig
 from ssodkit.recipe.model import Recipe
@@ -62,6 +62,7 @@ class Session:
         self.pace = Pace(processes)
         self.origin = Origin.of(recipe, categories, fold)
         self.step, self.best, self.seconds = 0, -1.0, 0.0
+        self.sources = [source()]
         self._saved_step = -1
         self._unread: Outcome | None = None
         self._warning: str | None = None
@@ -101,8 +102,8 @@ class Session:
         """What this process trains on in each step up to number `until`, from where the run is."""
         return self.pace.watch(self.batches_of(range(self.step, until)))
 
-    def batches_of(self, steps: range) -> Iterator[tuple[SemiBatch, ...]]:
-        """What this process trains on in any steps."""
+    def batches_of(self, steps: range, workers: int | None = None) -> Iterator[tuple[SemiBatch, ...]]:
+        """What this process trains on in any steps; `workers` loader processes, by default the recipe's."""
         return training_batches(
             self.sets,
             self.recipe.views,
@@ -111,7 +112,7 @@ class Session:
             steps,
             self.processes.rank,
             self.processes.device,
-            self.recipe.engine.workers,
+            self.recipe.engine.workers if workers is None else workers,
             partial(_uses_unlabeled, self.recipe.method, self.recipe.engine.steps),
         )
 
@@ -210,6 +211,7 @@ class Session:
             "precision": self.recipe.engine.precision,
             "seconds": self._seconds_so_far(),
             "versions": versions(),
+            "sources": self.sources,
         }
 
     def _seconds_so_far(self) -> float:
@@ -230,6 +232,7 @@ class Session:
             "best": self.best,
             "seconds": self._seconds_so_far(),
             "versions": versions(),
+            "sources": self.sources,
         }
 
     def _restore(self, checkpoint: Path) -> None:
@@ -248,6 +251,7 @@ class Session:
                 f"the unlabeled images are others than before the stop: {state['unlabeled']} then, {now} now"
             )
         self.step, self.best, self.seconds = state["step"], state["best"], state["seconds"]
+        self.sources = [*(each for each in state["sources"] if each not in self.sources), *self.sources]
         self._saved_step = self.step
 
     def _explain(self, outcome: Outcome, numbers: Numbers) -> TrainingError:

@@ -9,6 +9,7 @@ from ssodkit.engine.checkpoint import FIRST_STAGE, RECIPE, find_checkpoints, fin
 from ssodkit.engine.distributed import Processes, open_processes
 from ssodkit.engine.failures import explained
 from ssodkit.engine.folders import make_run_folder, refuse_used
+from ssodkit.engine.gallery import Gallery
 from ssodkit.engine.label import open_images, write_labels
 from ssodkit.engine.results import RESULT, RunResult, conclude
 from ssodkit.engine.session import Session
@@ -107,18 +108,19 @@ def _open(
 
 def _run(session: Session, stop_after: int | None) -> RunResult:
     session.introduce()
+    gallery = Gallery(session)
     steps = session.recipe.engine.steps
     with session.log, Stopping() as stopping, explained(lambda: session.way_on):
         with session.log.progress():
-            _train(session, steps if stop_after is None else min(stop_after, steps), stopping)
+            _train(session, gallery, steps if stop_after is None else min(stop_after, steps), stopping)
         with stopping.at_once(f"; {session.way_on}"):
-            return conclude(session, evaluates=stop_after is None or stop_after > steps)
+            return conclude(session, gallery, evaluates=stop_after is None or stop_after > steps)
 
 
-def _train(session: Session, last: int, stopping: Stopping) -> None:
+def _train(session: Session, gallery: Gallery, last: int, stopping: Stopping) -> None:
     """Train up to step number `last`. A checkpoint is written there, and where data or a signal end it before."""
     try:
-        _make_steps(session, last, stopping)
+        _make_steps(session, gallery, last, stopping)
     except DataError:
         if session.processes.count == 1:  # of several, the others wait within their step
             session.settle()
@@ -127,7 +129,7 @@ def _train(session: Session, last: int, stopping: Stopping) -> None:
     session.save()
 
 
-def _make_steps(session: Session, last: int, stopping: Stopping) -> None:
+def _make_steps(session: Session, gallery: Gallery, last: int, stopping: Stopping) -> None:
     engine, watch = session.recipe.engine, session.recipe.watch
     wished = False
     for batches in session.batches(until=last):
@@ -137,6 +139,8 @@ def _make_steps(session: Session, last: int, stopping: Stopping) -> None:
 
         if session.is_due(watch.health_every):
             session.report_health()
+        if gallery.is_due():
+            gallery.look()
         scores = session.is_due(engine.evaluate_every) and session.step < engine.steps
         if stops or scores or session.step == last or session.is_due(engine.checkpoint.every):
             wished |= session.settle()  # what is not finite is neither saved nor scored

@@ -53,6 +53,14 @@ class WandbConfig(Config):
     entity: str | None = None
 
 
+class GalleryConfig(Config):
+    """A few unlabeled images, the same each time, of which a run writes what is found, taught and true."""
+
+    images: int = Field(32, ge=0)
+    moments: int = Field(5, ge=1)
+    """How often: at even distances, the last time at the run's end."""
+
+
 class WatchConfig(Config):
     """What a run reports while it trains. `metrics.jsonl` is always written."""
 
@@ -64,6 +72,7 @@ class WatchConfig(Config):
     """Steps without any pseudo-box after which a warning says which filter removed how many."""
     pictures: int = Field(8, ge=0)
     """Images on the picture sheet."""
+    gallery: GalleryConfig = GalleryConfig()
     wandb: WandbConfig | None = None
 
 

@@ -44,11 +44,15 @@ def differing(one, other, key=""):
 
 def test_train__leaves_a_run_folder_with_everything_in_it(finished):
     files = sorted(str(path.relative_to(finished.run)) for path in finished.run.rglob("*") if path.is_file())
+    gallery = sorted(path.name for path in (finished.run / "gallery").iterdir())
+    assert len(gallery) > 1
+    assert gallery[-1] == "moments.jsonl"
     assert files == [
         "checkpoints/last/state.pt",
         "checkpoints/last/student.safetensors",
         "checkpoints/last/teacher.safetensors",
         "fold.json",
+        *(f"gallery/{name}" for name in gallery),
         "metrics.jsonl",
         "pictures/sheet.png",
         "recipe.yaml",
@@ -258,7 +262,10 @@ def test_resume__other_unlabeled_images_are_noticed(tiny_recipe, tmp_path, pictu
 def test_train__an_image_that_cannot_be_read_ends_it_after_a_checkpoint(tiny_recipe, tmp_path, pictures, step):
     run = tmp_path / "run"
     recipe = tiny_recipe(
-        f"data.unlabeled={{type: folder, images: {pictures}}}", "data.batch.unlabeled=1", "engine.steps=4"
+        f"data.unlabeled={{type: folder, images: {pictures}}}",
+        "data.batch.unlabeled=1",
+        "engine.steps=4",
+        "watch.gallery.moments=1",  # the end: nobody looks at the broken image before its step
     )
     whole = train(recipe, tmp_path / "whole")
     labeled, unlabeled = (np.zeros((count, 2), np.int32) for count in (4, 8))
