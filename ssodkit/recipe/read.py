@@ -69,11 +69,11 @@ def refuse(mistakes: Iterable[Mistake], cause: Exception | None = None) -> None:
         raise RecipeError("\n".join(lines)) from cause
 
 
-def shipped_folder() -> Path:
-    """The recipes that come with the package: inside an installed one, beside it in a checkout."""
+def shipped_folder(name: str = "recipes") -> Path:
+    """A folder that comes with the package: inside an installed one, beside it in a checkout."""
     package = Path(str(importlib.resources.files("ssodkit")))
-    inside = package / "recipes"
-    return inside if inside.is_dir() else package.parent / "recipes"
+    inside = package / name
+    return inside if inside.is_dir() else package.parent / name
 
 
 def shipped_recipes() -> list[str]:
@@ -98,18 +98,28 @@ def find_recipe(name: str, folder: Path) -> Path:
 
 def read_recipe_file(path: Path, mistakes: list[Mistake]) -> Written:
     """The mapping in a file. Mistakes are added to the list; what they concern is left out."""
-    source = str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
-    start = Place(source, 1, 1)
-    try:
-        written = parse_yaml(path.read_text(encoding="utf-8"), source, mistakes)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
-        mistakes.append(Mistake(start, "", f"this file cannot be read: {reason}"))
-        written = None
+    written = read_yaml_file(path, mistakes)
     if written is not None and not isinstance(written.value, dict):
         mistakes.append(Mistake(written.place, "", "a recipe is a mapping of keys, such as `name: mine`"))
         written = None
+    start = Place(_shown(path), 1, 1)
     return Written(written.value if written else {}, start, start)
+
+
+def read_yaml_file(path: Path, mistakes: list[Mistake]) -> Written | None:
+    """What a file says, None where it is empty or cannot be read; the latter is added to the mistakes."""
+    source = _shown(path)
+    try:
+        return parse_yaml(path.read_text(encoding="utf-8"), source, mistakes)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        mistakes.append(Mistake(Place(source, 1, 1), "", f"this file cannot be read: {reason}"))
+        return None
+
+
+def _shown(path: Path) -> str:
+    """A path as errors name it: relative to where the user stands, if it lies below."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def parse_yaml(text: str, source: str, mistakes: list[Mistake]) -> Written | None:

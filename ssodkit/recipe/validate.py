@@ -1,16 +1,21 @@
-"""From a tree to a recipe: pydantic's errors become plain sentences at the places where the mistakes were written."""
+"""From a tree to a recipe: pydantic's errors become plain sentences at the places where the mistakes were written.
+
+Other files of settings, such as a list of published numbers, are read the same way.
+"""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from ssodkit.plugins import Config, PluginConfig, members, suggest
 from ssodkit.recipe.model import Recipe
 from ssodkit.recipe.read import Mistake, Written, refuse
+
+C = TypeVar("C", bound=Config)
 
 Location = tuple[int | str, ...]
 
@@ -50,10 +55,21 @@ def validate(tree: Written) -> Recipe:
 
     Raises RecipeError that shows every unknown key, missing key and wrong value.
     """
+    recipe: Recipe = _validate(Recipe, tree)
+    return recipe
+
+
+def validate_list(config: type[C], tree: Written) -> tuple[C, ...]:
+    """The configs of one kind that a list says. Raises RecipeError as `validate` does."""
+    configs: tuple[C, ...] = _validate(tuple[config, ...], tree)  # type: ignore[valid-type]
+    return configs
+
+
+def _validate(root: Any, tree: Written) -> Any:
     try:
-        return Recipe.model_validate(tree.plain)
+        return TypeAdapter(root).validate_python(tree.plain)
     except ValidationError as error:
-        refuse(_mistakes(error, tree))
+        refuse(_mistakes(error, tree, root))
         raise AssertionError("pydantic reported an error without saying which") from error
 
 
@@ -81,7 +97,7 @@ def dotted(path: Sequence[int | str]) -> str:
     return ".".join(map(str, path))
 
 
-def _mistakes(error: ValidationError, tree: Written) -> Iterator[Mistake]:
+def _mistakes(error: ValidationError, tree: Written, root: Any) -> Iterator[Mistake]:
     details = error.errors(include_url=False)
     places = [locate(tree, item["loc"]) for item in details]
     for item, (path, node) in zip(details, places, strict=True):
@@ -92,29 +108,29 @@ def _mistakes(error: ValidationError, tree: Written) -> Iterator[Mistake]:
         follows = (item["type"] == other_form and is_alternative) or item["type"] == "too_short"
         if follows and _count_within(places, path) > 1:
             continue
-        yield _mistake(item, path, node, tree)
+        yield _mistake(item, path, node, tree, root)
 
 
 def _count_within(places: list[tuple[Location, Written]], path: Location) -> int:
     return sum(other[: len(path)] == path for other, _ in places)
 
 
-def _mistake(item: ErrorDetails, path: Location, node: Written, tree: Written) -> Mistake:
+def _mistake(item: ErrorDetails, path: Location, node: Written, tree: Written, root: Any) -> Mistake:
     kind, location, context = item["type"], item["loc"], item.get("ctx", {})
     place, key = node.place, dotted(path)
     if kind in ("missing", "slot_missing"):
         place, key = node.key, dotted((*path, location[-1]))
         text = "is missing" if kind == "missing" else item["msg"]
     elif kind == "extra_forbidden":
-        place, text = node.key, _unknown_key(str(location[-1]), _config_at(location[:-1], tree))
+        place, text = node.key, _unknown_key(str(location[-1]), _config_at(location[:-1], tree, root))
     elif location[-1:] == (KEY,):
         place, text = node.key, f"unknown key; must be {context['expected']}"
     elif kind == "union_tag_not_found":
         place, key = node.key, dotted((*path, "type"))
-        text = f"say which is meant; one of: {', '.join(_types_at(location, tree))}"
+        text = f"say which is meant; one of: {', '.join(_types_at(location, tree, root))}"
     elif kind == "union_tag_invalid":
         place, key = node.value["type"].place, dotted((*path, "type"))
-        text = f"there is no '{context['tag']}' here; {suggest(str(context['tag']), _types_at(location, tree))}"
+        text = f"there is no '{context['tag']}' here; {suggest(str(context['tag']), _types_at(location, tree, root))}"
     elif kind in SENTENCES:
         text = SENTENCES[kind].format(**context, value=_shown(item["input"]))
     else:
@@ -140,20 +156,20 @@ def _unknown_key(key: str, config: type[Config] | None) -> str:
     return f"unknown key{owner}; {suggest(key, sorted(config.fields_by_key()))}"
 
 
-def _config_at(location: Location, tree: Written) -> type[Config] | None:
+def _config_at(location: Location, tree: Written, root: Any) -> type[Config] | None:
     """The config class that a mapping at an error's location is read as."""
-    return _choose(_annotation_at(location, tree), locate(tree, location)[1])
+    return _choose(_annotation_at(location, tree, root), locate(tree, location)[1])
 
 
-def _types_at(location: Location, tree: Written) -> list[str]:
+def _types_at(location: Location, tree: Written, root: Any) -> list[str]:
     """The types that a union at an error's location holds."""
-    configs = _configs(_annotation_at(location, tree))
+    configs = _configs(_annotation_at(location, tree, root))
     return [config.model_fields["type"].default for config in configs]
 
 
-def _annotation_at(location: Location, tree: Written) -> Any:
+def _annotation_at(location: Location, tree: Written, root: Any) -> Any:
     """The annotation of the field at an error's location; a union's tag in it leaves the union standing."""
-    annotation: Any = Recipe
+    annotation = root
     for depth, key in enumerate(location):
         config = _choose(annotation, locate(tree, location[:depth])[1])
         name = config.fields_by_key().get(str(key)) if config else None
