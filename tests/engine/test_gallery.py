@@ -65,7 +65,8 @@ def test_gallery__the_same_images_at_even_distances_and_at_the_end(tiny_recipe, 
     assert len(ids[0]) == 5
     assert not set(ids[0]) & set(json.loads((run / "fold.json").read_text())["image_ids"])
     for image in moments(run)[1]["images"]:
-        assert Image.open(run / "gallery" / f"{image['id']}.png").size == tuple(image["size"][::-1])
+        with Image.open(run / "gallery" / f"{image['id']}.png") as picture:
+            assert picture.size == tuple(image["size"][::-1])
         assert set(image["detections"]) == {"student", "teacher"}
         assert len(image["truth"]["boxes"]) == len(image["truth"]["labels"]) > 0
         lengths = {len(values) for values in (*image["found"]["scores"].values(), image["found"]["verdict"])}
