@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -22,10 +23,16 @@ def dump_recipe(recipe: Recipe) -> str:
 def recipe_hash(recipe: Recipe) -> str:
     """16 hexadecimal digits that differ where two runs would compute something else.
 
-    Where plug-in files lie does not count.
+    Where plug-in files and data lie does not count; the names of the data's files and folders do.
     """
-    text = json.dumps(recipe.model_dump(mode="json", exclude={"plugins"}), sort_keys=True)
+    dumped = recipe.model_dump(exclude={"plugins"})
+    text = json.dumps(dumped, sort_keys=True, default=_name_of)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _name_of(path: object) -> str:
+    assert isinstance(path, Path)
+    return path.name
 
 
 def show_recipe(recipe: Recipe, tree: Written) -> str:

@@ -59,6 +59,12 @@ def validate(tree: Written) -> Recipe:
     return recipe
 
 
+def validate_config(config: type[C], tree: Written) -> C:
+    """The config that a tree says. Raises RecipeError as `validate` does."""
+    answer: C = _validate(config, tree)
+    return answer
+
+
 def validate_list(config: type[C], tree: Written) -> tuple[C, ...]:
     """The configs of one kind that a list says. Raises RecipeError as `validate` does."""
     configs: tuple[C, ...] = _validate(tuple[config, ...], tree)  # type: ignore[valid-type]

@@ -1,0 +1,242 @@
+"""Result files: what one training of a suite came to, with all that is needed to judge it and to make it again.
+
+A file is written from a finished run folder alone, and never changed. It is found by the hash of its recipe, so that
+suites share cells, and a cell whose recipe changed is missing again.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+
+from ssodkit.bench.suite import Cell
+from ssodkit.data.files import write_whole
+from ssodkit.engine.checkpoint import read_recipe
+from ssodkit.engine.logging import METRICS
+from ssodkit.engine.results import RESULT
+from ssodkit.errors import RecipeError, TrainingError
+from ssodkit.plugins import Config
+from ssodkit.recipe.model import Recipe
+from ssodkit.recipe.show import recipe_hash
+
+FORMAT = 1
+"""Of the files; a change that old files do not satisfy raises it, with a step in `MIGRATIONS`."""
+MIGRATIONS: Mapping[int, Any] = {}
+"""Format -> what makes a mapping of the next one of it."""
+
+Scores = dict[str, float | None]
+"""Metric -> fraction, None where the test images have no such box."""
+
+
+class Source(Config):
+    """The checkout that trained."""
+
+    commit: str | None
+    clean: bool | None
+    """Whether package and recipes were as committed."""
+
+
+class Evaluation(Config):
+    """What the networks scored after a step."""
+
+    step: int = Field(ge=0)
+    set: Literal["test", "validation"]
+    thresholds: dict[str, dict[str, Scores]] = Field(min_length=1)
+    """Test threshold -> network -> scores."""
+
+
+class Health(Config):
+    """The pseudo-labels between the record before and this step, as the run's health report has them."""
+
+    step: int = Field(ge=0)
+    boxes_per_image: float
+    labeled_boxes_per_image: float
+    precision: float | None = None
+    """Against hidden labels; None where there are none, or no pseudo-label."""
+    recall: float | None = None
+
+
+class CellResult(Config):
+    """One finished training."""
+
+    format: Literal[1] = 1
+    recipe: dict[str, Any]
+    """Resolved: what `ssodkit run` trains again."""
+    recipe_hash: str
+    fold: dict[str, Any]
+    """Which images were labeled: mode, percent, fold, number of images, hash."""
+    sources: tuple[Source, ...]
+    """Several where the run was continued by another commit."""
+    versions: dict[str, str]
+    device: str
+    processes: int = Field(ge=1)
+    precision: str
+    seed: int
+    seconds: float = Field(ge=0.0)
+    """Wall time of the training, evaluations and waiting for data included."""
+    images_per_second: float | None
+    """Median over the log lines of training; None where there is none."""
+    memory_gb: float | None
+    """Peak: of a GPU's tensors, or of the process on a CPU."""
+    result: Literal["teacher", "student"]
+    """The network that is the run's result."""
+    evaluations: tuple[Evaluation, ...] = Field(min_length=1)
+    """By step; the last is of the last checkpoint, and it is what counts."""
+    health: tuple[Health, ...] = ()
+
+    @field_validator("evaluations")
+    @classmethod
+    def _last_is_of_the_test_set(cls, evaluations: tuple[Evaluation, ...]) -> tuple[Evaluation, ...]:
+        if evaluations[-1].set != "test":
+            raise ValueError("the last evaluation is not of the test set")
+        return evaluations
+
+    @property
+    def steps(self) -> int:
+        """Of the training."""
+        return self.evaluations[-1].step
+
+    @property
+    def threshold(self) -> str:
+        """The test threshold that counts: the recipe's first."""
+        return str(self.recipe["evaluation"]["thresholds"][0])
+
+    def score(self, metric: str, network: str | None = None, threshold: str | None = None) -> float | None:
+        """A score of the last checkpoint, a fraction; by default of the network and at the threshold that count."""
+        scores = self.evaluations[-1].thresholds.get(threshold or self.threshold, {})
+        return scores.get(network or self.result, {}).get(metric)
+
+
+@dataclass(frozen=True)
+class Found:
+    """The result files of a folder."""
+
+    results: Mapping[str, CellResult]
+    """By the hash of the recipe as it is understood today."""
+    refused: tuple[str, ...]
+    """A sentence for each file that is not a result, or not of its recipe."""
+
+    def of(self, cells: Iterable[Cell]) -> dict[str, CellResult]:
+        """Hash -> result, of those cells that have one."""
+        return {cell.hash: self.results[cell.hash] for cell in cells if cell.hash in self.results}
+
+
+def collect(run: Path) -> CellResult:
+    """The result of a finished run. Raises TrainingError where the folder holds none."""
+    recipe = read_recipe(run)
+    try:
+        result = json.loads((run / RESULT).read_text(encoding="utf-8"))
+        records = [json.loads(line) for line in (run / METRICS).read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{run} is no finished run: {error}") from error
+    steps = [record for record in records if record["kind"] == "step"]
+    evaluations = [
+        {"step": record["step"], "set": record["set"], "thresholds": record["thresholds"]}
+        for record in records
+        if record["kind"] == "evaluation"
+    ]
+    try:
+        return CellResult(
+            recipe=recipe.model_dump(mode="json"),
+            recipe_hash=recipe_hash(recipe),
+            evaluations=[*evaluations, {"step": result["step"], "set": "test", "thresholds": result["thresholds"]}],
+            health=[
+                {name: record.get(name) for name in Health.model_fields}
+                for record in records
+                if record["kind"] == "health"
+            ],
+            images_per_second=median(step["images_per_second"] for step in steps) if steps else None,
+            memory_gb=max((step["memory_gb"] for step in steps), default=None),
+            **{name: result[name] for name in _TAKEN_OVER},
+        )
+    except (KeyError, ValidationError) as error:
+        raise TrainingError(f"{run / RESULT} is not what a run of this version writes: {_first_line(error)}") from error
+
+
+_TAKEN_OVER = ("fold", "sources", "versions", "device", "processes", "precision", "seed", "seconds", "result")
+
+
+def write_result(result: CellResult, path: Path) -> None:
+    """Write the file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, json.dumps(result.model_dump(mode="json"), indent=1, allow_nan=False) + "\n")
+
+
+def read_result(path: Path) -> CellResult:
+    """One file. Raises TrainingError, with a sentence that names it, if it is not the result of the recipe in it."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{path} cannot be read as JSON: {error}. Delete it, and its cell runs again.") from error
+    if not isinstance(content, dict) or not isinstance(content.get("format"), int):
+        raise TrainingError(f"{path} is no result file: it names no format. Move it elsewhere.")
+    if content["format"] > FORMAT:
+        raise TrainingError(
+            f"{path} was written by a newer ssodkit (format {content['format']}, this one knows up to {FORMAT}). "
+            "Update ssodkit, or move the file elsewhere."
+        )
+    while content["format"] < FORMAT:
+        if content["format"] not in MIGRATIONS:
+            raise TrainingError(
+                f"{path} has the format {content['format']}, which no ssodkit wrote. Move it elsewhere."
+            )
+        content = MIGRATIONS[content["format"]](content)
+    try:
+        return CellResult.model_validate(content)
+    except ValidationError as error:
+        raise TrainingError(f"{path} is no result file: {_first_line(error)}. Move it elsewhere.") from error
+
+
+def read_results(folder: Path, wanted: Iterable[Cell] | None = None) -> Found:
+    """All results in a folder; what cannot be read is listed, and does no harm to the others.
+
+    With `wanted`, only files that bear the name of one of these cells' recipes are opened. A file is known by its
+    recipe: where fields with defaults were added since, it is still the same recipe.
+    """
+    wanted = None if wanted is None else tuple(wanted)
+    names = None if wanted is None else {cell.recipe.name for cell in wanted}
+    hashes = {cell.hash for cell in wanted or ()}
+    results: dict[str, CellResult] = {}
+    refused = []
+    for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
+        if names is not None and not any(path.name.startswith(f"{name}-") for name in names):
+            continue
+        try:
+            result = read_result(path)
+            _refuse_other_name(result, path)
+            is_known = result.recipe_hash in hashes  # then nothing was added to recipes since, and it need not be read
+            results.setdefault(result.recipe_hash if is_known else _hash_today(result, path), result)
+        except TrainingError as error:
+            refused.append(str(error))
+    return Found(results, tuple(refused))
+
+
+def _refuse_other_name(result: CellResult, path: Path) -> None:
+    if path.stem.rpartition("-")[2] != result.recipe_hash:
+        raise TrainingError(
+            f"{path} holds the result of the recipe {result.recipe_hash}, which is not what its name says. "
+            "Give it back its name, or move it elsewhere."
+        )
+
+
+def _hash_today(result: CellResult, path: Path) -> str:
+    """Of the recipe as this version understands it. Raises TrainingError if it does not."""
+    try:
+        recipe = Recipe.model_validate(result.recipe)
+    except (ValidationError, RecipeError) as error:
+        raise TrainingError(
+            f"{path} is of a recipe that this version does not understand: {_first_line(error)}. "
+            "Delete it, and its cell runs again."
+        ) from error
+    return recipe_hash(recipe)
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return f"it has no {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]

@@ -1,0 +1,204 @@
+"""Suites: which recipes are compared, on which shares of labels, folds and seeds. One training is a cell.
+
+name: mine
+about: Two methods on the embedded data.
+percents: [2.5]
+folds: [1, 2]
+methods:
+  - {recipe: supervised}
+  - {recipe: soft_teacher, baseline: supervised}
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from ssodkit.bench.published import Detector, Metric, Setting, shipped_benchmarks
+from ssodkit.bench.published import Method as PublishedMethod
+from ssodkit.errors import RecipeError
+from ssodkit.plugins import Config, suggest
+from ssodkit.recipe.check import load_recipe
+from ssodkit.recipe.model import NAME, Recipe
+from ssodkit.recipe.read import Mistake, Place, Written, read_yaml_file, refuse
+from ssodkit.recipe.show import recipe_hash
+from ssodkit.recipe.validate import locate, validate_config
+
+
+class PublishedRow(Config):
+    """The rows of published.yaml that stand beside a method of a suite."""
+
+    method: PublishedMethod
+    detector: Detector
+    variant: str | None = None
+    """The row of an ablation; None for the main row."""
+
+
+class PublishedColumns(Config):
+    """Which published numbers stand beside the columns of a suite."""
+
+    setting: Setting
+    metric: Metric = "AP"
+    percent: float | Literal["same"] | None = "same"
+    """`same`: that of the column. A number where the suite's data are others than the paper's: the head of the column
+    says so. None in settings without a share."""
+
+
+class MethodRow(Config):
+    """One method of a suite: a recipe and what is changed in it."""
+
+    recipe: str
+    """The name of a shipped recipe, or a path relative to the suite."""
+    name: str = Field("", pattern=NAME + "|^$")
+    """By which the suite speaks of it; by default the recipe's file name."""
+    title: str = ""
+    """In tables; by default the name."""
+    set: dict[str, Any] = Field(default_factory=dict)
+    """Dotted keys of the recipe and their values, as for `--set`; they come after those of the suite."""
+    baseline: str | None = None
+    """The name of the row that this one's gain is over: the supervised training of the same detector."""
+    published: PublishedRow | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_names(cls, written: Any) -> Any:
+        if isinstance(written, dict) and isinstance(written.get("recipe"), str):
+            name = written.get("name") or Path(written["recipe"]).stem
+            return {"title": name, **written, "name": name}
+        return written
+
+
+class Suite(Config):
+    """Methods x shares of labels x folds x seeds, and how they are shown."""
+
+    name: str = Field(pattern=NAME)
+    about: str
+    """One sentence, which stands above the table."""
+    warning: str | None = None
+    """A sentence that nobody who reads the table shall miss."""
+    percents: tuple[Annotated[float, Field(gt=0.0, le=100.0)], ...] | None = Field(None, min_length=1)
+    """`data.percent`, a column each; None: the recipes' own, one column."""
+    folds: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(None, min_length=1)
+    """`data.fold`; None: the recipes' own."""
+    seeds: Literal["per_fold"] | tuple[Annotated[int, Field(ge=0)], ...] = "per_fold"
+    """`per_fold`: fold k is trained with seed k - 1, so that folds differ in all that is random. A list: every fold
+    with each of them, and a fold's number is their mean."""
+    set: dict[str, Any] = Field(default_factory=dict)
+    """Dotted keys of all recipes and their values, as for `--set`."""
+    methods: tuple[MethodRow, ...] = Field(min_length=1)
+    published: PublishedColumns | None = None
+
+    @field_validator("methods")
+    @classmethod
+    def _names_differ_and_baselines_exist(cls, methods: tuple[MethodRow, ...]) -> tuple[MethodRow, ...]:
+        names = [row.name for row in methods]
+        for row in methods:
+            if names.count(row.name) > 1:
+                raise ValueError(f"two rows are called '{row.name}'; give one of them another `name`")
+            if row.baseline is not None and row.baseline not in names:
+                raise ValueError(f"the baseline of '{row.name}' is no row; {suggest(row.baseline, names)}")
+        return methods
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training of a suite."""
+
+    method: str
+    """The name of its row."""
+    percent: float
+    fold: int
+    seed: int
+    recipe: Recipe
+    hash: str
+    """Of the recipe: cells of other suites with the same hash are the same training."""
+
+    @property
+    def name(self) -> str:
+        """Of its result file and of its folder, the same in every suite."""
+        recipe = self.recipe.name
+        return f"{recipe}-{self.percent:g}pct-fold{self.fold}-seed{self.seed}-{self.hash}"
+
+
+def load_suite(path: Path | str) -> Suite:
+    """The suite in a file, or the shipped one of this name, such as `digits_tiny`.
+
+    Raises RecipeError with one line per mistake: `file:line:column key: what is wrong`. Its recipes are not read yet.
+    """
+    return _load(find_suite(path))[0]
+
+
+def find_suite(name: Path | str) -> Path:
+    """The file that `name` means. Raises RecipeError that names the nearest shipped suite."""
+    shipped = shipped_benchmarks()
+    for path in (Path(name), shipped / name, shipped / f"{name}.yaml"):
+        if path.is_file():
+            return path
+    names = [path.relative_to(shipped).with_suffix("").as_posix() for path in shipped.rglob("*.yaml")]
+    hint = suggest(str(name).removesuffix(".yaml"), [name for name in names if name != "published"])
+    raise RecipeError(f"there is no suite '{name}': no such file, and none of this name is shipped; {hint}")
+
+
+def cells_of(path: Path | str) -> tuple[Suite, tuple[Cell, ...]]:
+    """A suite and all of its cells: fold by fold, in each every method, so that early results can be compared.
+
+    Raises RecipeError for a mistake in the suite, and for a row whose recipe has one.
+    """
+    path = find_suite(path)
+    suite, tree = _load(path)
+    cells: list[Cell] = []
+    for percent in suite.percents or (None,):
+        for fold in suite.folds or (None,):
+            for index, row in enumerate(suite.methods):
+                for seed in _seeds(suite, fold):
+                    try:
+                        cells.append(_make_cell(path.parent, suite, row, percent, fold, seed))
+                    except RecipeError as error:
+                        place = locate(tree, ("methods", index, "recipe"))[1].place
+                        raise RecipeError(f"{place} methods.{index} ({row.name}): {error}") from error
+    _refuse_equal(cells, tree)
+    return suite, tuple(cells)
+
+
+def _load(path: Path) -> tuple[Suite, Written]:
+    mistakes: list[Mistake] = []
+    written = read_yaml_file(path, mistakes)
+    if not mistakes and (written is None or not isinstance(written.value, dict)):
+        place = written.place if written else Place(str(path), 1, 1)
+        mistakes.append(Mistake(place, "", "a suite is a mapping of keys, such as `name: mine`"))
+    refuse(mistakes)
+    assert written is not None
+    return validate_config(Suite, written), written
+
+
+def _seeds(suite: Suite, fold: int | None) -> Iterator[int | None]:
+    if suite.seeds != "per_fold":
+        yield from suite.seeds
+    else:
+        yield None if fold is None else fold - 1
+
+
+def _make_cell(
+    folder: Path, suite: Suite, row: MethodRow, percent: float | None, fold: int | None, seed: int | None
+) -> Cell:
+    name = folder / row.recipe if (folder / row.recipe).is_file() else row.recipe
+    # A share that is a whole number is written like one: 10.0 and 10 are the same recipe.
+    drawn = {"data.percent": percent, "data.fold": fold, "seed": seed}
+    values = {**suite.set, **row.set, **{key: value for key, value in drawn.items() if value is not None}}
+    recipe = load_recipe(name, [f"{key}={json.dumps(value)}" for key, value in values.items()])
+    return Cell(row.name, recipe.data.percent, recipe.data.fold, recipe.seed, recipe, recipe_hash(recipe))
+
+
+def _refuse_equal(cells: list[Cell], tree: Written) -> None:
+    first: dict[str, Cell] = {}
+    for cell in cells:
+        twin = first.setdefault(cell.hash, cell)
+        if twin.method != cell.method:
+            place = locate(tree, ("methods",))[1].place
+            raise RecipeError(
+                f"{place} methods: the rows '{twin.method}' and '{cell.method}' are the same training; "
+                "set something else in one of them, or leave it out"
+            )
