@@ -9,6 +9,7 @@ methods:
   - {recipe: soft_teacher, baseline: supervised}
 """
 
+import importlib.resources
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -140,6 +141,13 @@ def find_suite(name: Path | str) -> Path:
     names = [path.relative_to(shipped).with_suffix("").as_posix() for path in shipped.rglob("*.yaml")]
     hint = suggest(str(name).removesuffix(".yaml"), [name for name in names if name != "published"])
     raise RecipeError(f"there is no suite '{name}': no such file, and none of this name is shipped; {hint}")
+
+
+def results_folder(path: Path | str) -> Path:
+    """Where the result files of a suite lie by default: beside it, or below here if it came with the package."""
+    path = find_suite(path)
+    package = Path(str(importlib.resources.files("ssodkit")))
+    return Path("benchmarks/results") if path.resolve().is_relative_to(package) else path.parent / "results"
 
 
 def cells_of(path: Path | str) -> tuple[Suite, tuple[Cell, ...]]:
