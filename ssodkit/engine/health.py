@@ -7,6 +7,7 @@ them. Labeled images that are also in the unlabeled stream are left out.
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float64, Int64, Shaped
 from torch import Tensor
@@ -46,7 +47,7 @@ class Health:
         self.names = tuple(category.name for category in labeled.categories)
         self.hidden = hidden
         self.labeled_ids = torch.from_numpy(labeled.ids)
-        self.labeled_boxes_per_image = float((~(labeled.crowd | labeled.difficult)).sum()) / max(1, len(labeled))
+        self.labeled_boxes_per_image = _boxes_per_image(labeled)
         self.last_begins = steps - max(1, round(LAST_SHARE * steps))
         self.quiet_after = quiet_after
         self.device = device
@@ -167,6 +168,37 @@ class Health:
         return summary
 
 
+def describe_stored(stored: ImageSet | None, hidden: ImageSet | None, labeled: ImageSet) -> Summary | None:
+    """What stored boxes of unlabeled images are worth, before any step; None where none are stored.
+
+    `hidden` are the same images with their own labels, where these exist; labeled images are left out.
+    """
+    if stored is None or not len(stored.boxes):
+        return None
+    places = np.flatnonzero(~np.isin(stored.ids, labeled.ids))
+    names, images = [category.name for category in labeled.categories], max(1, len(places))
+    counts: Counts = {"taught": torch.zeros(len(names)), "right": torch.zeros(len(names)), "hidden": torch.zeros(1)}
+    for start in range(0, len(places), CHUNK):
+        taught = stored.targets(places[start : start + CHUNK])
+        found = {"taught": _per_class(taught.labels, taught.valid, len(names))}
+        if hidden is not None:
+            truth = hidden.targets(hidden.positions(stored.ids[places[start : start + CHUNK]]))
+            truth = truth.where(truth.weight > 0)
+            right = match_one_to_one(taught, truth)
+            found |= {"right": _per_class(taught.labels, right, len(names)), "hidden": truth.valid.sum()[None]}
+        counts |= {name: counts[name] + number for name, number in found.items()}
+    summary: Summary = {
+        "images": len(places),
+        "boxes_per_image": float(counts["taught"].sum()) / images,
+        "labeled_boxes_per_image": _boxes_per_image(labeled),
+        "boxes_per_class": dict(zip(names, map(int, counts["taught"].tolist()), strict=True)),
+    }
+    if hidden is not None:
+        summary["precision"] = _share(counts["right"].sum(), counts["taught"].sum())
+        summary["recall"] = _share(counts["right"].sum(), counts["hidden"].sum())
+    return summary
+
+
 def count(report: Report, truth: Targets | None, counted: Bool[Tensor, "batch"], num_classes: int) -> Counts:
     """The numbers of one report, of the images that are `counted`; all on the device, float64.
 
@@ -215,6 +247,10 @@ def match_one_to_one(pseudo: Targets, truth: Targets, iou: float = 0.5) -> Bool[
         taken = one_hot(place, truth.valid.shape[1]).bool() & right[:, row, None]
         overlaps = overlaps.masked_fill(taken[:, None], 0.0)
     return right
+
+
+def _boxes_per_image(labeled: ImageSet) -> float:
+    return float((~(labeled.crowd | labeled.difficult)).sum()) / max(1, len(labeled))
 
 
 def _per_class(

@@ -38,14 +38,15 @@ def conclude(session: Session, gallery: Gallery, evaluates: bool) -> RunResult:
         return RunResult(session.run, checkpoint, session.step, {}, None, None)
     session.log.say(f"scoring {' and '.join(session.method.networks())} on {len(session.sets.test)} test images")
     scores = session.score()
-    pseudo_labels = session.health.last()
+    pseudo_labels = session.health.last() or session.stored
     result = {**scores, "pseudo_labels": pseudo_labels, **session.facts()}
     if session.processes.is_first:
         write_whole(session.run / RESULT, json.dumps(result, indent=2, allow_nan=False) + "\n")
     session.log.record("result", session.step, scores)
     session.log.say(score_table(result))
     if pseudo_labels is not None:
-        session.log.say(_describe(pseudo_labels))
+        which = "stored pseudo-labels" if session.stored else f"pseudo-labels of the last {LAST_SHARE:.0%} of the steps"
+        session.log.say(_describe(which, pseudo_labels))
     pictures = gallery.conclude()
     session.log.say(f"run folder   {session.run}\ncheckpoint   {checkpoint}")
     if pictures is not None:
@@ -54,8 +55,8 @@ def conclude(session: Session, gallery: Gallery, evaluates: bool) -> RunResult:
     return RunResult(session.run, checkpoint, session.step, networks, scores["result"], pictures)
 
 
-def _describe(pseudo_labels: Summary) -> str:
-    text = f"pseudo-labels of the last {LAST_SHARE:.0%} of the steps: "
+def _describe(which: str, pseudo_labels: Summary) -> str:
+    text = f"{which}: "
     if "precision" in pseudo_labels:
         parts = [f"{name} {_three_digits(pseudo_labels[name])}" for name in ("precision", "recall")]
         text += f"{', '.join(parts)} against the hidden labels; "

@@ -18,7 +18,7 @@ from ssodkit.engine.build import build_method, place
 from ssodkit.engine.checkpoint import RECIPE, Checkpoints, Origin, can_go_on, load_state, unfitting
 from ssodkit.engine.distributed import Processes
 from ssodkit.engine.evaluate import as_result, score_networks
-from ssodkit.engine.health import Health
+from ssodkit.engine.health import Health, describe_stored
 from ssodkit.engine.logging import RunLog
 from ssodkit.engine.pace import Pace
 from ssodkit.engine.replay import not_finite, save_replay
@@ -59,6 +59,7 @@ class Session:
         self.health = Health(
             self.sets.labeled, self.sets.hidden, engine.steps, recipe.watch.quiet_after, processes.device
         )
+        self.stored = describe_stored(self.sets.unlabeled, self.sets.hidden, self.sets.labeled)
         self.pace = Pace(processes)
         self.origin = Origin.of(recipe, categories, fold)
         self.step, self.best, self.seconds = 0, -1.0, 0.0
@@ -194,6 +195,8 @@ class Session:
         self.log.say(f"batch    {self.plan.describe()}")
         for note in sets.notes:
             self.log.say(f"note     {note}")
+        if self.stored is not None and not self.step:
+            self.log.record("health", 0, self.stored)
         if self.step:
             self.log.say(f"resumed  after step {self.step}")
         if self._warning is not None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ssodkit.data.annotations import Category, make_image_set
-from ssodkit.engine.health import Health, match_one_to_one
+from ssodkit.engine.health import Health, describe_stored, match_one_to_one
 from ssodkit.structures.predictions import Detections
 from ssodkit.structures.progress import Progress
 from ssodkit.structures.run import Report, Selection
@@ -190,3 +190,24 @@ def test_match_one_to_one__each_true_box_is_found_once():
 @pytest.mark.parametrize(("boxes", "true"), [(0, 2), (2, 0), (0, 0)])
 def test_match_one_to_one__nothing_is_found_in_nothing(boxes, true):
     assert match_one_to_one(Targets.empty(3, length=boxes), Targets.empty(3, length=true)).shape == (3, boxes)
+
+
+def test_describe_stored__counts_against_the_same_images_without_those_that_are_labeled():
+    stored = images([11, 1, 10], [(0, NEAR, 0), (0, FAR, 1), (1, BOX, 0), (2, BOX, 1), (2, FAR, 1)])
+    hidden = images([11, 1, 10], [(0, BOX, 0), (1, BOX, 0), (2, BOX, 0), (2, FAR, 1)])
+    summary = describe_stored(stored, hidden, images([1, 2], [(0, BOX, 0)]))
+    assert summary == {
+        "images": 2,
+        "boxes_per_image": 2.0,
+        "labeled_boxes_per_image": 0.5,
+        "boxes_per_class": {"cat": 1, "dog": 3},
+        "precision": 2 / 4,
+        "recall": 2 / 3,
+    }
+
+
+def test_describe_stored__without_hidden_labels_counts_and_without_stored_boxes_is_nothing():
+    labeled, stored = images([1], [(0, BOX, 0)]), images([10], [(0, BOX, 1)])
+    assert "precision" not in (describe_stored(stored, None, labeled) or {"precision": 0})
+    assert describe_stored(images([10]), HIDDEN, labeled) is None
+    assert describe_stored(None, None, labeled) is None

@@ -147,6 +147,13 @@ def test_train__trains_labels_and_trains_again(finished, stac):
         {f"labeled/{term}" for term in ("rpn/class", "rpn/box", "roi/class", "roi/box")}
     ] * 3
     assert {"labeled/roi/class", "unlabeled/roi/class"} <= set(metrics(finished.run)[0]["losses"])
+    stored = json.loads((finished.run / "result.json").read_text())["pseudo_labels"]
+    assert stored["boxes_per_image"] > 0
+    assert json.loads((finished.run / "metrics.jsonl").read_text().splitlines()[0]) == {
+        "kind": "health",
+        "step": 0,
+        **stored,
+    }
     one, two = load_state(first / "checkpoints" / "last")["origin"], load_state(finished.checkpoint)["origin"]
     assert one["fold"] == two["fold"]
     assert one["recipe"]["data"]["train"] == two["recipe"]["data"]["train"]
