@@ -64,6 +64,8 @@ class StageRule(Config):
     sampler: Sampler | None = None
     one_class: bool = False
     """The stage knows one class: all targets are class 0."""
+    crossing: Literal["learn", "ignore"] = "learn"
+    """What candidates do that reach beyond their image: learn like others, or nothing at all."""
     terms: dict[Literal["class", "box"], TermRule]
 
     @model_validator(mode="after")

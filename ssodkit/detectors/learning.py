@@ -6,7 +6,7 @@ from itertools import accumulate
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -57,6 +57,8 @@ def assign(detector: Detector, stages: Stages, supervision: Supervision) -> Plan
             plan[name] = dict(predictions.plan)
             continue
         rule, done = detector.stage_rules[name], {}
+        if rule.crossing == "ignore":
+            predictions = _without_crossing(predictions, stages.view.sizes)
         for term, targets in taught_sets(rule, supervision).items():
             if id(targets) not in done:
                 matched = match(detector.matcher(name), predictions, targets, supervision.progress)
@@ -87,6 +89,13 @@ def loss(
             for part, (total, denominator) in normalize(losses, weights, assignment, quota).items():
                 terms[f"{name}/{term}{part}"] = Term(total, denominator, term_rule.floor, term_rule.weight)
     return Losses(terms)
+
+
+def _without_crossing(predictions: Predictions, sizes: Int64[Tensor, "batch 2"]) -> Predictions:
+    """The same answers; candidates that reach beyond their image, of these heights and widths, are not valid."""
+    candidates = predictions.candidates
+    inside = (candidates.boxes[..., :2] >= 0.0) & (candidates.boxes[..., 2:] <= sizes.flip(-1)[:, None])
+    return replace(predictions, candidates=replace(candidates, valid=candidates.valid & inside.all(dim=-1)))
 
 
 def _growth(views: Sequence[View]) -> float:

@@ -102,6 +102,25 @@ def test_assign__samples_as_many_as_the_rule_says(detector, taught):
     assert ((rpn.weight > 0.0) & rpn.positive).sum(dim=1).max() <= 16
 
 
+def test_assign__candidates_that_reach_beyond_their_image_learn_nothing_where_the_rule_says_so(tiny_context, taught):
+    """Also where one of them is the best that a target has: the best of the others learns from it."""
+    views, supervisions = taught
+    indices = {}
+    for crossing in ("learn", "ignore"):
+        context = tiny_context()
+        rule = context.detector.stages["rpn"].model_copy(update={"crossing": crossing})
+        config = context.detector.model_copy(update={"stages": {**context.detector.stages, "rpn": rule}})
+        detector = config.build(replace(context, detector=config))
+        (stages,) = predict_together(detector, views[:1], supervisions[:1])
+        indices[crossing] = assign(detector, stages, supervisions[0])["rpn"]["class"].index
+    boxes = stages.by_name["rpn"].candidates.boxes
+    crosses = (boxes[..., :2] < 0.0).any(dim=-1) | (boxes[..., 2:] > 64.0).any(dim=-1)
+    assert (indices["learn"][crosses] >= 0).any()
+    assert (indices["ignore"][crosses] == IGNORE).all()
+    for image, target in ((0, 0), (0, 1), (1, 0)):
+        assert (indices["ignore"][image] == target).any()
+
+
 def test_loss__has_the_four_terms(detector, taught):
     views, supervisions = taught
     assert list(learn(detector, views[0], supervisions[0])) == ["rpn/class", "rpn/box", "roi/class", "roi/box"]
