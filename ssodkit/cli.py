@@ -198,6 +198,24 @@ def label(
     label(run, out, images, network and network.value, score, size.value, device)
 
 
+@app.command()
+def report(
+    sources: Annotated[
+        list[str], typer.Argument(metavar="RUNS_OR_SUITE", help="Folders of runs, and files or names of suites.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="New folder for the page.")],
+    runs: Annotated[Path, typer.Option(metavar="DIR", help="Where the runs of suites lie.")] = Path("runs/bench"),
+    results: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Result files of suites; default: beside the suite.", show_default=False),
+    ] = None,
+) -> None:
+    """Show what happened in runs: a page to open in a browser."""
+    from ssodkit.bench.report.page import report
+
+    print(report(sources, out, runs, results))
+
+
 @app.command(name="list")
 def list_(
     kind: Annotated[str | None, typer.Argument(metavar="KIND", help="Such as selector, to see its fields.")] = None,

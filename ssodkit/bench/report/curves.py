@@ -1,0 +1,262 @@
+"""Which figures a report has, and what each of them draws of a run."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ssodkit.bench.report.figures import DASHES, Curve, Figure, Trace, by_run, line, make_figure, text
+from ssodkit.bench.report.read import Record, RunRecord
+
+METRICS = ("AP", "AP50", "AP75", "AP_voc07", "AP50_voc07", "AP50_voc10", "AR_100")
+COLORS = 8
+"""In the page's palettes."""
+
+
+def learning_figures(records: Sequence[RunRecord]) -> list[Figure]:
+    """Scores of both networks."""
+    thresholds = " or ".join(sorted({record.threshold for record in records}))
+    lines = {}
+    for kind in ("test", "validation"):
+        for metric in METRICS:
+            suffix = "" if kind == "test" else ", validation images"
+            lines[metric + suffix] = lambda record, metric=metric, kind=kind: scores(record, metric, kind)
+    return [
+        by_run(
+            "learning",
+            "Average precision",
+            f"In percent, of detections with a score above {thresholds}. Solid: teacher; dashed: student; gray: "
+            "supervised baseline. Where a row has several runs, its line is their mean, and they are faint.",
+            records,
+            lines,
+            "there has been no evaluation yet",
+            y="percent",
+        )
+    ]
+
+
+def scores(record: RunRecord, metric: str, kind: str = "test") -> Mapping[str, Curve]:
+    """Network -> learning curve in percent; the teacher first."""
+    curves: dict[str, dict[int, float | None]] = {}
+    for evaluation in record.evaluations:
+        networks = evaluation["thresholds"].get(record.threshold, {}) if evaluation["set"] == kind else {}
+        for network in sorted(networks, reverse=True):
+            value = networks[network].get(metric)
+            if value is not None:
+                curves.setdefault(network, {})[evaluation["step"]] = 100 * value
+    return curves
+
+
+def health_figures(records: Sequence[RunRecord]) -> list[Figure]:
+    """How right and how many the pseudo-labels are."""
+    hidden = "nothing is pseudo-labeled in training there, or nobody knows the hidden labels"
+    figures = [
+        by_run(
+            name,
+            f"Pseudo-label {name}",
+            f"{sentence} Right is a box with an IoU of 0.5 or more with a true one of its class.",
+            records,
+            {"": lambda record, name=name: of_lines(record.health, name)},
+            hidden,
+            range=[0, 1.02],
+        )
+        for name, sentence in (
+            ("precision", "Share of the pseudo-boxes that are right."),
+            ("recall", "Share of the true boxes that a pseudo-box is right about."),
+        )
+    ]
+    count = by_run(
+        "count",
+        "Pseudo-boxes per image",
+        "Dotted: what labeled images have.",
+        records,
+        {"": lambda record: of_lines(record.health, "boxes_per_image")},
+        "nothing is pseudo-labeled in training there",
+        extra=_labeled_boxes,
+        rangemode="tozero",
+    )
+    return [*figures, count]
+
+
+def of_lines(lines: Sequence[Record], *keys: str) -> Mapping[str, Curve]:
+    """The curve of one number that the lines of a log have."""
+    curve: dict[int, float | None] = {}
+    for each in lines:
+        value: Any = each
+        for key in keys:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        curve[each["step"]] = value
+    return {"": curve}
+
+
+def _labeled_boxes(records: Sequence[RunRecord]) -> list[Trace]:
+    last = max(record.health[-1]["step"] for record in records)
+    counts = sorted({round(record.health[-1]["labeled_boxes_per_image"], 3) for record in records})
+    return [
+        line("labeled images", {0: count, last: count}, "neutral 0", dash="dot", entry=place == 0)
+        for place, count in enumerate(counts)
+    ]
+
+
+def threshold_figures(records: Sequence[RunRecord]) -> list[Figure]:
+    """What each class has to score, where the selector adapts it."""
+    variants = []
+    for record in records:
+        classes = dict.fromkeys(name for each in record.health for name in _thresholds(each))
+        if not classes:
+            continue
+        traces = [
+            line(
+                f"class {name}",
+                {each["step"]: _thresholds(each).get(name) for each in record.health},
+                f"color {place % COLORS}",
+                dash=DASHES[place // COLORS % len(DASHES)],
+                entry=len(classes) <= 20,
+            )
+            for place, name in enumerate(classes)
+        ]
+        variants.append((record.name, make_figure(traces, y="score", rangemode="tozero")))
+    return [
+        Figure(
+            "thresholds",
+            "Threshold of each class",
+            "Mean over the teacher's detections of a class; as Figure 6 of Consistent-Teacher.",
+            tuple(variants),
+            "" if variants else "Nothing to show: no run has a selector with thresholds of its own for each class.",
+        )
+    ]
+
+
+def _thresholds(health: Record) -> Mapping[str, float | None]:
+    return ((health.get("numbers") or {}).get("threshold") or {}).get("per_class") or {}
+
+
+def reliability_figures(records: Sequence[RunRecord]) -> list[Figure]:
+    """Each score of the teacher's boxes against their true IoU, at the last moment of the gallery."""
+    seen = [(record, *found_boxes(record.moments[-1])) for record in records if record.moments]
+    names = list(dict.fromkeys(name for _, found, _, _ in seen for name in found))
+    figures = []
+    for name in names:
+        variants = [
+            (f"{record.name}, step {record.moments[-1]['step']}", _reliability(found[name], ious, verdicts, name))
+            for record, found, ious, verdicts in seen
+            if any(value is not None for value in found.get(name, ()))
+        ]
+        if variants:
+            caption = (
+                "Each point is a box that the teacher found in the images of the gallery. IoU is with the true box, of "
+                "any class, that it overlaps most. The line joins means of equally many boxes. As Figure 3 of Soft "
+                "Teacher."
+            )
+            figures.append(Figure(f"reliability-{name}", f"{_titled(name)} and IoU", caption, tuple(variants)))
+    if figures:
+        return figures
+    why = "Nothing to show: no gallery among the runs has pseudo-boxes and hidden labels."
+    return [Figure("reliability", "Score and IoU", "", (), why)]
+
+
+def found_boxes(moment: Record) -> tuple[dict[str, list[float | None]], list[float], list[str]]:
+    """Of all boxes found in images with known labels: scores by name, IoUs, verdicts."""
+    scores: dict[str, list[float | None]] = {}
+    ious: list[float] = []
+    verdicts: list[str] = []
+    for image in moment["images"]:
+        if image["found"] is not None and "iou" in image["found"]:
+            for name, values in image["found"]["scores"].items():
+                scores.setdefault(name, []).extend(values)
+            ious += image["found"]["iou"]
+            verdicts += image["found"]["verdict"]
+    return scores, ious, verdicts
+
+
+def _reliability(scores: list[float | None], ious: list[float], verdicts: list[str], name: str) -> dict[str, Any]:
+    points = [each for each in zip(scores, ious, verdicts, strict=True) if each[0] is not None]
+    traces: list[Trace] = []
+    for title, color, symbol, is_taught in (
+        ("not taught", "color 1", "circle-open", False),
+        ("teaches", "color 2", "circle", True),
+    ):
+        chosen = [each for each in points if (each[2] == "taught") == is_taught]
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": title,
+                "x": [score for score, _, _ in chosen],
+                "y": [iou for _, iou, _ in chosen],
+                "text": [text(verdict) for _, _, verdict in chosen],
+                "hovertemplate": f"{text(name)} %{{x}}, IoU %{{y}}: %{{text}}<extra></extra>",
+                "marker": {"size": 6, "symbol": symbol, "opacity": 0.7},
+                "meta": {"color": color},
+            }
+        )
+    traces.append(
+        {
+            "type": "scatter",
+            "mode": "lines+markers",
+            "name": "mean IoU",
+            **_binned([(score, iou) for score, iou, _ in points if score is not None]),
+            "hovertemplate": "mean IoU %{y:.3f}<extra></extra>",
+            "line": {"width": 2},
+            "meta": {"color": "neutral 0"},
+        }
+    )
+    return make_figure(traces, x=_titled(name), y="IoU", range=[-0.03, 1.03])
+
+
+def _binned(points: list[tuple[float, float]], bins: int = 8) -> dict[str, list[float]]:
+    """Means of equally many points, in the order of their x."""
+    parts = np.array_split(np.array(sorted(points)).reshape(-1, 2), min(bins, len(points)))
+    means = np.array([part.mean(axis=0) for part in parts if len(part)]).reshape(-1, 2).round(4)
+    return {"x": means[:, 0].tolist(), "y": means[:, 1].tolist()}
+
+
+def _titled(name: str) -> str:
+    return {"confidence": "Confidence", "box_jitter": "Box jitter"}.get(name, text(name))
+
+
+def loss_figures(records: Sequence[RunRecord]) -> list[Figure]:
+    """The sum for all runs, and the terms of each."""
+    total = by_run(
+        "loss",
+        "Loss",
+        "The weighted sum of all terms, which differ between methods.",
+        records,
+        {"": lambda record: of_lines(record.steps, "loss")},
+        "no log of their steps is left",
+        rangemode="tozero",
+    )
+    variants = []
+    for record in records:
+        names = dict.fromkeys(name for step in record.steps for name in step["losses"])
+        traces = [
+            line(
+                name,
+                of_lines(record.steps, "losses", name)[""],
+                f"color {place % COLORS}",
+                dash=DASHES[place // COLORS % len(DASHES)],
+            )
+            for place, name in enumerate(names)
+        ]
+        if traces:
+            variants.append((record.name, make_figure(traces, rangemode="tozero")))
+    caption = "What is in the sum: each with its weight."
+    return [total, Figure("terms", "Loss by term", caption, tuple(variants), total.note)]
+
+
+def pace_figures(records: Sequence[RunRecord]) -> list[Figure]:
+    """Learning rate, gradients, speed and memory."""
+    why = "no log of their steps is left"
+    return [
+        by_run(key, title, caption, records, {"": _of_steps(key)}, why, rangemode="tozero")
+        for key, title, caption in (
+            ("lr", "Learning rate", ""),
+            ("gradient_norm", "Gradient norm", "Before clipping, mean between two log lines."),
+            ("images_per_second", "Images per second", "Labeled and unlabeled, evaluations left out."),
+            ("memory_gb", "Peak memory in GB", "Of tensors on a GPU; of the process on a CPU."),
+        )
+    ]
+
+
+def _of_steps(key: str) -> Any:
+    return lambda record: of_lines(record.steps, key)

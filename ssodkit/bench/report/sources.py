@@ -1,0 +1,90 @@
+"""What a report is of: run folders given one by one, and suites."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ssodkit.bench.report.read import RunRecord, from_result, read_run, with_moments
+from ssodkit.bench.results import read_results
+from ssodkit.bench.suite import Cell, Suite, cells_of, results_folder
+from ssodkit.engine.checkpoint import RECIPE
+from ssodkit.errors import RecipeError, TrainingError
+
+GALLERIES = 8
+"""The first so many runs are shown with their galleries."""
+IMAGES = 16
+"""At most, of each of them."""
+
+
+def read_sources(sources: Sequence[str], runs: Path, results: Path | None) -> tuple[list[RunRecord], list[str]]:
+    """The runs, and sentences on what is missing of the suites.
+
+    A folder is a run, all else the file or the name of a suite, whose cells lie in `runs/CELL/run` or, where that is
+    gone, in `results`. Raises TrainingError for a folder that is no run and for a suite without a finished run,
+    RecipeError for a suite with a mistake.
+    """
+    folders = [Path(source) for source in dict.fromkeys(sources) if Path(source).is_dir()]
+    names = dict(zip(folders, short_names(folders), strict=True))
+    suites = [source for source in dict.fromkeys(sources) if not Path(source).is_dir()]
+    records: list[RunRecord] = [read_run(folder, names[folder]) for folder in folders]
+    missing = []
+    for source in suites:
+        found, sentences = _read_suite(source, runs, results, len(suites) > 1)
+        records += found
+        missing += sentences
+    shown = [record for record in records if record.gallery is not None][:GALLERIES]
+    kept = {record.name for record in shown}
+    return [with_moments(record, IMAGES) if record.name in kept else record for record in records], missing
+
+
+def short_names(folders: Sequence[Path]) -> list[str]:
+    """The last parts of the paths, as many as it takes to tell them apart. Each cell's folder is called `run`."""
+    paths = [folder.resolve() for folder in folders]
+    parts = [path.parts[1:-1] if path.name == "run" and len(path.parts) > 2 else path.parts[1:] for path in paths]
+    for length in range(1, max(map(len, parts), default=0) + 1):
+        names = ["/".join(part[-length:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [str(path) for path in paths]
+
+
+def _read_suite(
+    source: str, runs: Path, results: Path | None, is_one_of_several: bool
+) -> tuple[list[RunRecord], list[str]]:
+    try:
+        suite, cells = cells_of(source)
+    except RecipeError as error:
+        if "there is no suite" in str(error):
+            raise TrainingError(f"{source} is no folder of a run, and {error}") from error
+        raise
+    folder = results or results_folder(source)
+    found = read_results(folder, cells)
+    left = found.of(cells)
+    baselines = {row.baseline for row in suite.methods}
+    titles = {row.name: row.title for row in suite.methods}
+    records, missing = [], 0
+    for cell in cells:
+        row, prefix = titles[cell.method], f"{suite.name}, " if is_one_of_several else ""
+        name, panel = prefix + _name(cell, row, suite), f"{prefix}{cell.percent:g} % labeled"
+        run = runs / cell.name / "run"
+        if (run / RECIPE).is_file():
+            record = read_run(run, name, row, panel)
+        elif cell.hash in left:
+            record = from_result(left[cell.hash], name, row, panel)
+        else:
+            missing += 1
+            continue
+        records.append(replace(record, is_baseline=record.is_baseline or cell.method in baselines))
+    if not any(record.is_finished for record in records):
+        raise TrainingError(
+            f"no cell of the suite {suite.name} is finished: there is nothing of its {len(cells)} cells in {runs} "
+            f"and {folder}. Begin with `ssodkit bench {source}`, or say by --runs and --results where they lie."
+        )
+    sentences = [f"{missing} of the {len(cells)} cells of {suite.name} have not begun."] if missing else []
+    sentences += [suite.warning] if suite.warning else []
+    return records, [*sentences, *found.refused]
+
+
+def _name(cell: Cell, row: str, suite: Suite) -> str:
+    seed = "" if suite.seeds == "per_fold" else f", seed {cell.seed}"
+    return f"{row}, {cell.percent:g} %, fold {cell.fold}{seed}"
