@@ -204,10 +204,11 @@ def report(
         list[str], typer.Argument(metavar="RUNS_OR_SUITE", help="Folders of runs, and files or names of suites.")
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="New folder for the page.")],
-    runs: Annotated[Path, typer.Option(metavar="DIR", help="Where the runs of suites lie.")] = Path("runs/bench"),
+    runs: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Of the runs of suites; default: runs/bench.")
+    ] = None,
     results: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Result files of suites; default: beside the suite.", show_default=False),
+        Path | None, typer.Option(metavar="DIR", help="Of the result files; default: results/ beside the suite.")
     ] = None,
 ) -> None:
     """Show what happened in runs: a page to open in a browser."""

@@ -1,6 +1,7 @@
 """Which figures a report has, and what each of them draws of a run."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ def learning_figures(records: Sequence[RunRecord]) -> list[Figure]:
     for kind in ("test", "validation"):
         for metric in METRICS:
             suffix = "" if kind == "test" else ", validation images"
-            lines[metric + suffix] = lambda record, metric=metric, kind=kind: scores(record, metric, kind)
+            lines[metric + suffix] = partial(scores, metric=metric, kind=kind)
     return [
         by_run(
             "learning",
@@ -56,7 +57,7 @@ def health_figures(records: Sequence[RunRecord]) -> list[Figure]:
             f"Pseudo-label {name}",
             f"{sentence} Right is a box with an IoU of 0.5 or more with a true one of its class.",
             records,
-            {"": lambda record, name=name: of_lines(record.health, name)},
+            {"": partial(_of_health, key=name)},
             hidden,
             range=[0, 1.02],
         )
@@ -70,7 +71,7 @@ def health_figures(records: Sequence[RunRecord]) -> list[Figure]:
         "Pseudo-boxes per image",
         "Dotted: what labeled images have.",
         records,
-        {"": lambda record: of_lines(record.health, "boxes_per_image")},
+        {"": partial(_of_health, key="boxes_per_image")},
         "nothing is pseudo-labeled in training there",
         extra=_labeled_boxes,
         rangemode="tozero",
@@ -87,6 +88,10 @@ def of_lines(lines: Sequence[Record], *keys: str) -> Mapping[str, Curve]:
             value = value.get(key) if isinstance(value, Mapping) else None
         curve[each["step"]] = value
     return {"": curve}
+
+
+def _of_health(record: RunRecord, key: str) -> Mapping[str, Curve]:
+    return of_lines(record.health, key)
 
 
 def _labeled_boxes(records: Sequence[RunRecord]) -> list[Trace]:
@@ -187,7 +192,7 @@ def _reliability(scores: list[float | None], ious: list[float], verdicts: list[s
                 "text": [text(verdict) for _, _, verdict in chosen],
                 "hovertemplate": f"{text(name)} %{{x}}, IoU %{{y}}: %{{text}}<extra></extra>",
                 "marker": {"size": 6, "symbol": symbol, "opacity": 0.7},
-                "meta": {"color": color},
+                "meta": {"color": color, "title": title},
             }
         )
     traces.append(
@@ -198,7 +203,7 @@ def _reliability(scores: list[float | None], ious: list[float], verdicts: list[s
             **_binned([(score, iou) for score, iou, _ in points if score is not None]),
             "hovertemplate": "mean IoU %{y:.3f}<extra></extra>",
             "line": {"width": 2},
-            "meta": {"color": "neutral 0"},
+            "meta": {"color": "neutral 0", "title": "mean IoU"},
         }
     )
     return make_figure(traces, x=_titled(name), y="IoU", range=[-0.03, 1.03])
@@ -222,7 +227,7 @@ def loss_figures(records: Sequence[RunRecord]) -> list[Figure]:
         "Loss",
         "The weighted sum of all terms, which differ between methods.",
         records,
-        {"": lambda record: of_lines(record.steps, "loss")},
+        {"": partial(_of_steps, key="loss")},
         "no log of their steps is left",
         rangemode="tozero",
     )
@@ -248,7 +253,7 @@ def pace_figures(records: Sequence[RunRecord]) -> list[Figure]:
     """Learning rate, gradients, speed and memory."""
     why = "no log of their steps is left"
     return [
-        by_run(key, title, caption, records, {"": _of_steps(key)}, why, rangemode="tozero")
+        by_run(key, title, caption, records, {"": partial(_of_steps, key=key)}, why, rangemode="tozero")
         for key, title, caption in (
             ("lr", "Learning rate", ""),
             ("gradient_norm", "Gradient norm", "Before clipping, mean between two log lines."),
@@ -258,5 +263,5 @@ def pace_figures(records: Sequence[RunRecord]) -> list[Figure]:
     ]
 
 
-def _of_steps(key: str) -> Any:
-    return lambda record: of_lines(record.steps, key)
+def _of_steps(record: RunRecord, key: str) -> Mapping[str, Curve]:
+    return of_lines(record.steps, key)

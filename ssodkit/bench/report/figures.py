@@ -1,4 +1,4 @@
-"""The figures of a report, built with Plotly, as plain JSON. Names from outside are escaped: Plotly reads tags in texts.
+"""The figures of a report, built with Plotly, as plain JSON. Names from outside are escaped: Plotly reads tags.
 
 A color is an index into the palette of the page's light or dark look, or `neutral`; the page's script fills it in.
 """
@@ -94,7 +94,7 @@ def _row_traces(
     own = [(record, curves) for record, curves in drawn if record.row == row]
     traces: list[Trace] = []
     for place, name in enumerate(dict.fromkeys(name for _, curves in own for name in curves)):
-        style = {"dash": DASHES[min(place, 1)], "color": look.color, "group": row, "entry": place == 0}
+        style: dict[str, Any] = {"dash": DASHES[min(place, 1)], "color": look.color, "group": row, "entry": place == 0}
         mine = [(record, curves[name]) for record, curves in own if _has_points(curves.get(name, {}))]
         if not mine:
             continue
@@ -105,7 +105,7 @@ def _row_traces(
             continue
         for record, curve in mine:
             faint = f"{record.name}, {name}" if name else record.name
-            traces.append(line(row, curve, hover=faint, **style | {"entry": False}, faint=True))
+            traces.append(line(row, curve, hover=faint, symbol=symbol, faint=True, **style | {"entry": False}))
         finished = [curve for record, curve in mine if record.is_finished] or [curve for _, curve in mine]
         hover = f"{title}: mean of {len(finished)} runs" if len(finished) > 1 else title
         traces.append(line(row, mean_curve(finished), hover=hover, symbol=symbol, **style))
@@ -139,12 +139,12 @@ def line(
         "y": values,
         "mode": "lines" if symbol is None else "lines+markers",
         "line": {"width": 1.0 if faint else 2.0, "dash": dash},
-        "marker": {"symbol": symbol, "size": 7} if symbol else {},
-        "opacity": 0.35 if faint else 1.0,
+        "marker": {"symbol": symbol, "size": 4 if faint else 7} if symbol else {},
+        "opacity": 0.5 if faint else 1.0,
         "legendgroup": text(group or name),
         "showlegend": entry,
         "hovertemplate": f"{text(hover or name)}<br>step %{{x}}: %{{y:.4~g}}<extra></extra>",
-        "meta": {"color": color},
+        "meta": {"color": color, "title": name},
     }
 
 
@@ -187,10 +187,12 @@ def _has_points(curve: Curve) -> bool:
 
 
 def _not_shown(records: Sequence[RunRecord], shown: set[str], absent: str) -> str:
-    names = [record.name for record in records if record.name not in shown]
-    if not names:
+    absents = [record for record in records if record.name not in shown]
+    if not absents:
         return ""
     if not shown:
         return f"Nothing to show: {absent}."
-    listed = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
-    return f"Not shown: {listed}; {absent}."
+    rows = {record.row for record in records if record.name in shown}
+    names = list(dict.fromkeys(record.name if record.row in rows else record.row for record in absents))
+    listed = "; ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+    return f"Not shown: {listed} ({absent})."

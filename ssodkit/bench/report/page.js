@@ -3,7 +3,7 @@
 "use strict";
 
 (() => {
-  const SVG = "http" + "://www.w3.org/2000/svg"; // the name of a namespace; nothing is loaded
+  const SVG = document.querySelector("#gallery-kinds svg").namespaceURI;
   const byId = (id) => document.getElementById(id);
   const isNarrow = () => window.innerWidth < 700;
 
@@ -90,8 +90,7 @@
         const sign = SIGNS[entry.marker.symbol] || "●";
         swatch.append(draw("text", { x: 15, y: 12, "text-anchor": "middle", fill: color, "font-size": 14 }, sign));
       }
-      const name = new DOMParser().parseFromString(entry.name, "text/html").documentElement.textContent;
-      const button = make("button", { type: "button", "aria-pressed": "true" }, swatch, name);
+      const button = make("button", { type: "button", "aria-pressed": "true" }, swatch, entry.meta.title);
       button.addEventListener("click", () => {
         const isShown = button.getAttribute("aria-pressed") !== "true", group = entry.legendgroup ?? entry.name;
         button.setAttribute("aria-pressed", isShown);
@@ -170,11 +169,11 @@
 
   const ORDER = ["truth", "rejected", "student", "teacher", "taught"]; // the last lies on top
 
-  function picture(image, boxes, named) {
+  function picture(image, boxes, named, lines) {
     const [height, wide] = image.size, svg = draw("svg", { viewBox: `0 0 ${wide} ${height}`, role: "img" });
     svg.setAttribute("aria-label", `image ${image.id} with ${boxes.length} boxes`);
     if (image.source) svg.append(draw("image", { href: image.source, width: wide, height, preserveAspectRatio: "none" }));
-    const size = Math.max(wide, height) / 16;
+    const size = Math.max(wide, height) / lines;
     for (const box of [...boxes].sort((one, other) => ORDER.indexOf(one.kind) - ORDER.indexOf(other.kind))) {
       const [left, top, right, bottom] = box.box;
       const place = { x: left, y: top, width: Math.max(0, right - left), height: Math.max(0, bottom - top) };
@@ -192,7 +191,7 @@
 
   function summary(moment) {
     if (!moment) return "not looked at in this step";
-    if (!moment.found) return "nothing is pseudo-labeled in this run";
+    if (!moment.found) return "no pseudo-labels in this step";
     const counts = new Map();
     for (const verdict of moment.found.verdict) counts.set(verdict, (counts.get(verdict) || 0) + 1);
     const taught = counts.get("taught") || 0;
@@ -202,11 +201,15 @@
   }
 
   function table(boxes) {
-    const rows = boxes.map((box) => make("tr", {}, ...[
-      TITLES[box.kind], box.name, box.score === null ? "" : box.score.toFixed(3), box.iou?.toFixed(2) ?? "",
-      box.kind === "rejected" ? box.verdict : "", box.scores ?? "",
-    ].map((cell) => make("td", {}, cell))));
-    const heads = ["box", "class", "score", "IoU", "rejected by", "other scores"].map((name) => make("th", { scope: "col" }, name));
+    const columns = [
+      ["box", (box) => (box.kind === "rejected" ? `rejected by ${box.verdict}` : TITLES[box.kind])],
+      ["class", (box) => box.name],
+      ["score", (box) => box.score?.toFixed(3) ?? ""],
+      ["IoU", (box) => box.iou?.toFixed(2) ?? ""],
+      ["other scores", (box) => box.scores ?? ""],
+    ].filter(([, cell]) => boxes.some(cell));
+    const heads = columns.map(([name]) => make("th", { scope: "col" }, name));
+    const rows = boxes.map((box) => make("tr", {}, ...columns.map(([, cell]) => make("td", {}, cell(box)))));
     return make("table", {}, make("thead", {}, make("tr", {}, ...heads)), make("tbody", {}, ...rows));
   }
 
@@ -223,7 +226,7 @@
     const focused = [...byId("tiles").children].indexOf(document.activeElement);
     byId("tiles").replaceChildren(...seen.map(({ image, moment, boxes }, place) => {
       const tile = make("button", { class: "tile", type: "button", "aria-label": `enlarge image ${image.id}` });
-      tile.append(picture(image, boxes, wanted.has("labels")), make("span", {}, `${image.id}: ${summary(moment)}`));
+      tile.append(picture(image, boxes, wanted.has("labels"), 16), make("span", {}, `${image.id}: ${summary(moment)}`));
       tile.addEventListener("click", () => { enlarged = place; showGallery(); large.showModal(); });
       return tile;
     }));
@@ -232,13 +235,15 @@
     const { image, boxes } = seen[enlarged];
     byId("large-title").textContent = `${gallery.name}, image ${image.id}, step ${gallery.steps[step]}`;
     const list = make("div", { class: "scroll", tabindex: "0" }, table(boxes));
-    byId("large-body").replaceChildren(picture(image, boxes, wanted.has("labels")), list);
+    byId("large-body").replaceChildren(picture(image, boxes, wanted.has("labels"), 28), list);
   }
 
   function chooseGallery() {
     const gallery = REPORT.galleries[Number(byId("gallery-run").value)];
     slider.max = gallery.steps.length - 1;
     slider.value = slider.max;
+    const isLabeled = gallery.images.some((image) => image.moments.some((moment) => moment?.found));
+    if (!isLabeled) document.querySelector("#gallery-kinds [value=teacher]").checked = true; // else there is little to see
     showGallery();
   }
 
@@ -262,11 +267,13 @@
   } else byId("gallery-body").hidden = true;
 
   // Recipes.
+  const breakable = (key) => key.split(/(?<=[._])/).flatMap((part) => [part, make("wbr")]);
+
   function showRecipes() {
     const chosen = ["recipe-a", "recipe-b"].map((id) => byId(id)), places = chosen.map((select) => Number(select.value));
     const names = chosen.map((select) => select.selectedOptions[0].textContent);
     const differing = REPORT.differences.filter((row) => row.values[places[0]] !== row.values[places[1]]);
-    const rows = differing.map((row) => make("tr", {}, make("th", { scope: "row" }, row.key),
+    const rows = differing.map((row) => make("tr", {}, make("th", { scope: "row" }, ...breakable(row.key)),
       ...places.map((place) => make("td", {}, row.values[place] ?? "–"))));
     const heads = ["key", ...names].map((name) => make("th", { scope: "col" }, name));
     byId("difference").replaceChildren(rows.length

@@ -32,15 +32,18 @@ from ssodkit.engine.nested import flatten
 PAGE = "index.html"
 BENCH_RUNS = RUNS / "bench"
 """Where the runs of suites lie."""
+COLUMNS = ("run", "recipe", "AP teacher", "AP student", "steps", "wall time", "images/s", "memory", "device", "commit")
+"""Of the table of runs."""
 
 
-def report(sources: Sequence[str], out: Path, runs: Path = BENCH_RUNS, results: Path | None = None) -> Path:
+def report(sources: Sequence[str], out: Path, runs: Path | None = None, results: Path | None = None) -> Path:
     """Write the report of runs and suites to the new or empty folder `out`; the page that is to be opened.
 
+    `runs` and `results` say where those of suites lie, by default where `ssodkit bench` leaves them.
     Raises TrainingError or RecipeError where a source is neither, or `out` is in use; then nothing is written.
     """
     refuse_used(out)
-    records, missing = read_sources(sources, runs, results)
+    records, missing = read_sources(sources, runs or BENCH_RUNS, results)
     make_folder(out)
     write_page(records, missing, out)
     return out / PAGE
@@ -100,7 +103,6 @@ def recipe_table(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
 
 
 def _overview(records: Sequence[RunRecord]) -> str:
-    heads = ("run", "recipe", "AP teacher", "AP student", "steps", "wall time", "images/s", "memory", "device", "commit")
     rows = []
     for record in records:
         result = record.result or {}
@@ -119,7 +121,7 @@ def _overview(records: Sequence[RunRecord]) -> str:
         ]
         first, *rest = cells
         rows.append(f"<tr><th scope='row'>{first}</th>{''.join(f'<td>{cell}</td>' for cell in rest)}</tr>")
-    head = "".join(f"<th scope='col'>{name}</th>" for name in heads)
+    head = "".join(f"<th scope='col'>{name}</th>" for name in COLUMNS)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
@@ -147,7 +149,7 @@ def _notes(records: Sequence[RunRecord]) -> list[str]:
 
 def _gallery_note(records: Sequence[RunRecord], shown: int) -> str:
     if shown == 0:
-        return "Nothing to show: no run has a gallery (watch.gallery in its recipe), or none has reached a moment of it."
+        return "Nothing to show: no run has a gallery (watch.gallery in its recipe) or has reached a moment of it."
     return "" if shown == len(records) else f"{shown} of the {len(records)} runs are shown with a gallery."
 
 
