@@ -137,6 +137,8 @@ def test_main__debug_anywhere_shows_where_an_error_comes_from(monkeypatch: pytes
         (["predict", "there", "image.png", "--out", "x", "--network", "both"], "'both'"),
         (["label", "there"], "Missing option '--out'"),
         (["label", "there", "--out", "x", "--size", "small"], "'small'"),
+        (["report", "there"], "Missing option '--out'"),
+        (["report", "there", "--out", "x"], "there is no folder of a run, and there is no suite 'there'"),
         (["fly"], "No such command 'fly'"),
     ],
 )

@@ -32,7 +32,7 @@ from ssodkit.engine.nested import flatten
 PAGE = "index.html"
 BENCH_RUNS = RUNS / "bench"
 """Where the runs of suites lie."""
-COLUMNS = ("run", "recipe", "AP teacher", "AP student", "steps", "wall time", "images/s", "memory", "device", "commit")
+COLUMNS = ("run", "AP teacher", "AP student", "steps", "wall time", "images/s", "memory", "recipe", "device", "commit")
 """Of the table of runs."""
 
 
@@ -110,12 +110,12 @@ def _overview(records: Sequence[RunRecord]) -> str:
         steps = record.recipe["engine"]["steps"]
         cells = [
             html.escape(record.name),
-            html.escape(str(record.recipe["name"])),
             *(_last_score(curves, network, result.get("result")) for network in ("teacher", "student")),
             str(steps) if record.is_finished else f"{record.last_step} of {steps}",
             str(timedelta(seconds=round(result["seconds"]))) if "seconds" in result else "–",
             "–" if record.images_per_second is None else f"{record.images_per_second:.1f}",
             "–" if record.memory_gb is None else f"{record.memory_gb:.2f} GB",
+            html.escape(str(record.recipe["name"])),
             html.escape(str(result.get("device", "–"))),
             html.escape(_commits(result.get("sources") or ())),
         ]

@@ -8,10 +8,11 @@ from ssodkit.bench.report.read import RunRecord, from_result, read_run, with_mom
 from ssodkit.bench.results import read_results
 from ssodkit.bench.suite import Cell, Suite, cells_of, results_folder
 from ssodkit.engine.checkpoint import RECIPE
+from ssodkit.engine.gallery import MOMENTS
 from ssodkit.errors import RecipeError, TrainingError
 
 GALLERIES = 8
-"""The first so many runs are shown with their galleries."""
+"""The first so many runs that have one are shown with it."""
 IMAGES = 16
 """At most, of each of them."""
 
@@ -32,9 +33,10 @@ def read_sources(sources: Sequence[str], runs: Path, results: Path | None) -> tu
         found, sentences = _read_suite(source, runs, results, len(suites) > 1)
         records += found
         missing += sentences
-    shown = [record for record in records if record.gallery is not None][:GALLERIES]
-    kept = {record.name for record in shown}
-    return [with_moments(record, IMAGES) if record.name in kept else record for record in records], missing
+    seen = [place for place, record in enumerate(records) if record.gallery and (record.gallery / MOMENTS).is_file()]
+    for place in seen[:GALLERIES]:
+        records[place] = with_moments(records[place], IMAGES)
+    return records, missing
 
 
 def short_names(folders: Sequence[Path]) -> list[str]:

@@ -81,3 +81,10 @@ def test_read_sources__a_run_that_is_named_twice_is_shown_once(watched_run, tmp_
     records, sentences = read_sources([str(watched_run), str(watched_run)], tmp_path, None)
     assert [record.name for record in records] == ["watched"]
     assert sentences == []
+
+
+def test_read_sources__only_the_first_galleries_are_shown(copy_run, tmp_path, monkeypatch):
+    monkeypatch.setattr("ssodkit.bench.report.sources.GALLERIES", 1)
+    runs = [copy_run("blind", "gallery"), copy_run("first"), copy_run("second")]
+    records, _ = read_sources([str(run) for run in runs], tmp_path, None)
+    assert [len(record.moments) for record in records] == [0, 2, 0]
