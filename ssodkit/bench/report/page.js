@@ -197,12 +197,12 @@
     const taught = counts.get("taught") || 0;
     counts.delete("taught");
     const reasons = [...counts].sort((one, other) => other[1] - one[1]).map(([reason, count]) => `${reason} ${count}`).join(", ");
-    return `${taught} accepted${reasons ? `; rejected by ${reasons}` : ", none rejected"}`;
+    return `${taught} accepted${reasons ? `; rejected: ${reasons}` : ", none rejected"}`;
   }
 
   function table(boxes) {
     const columns = [
-      ["box", (box) => (box.kind === "rejected" ? `rejected by ${box.verdict}` : TITLES[box.kind])],
+      ["box", (box) => (box.kind === "rejected" ? `rejected: ${box.verdict}` : TITLES[box.kind])],
       ["class", (box) => box.name],
       ["score", (box) => box.score?.toFixed(3) ?? ""],
       ["IoU", (box) => box.iou?.toFixed(2) ?? ""],
