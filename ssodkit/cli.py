@@ -34,6 +34,14 @@ class ImageSize(StrEnum):
     TEST = "test"
 
 
+class Engine(StrEnum):
+    """What runs the cells of a suite."""
+
+    LOCAL = "local"
+    SLURM = "slurm"
+    RAY = "ray"
+
+
 class Network(StrEnum):
     """Which of a run's networks."""
 
@@ -196,6 +204,53 @@ def label(
     from ssodkit.engine.label import label
 
     label(run, out, images, network and network.value, score, size.value, device)
+
+
+@app.command()
+def bench(
+    suite: Annotated[str, typer.Argument(metavar="SUITE", help="A file, or the name of a shipped suite.")],
+    is_list: Annotated[bool, typer.Option("--list", help="Only show what is done and what is left.")] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE,...",
+            help="Only cells of this method, percent, fold or seed; may be repeated for several values of a key.",
+        ),
+    ] = None,
+    parallel: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Cells at once: dealt out over the GPUs, or a share of the cores each."),
+    ] = None,
+    results: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Of the result files; default: results/ beside the suite.")
+    ] = None,
+    runs: Annotated[Path | None, typer.Option(metavar="DIR", help="Of the runs; default: runs/bench.")] = None,
+    engine: Annotated[
+        Engine, typer.Option(metavar="local|slurm|ray", help="What runs the cells; default: this machine.")
+    ] = Engine.LOCAL,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--engine-set",
+            metavar="KEY=VALUE",
+            help="For slurm a parameter of submitit, such as timeout_min=60, for ray one of a task, such as "
+            "num_gpus=0.5; may be repeated.",
+        ),
+    ] = None,
+    device: OnDevice = None,
+) -> None:
+    """Train every cell of a suite that has no result file yet.
+
+    May be interrupted and started again at any time, also several times at once: no cell is trained twice. A cell that
+    fails does not stop the others; it is tried again at the next start.
+    """
+    from ssodkit.bench.run import bench, list_cells, open_work
+
+    work = open_work(suite, only or (), results, runs)
+    if is_list:
+        list_cells(work, parallel)
+    elif bench(work, parallel, engine.value, settings or (), device):
+        raise typer.Exit(1)
 
 
 @app.command()

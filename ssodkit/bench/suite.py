@@ -11,7 +11,7 @@ methods:
 
 import importlib.resources
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,6 +27,9 @@ from ssodkit.recipe.model import NAME, Recipe
 from ssodkit.recipe.read import Mistake, Place, Written, read_yaml_file, refuse
 from ssodkit.recipe.show import recipe_hash
 from ssodkit.recipe.validate import locate, validate_config
+
+CHOICES = ("method", "percent", "fold", "seed")
+"""What tells the cells of a suite apart, by names of `Cell`."""
 
 
 class PublishedRow(Config):
@@ -169,6 +172,33 @@ def cells_of(path: Path | str) -> tuple[Suite, tuple[Cell, ...]]:
                         raise RecipeError(f"{place} methods.{index} ({row.name}): {error}") from error
     _refuse_equal(cells, tree)
     return suite, tuple(cells)
+
+
+def choose(cells: Iterable[Cell], only: Iterable[str]) -> tuple[Cell, ...]:
+    """The cells that a user means by `--only`, such as `method=soft_teacher,percent=5`.
+
+    Of a key that is said several times, any of its values will do; all keys must fit. Raises RecipeError for a key or
+    a value that no cell has.
+    """
+    chosen = tuple(cells)
+    wanted: dict[str, list[str]] = {}
+    for part in [part.strip() for text in only for part in text.split(",")]:
+        key, _, value = part.partition("=")
+        if key not in CHOICES:
+            raise RecipeError(f"--only {part}: a choice is key=value, its key one of: {', '.join(CHOICES)}")
+        there = list(dict.fromkeys(_written(cell, key) for cell in chosen))
+        if value not in there:
+            raise RecipeError(f"--only {part}: no cell has this {key}; {key} is one of: {', '.join(there)}")
+        wanted.setdefault(key, []).append(value)
+    chosen = tuple(cell for cell in chosen if all(_written(cell, key) in wanted[key] for key in wanted))
+    if not chosen:
+        raise RecipeError(f"--only {','.join(only)}: cells have each of these, but no cell has all of them")
+    return chosen
+
+
+def _written(cell: Cell, key: str) -> str:
+    value = getattr(cell, key)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _load(path: Path) -> tuple[Suite, Written]:

@@ -1,0 +1,175 @@
+"""One cell: claimed, trained in a process of its own or gone on with, and its result file written."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ssodkit.bench.folders import CellFolder
+from ssodkit.bench.results import collect, write_result
+from ssodkit.bench.suite import Cell
+from ssodkit.data.files import write_whole
+from ssodkit.engine.checkpoint import can_go_on
+from ssodkit.engine.results import RESULT
+from ssodkit.engine.stopping import SIGNALS
+from ssodkit.errors import SsodkitError
+from ssodkit.recipe.show import dump_recipe
+
+STARTS, GOES_ON = "starts", "goes on"
+"""How a line of the log begins where a training does: what comes before is of earlier attempts."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A cell to train, in plain types, so that it can travel to other processes and machines."""
+
+    name: str
+    """Of the cell."""
+    recipe: str
+    """Resolved, as YAML."""
+    folder: CellFolder
+    result: Path
+    """The file to write."""
+    device: str | None
+    failed_at: int | None
+    """When the last attempt failed, as far as is known here: one that failed since is somebody else's fresh one."""
+
+    @classmethod
+    def of(cls, cell: Cell, runs: Path, results: Path, device: str | None) -> "Job":
+        """The training of a cell; all paths are absolute."""
+        folder = CellFolder(runs.resolve() / cell.name)
+        result = results.resolve() / f"{cell.name}.json"
+        return cls(cell.name, dump_recipe(cell.recipe), folder, result, device, folder.failed_at())
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How work on a cell ended."""
+
+    name: str
+    """Of the cell."""
+    how: Literal["done", "failed", "stopped", "claimed"]
+    """`claimed`: another process trains it. `stopped`: by a signal, and it can go on."""
+    text: str = ""
+    """Why, where it is not done."""
+
+
+def run_cell(job: Job) -> Ending:
+    """Claim a cell, train it to its end, and write its result; what fails is told, not raised."""
+    begun = begin(job)
+    return begun if isinstance(begun, Ending) else begun.wait()
+
+
+def begin(job: Job, environment: Mapping[str, str] | None = None) -> "Attempt | Ending":
+    """Claim a cell and begin its training, in an environment with these changes.
+
+    It ends at once where another process trains the cell, or has just finished it or failed, and where a finished run
+    only waits to be collected.
+    """
+    claim = job.folder.claim()
+    if claim is None:
+        return Ending(job.name, "claimed")
+    begun: Attempt | Ending | None = None
+    try:
+        begun = _begin(job, claim, environment or {})
+    finally:
+        if not isinstance(begun, Attempt):
+            os.close(claim)
+    return begun
+
+
+class Attempt:
+    """A training on its way. The claim is held until its result is written."""
+
+    def __init__(self, job: Job, claim: int, process: subprocess.Popen[bytes], goes_on: bool) -> None:
+        self.job, self.goes_on = job, goes_on
+        self._claim, self._process = claim, process
+
+    def poll(self) -> Ending | None:
+        """How it ended; None while it goes on."""
+        return None if self._process.poll() is None else self.wait()
+
+    def wait(self) -> Ending:
+        """Wait for the end, and write the result. Whatever interrupts this stops the training as well."""
+        try:
+            try:
+                code = self._process.wait()
+            except BaseException:
+                self.stop(signal.SIGTERM)
+                self._process.wait()
+                raise
+            return _conclude(self.job, code)
+        finally:
+            os.close(self._claim)
+
+    def stop(self, number: signal.Signals) -> None:
+        """Ask it to stop after its step, with a checkpoint."""
+        self._process.send_signal(number)
+
+
+def _begin(job: Job, claim: int, environment: Mapping[str, str]) -> Attempt | Ending:
+    folder = job.folder
+    if job.result.exists():
+        return Ending(job.name, "done")
+    if folder.failed_at() not in (None, job.failed_at):
+        return Ending(job.name, "failed", folder.read_error() or "")
+    folder.error.unlink(missing_ok=True)
+    if (folder.run / RESULT).is_file():
+        return _conclude(job, 0)
+    goes_on = can_go_on(folder.run)
+    if not goes_on:
+        shutil.rmtree(folder.run, ignore_errors=True)
+        write_whole(folder.recipe, job.recipe)
+    what = ["--resume", str(folder.run)] if goes_on else [str(folder.recipe), "--out", str(folder.run)]
+    device = ["--device", job.device] if job.device is not None else []
+    with folder.log.open("a", encoding="utf-8") as log:
+        log.write(f"{GOES_ON if goes_on else STARTS}   {job.name}\n")
+        log.flush()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ssodkit.bench.child", str(os.getpid()), "run", *what, *device],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},  # the last line of the log is the last one said
+            pass_fds=(claim,),
+            process_group=0,  # else Ctrl-C reaches it twice, from the terminal and from us, and the second one kills
+        )
+    return Attempt(job, claim, process, goes_on)
+
+
+def _conclude(job: Job, code: int) -> Ending:
+    """Write the result of a training that ended with this code, or why there is none."""
+    number = _signal_of(code)
+    if number in SIGNALS:
+        return Ending(job.name, "stopped", f"stopped by {number.name}")
+    try:
+        if code == 0:
+            write_result(collect(job.folder.run), job.result)
+            return Ending(job.name, "done")
+        text = _last_line(job.folder.log)
+    except SsodkitError as error:
+        text = str(error)
+    except OSError as error:
+        text = f"{error.filename} cannot be written: {error.strerror}"
+    if number is not None:
+        text = f"ended by {number.name}; mostly the machine's memory is full then"
+    write_whole(job.folder.error, text + "\n")
+    return Ending(job.name, "failed", text)
+
+
+def _signal_of(code: int) -> signal.Signals | None:
+    """What ended a process with this code: on its own, or after our own handler had stopped it."""
+    if code < 0:
+        return signal.Signals(-code)
+    return next((number for number in SIGNALS if code == 128 + number), None)
+
+
+def _last_line(log: Path) -> str:
+    """The sentence that a training ended with."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")

@@ -1,0 +1,135 @@
+"""How far a suite is: the state of its cells, and an estimate of the time that is left."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Literal
+
+from ssodkit.bench.folders import CellFolder
+from ssodkit.bench.results import CellResult, Found
+from ssodkit.bench.suite import Cell
+from ssodkit.engine.checkpoint import FIRST_STAGE
+from ssodkit.engine.logging import METRICS
+from ssodkit.recipe.check import first_stage
+from ssodkit.recipe.model import Recipe
+
+TAIL = 1 << 16
+"""Bytes at the end of a log that are read: a line has a few hundred, one with scores a few thousand."""
+
+State = Literal["done", "running", "failed", "missing"]
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far a training is."""
+
+    step: int
+    steps: int
+    """Of both stages, where there are two."""
+    step_seconds: float | None
+    """Of the last steps; None where no step has been logged."""
+
+    @property
+    def share(self) -> float:
+        """That is done."""
+        return min(1.0, self.step / self.steps)
+
+
+@dataclass(frozen=True)
+class Status:
+    """What is known of a cell."""
+
+    cell: Cell
+    state: State
+    position: Position
+    result: CellResult | None = None
+    error: str | None = None
+    """Why it failed: in its training, or because its result file is none."""
+
+    @property
+    def score(self) -> float | None:
+        """The AP that counts, a fraction."""
+        return None if self.result is None else self.result.score("AP")
+
+
+def look(cells: Iterable[Cell], found: Found, runs: Path, results: Path) -> list[Status]:
+    """The state of each cell; `found` are the result files of the folder `results`."""
+    return [_look(cell, found, CellFolder(runs / cell.name), results / f"{cell.name}.json") for cell in cells]
+
+
+def position(recipe: Recipe, run: Path) -> Position:
+    """How far the training in a run folder is; at step 0 where there is none."""
+    step, seconds = _last_step(run / METRICS)
+    first = first_stage(recipe)
+    if first is None:
+        return Position(step, recipe.engine.steps, seconds)
+    first_step, first_seconds = _last_step(run / FIRST_STAGE / METRICS)
+    return Position(step + first_step, recipe.engine.steps + first.engine.steps, seconds or first_seconds)
+
+
+def seconds_left(statuses: Sequence[Status]) -> dict[str, float | None]:
+    """Cell -> what is left of its training; None where nothing tells.
+
+    A whole training takes the mean of the finished ones of its method, else of all finished ones; where none is
+    finished, what its own last steps say, else the mean of what those of all others say.
+    """
+    finished = [status for status in statuses if status.result is not None]
+    under_way = {status.cell.name: _from_steps(status.position) for status in statuses if status.result is None}
+    anyone = _mean([status.result.seconds for status in finished if status.result]) or _mean(under_way.values())
+    left: dict[str, float | None] = {}
+    for status in statuses:
+        of_method = [one.result.seconds for one in finished if one.result and one.cell.method == status.cell.method]
+        own = None if finished else under_way.get(status.cell.name)
+        whole = _mean(of_method) or own or anyone
+        share = 0.0 if status.state == "done" else 1.0 - status.position.share
+        left[status.cell.name] = None if whole is None and share else share * (whole or 0.0)
+    return left
+
+
+def time_left(statuses: Sequence[Status], parallel: int) -> float | None:
+    """Seconds until every cell is done, `parallel` at once; None where nothing tells."""
+    each = seconds_left(statuses).values()
+    known = [seconds for seconds in each if seconds is not None]
+    return None if len(known) < len(each) else max(sum(known) / parallel, max(known, default=0.0))
+
+
+def _look(cell: Cell, found: Found, folder: CellFolder, file: Path) -> Status:
+    result = found.results.get(cell.hash)
+    where = position(cell.recipe, folder.run)
+    if result is not None:
+        return Status(cell, "done", where, result)
+    if file.exists():
+        refusal = next((sentence for sentence in found.refused if str(file) in sentence), "")
+        return Status(cell, "failed", where, error=refusal)
+    if folder.is_claimed():
+        return Status(cell, "running", where)
+    error = folder.read_error()
+    return Status(cell, "missing" if error is None else "failed", where, error=error)
+
+
+def _last_step(metrics: Path) -> tuple[int, float | None]:
+    """The last step in a log, and how long a step took then."""
+    try:
+        with metrics.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - TAIL))
+            lines = file.read().splitlines(keepends=True)
+    except FileNotFoundError:
+        return 0, None
+    for line in reversed(lines[1:] if size > TAIL else lines):
+        if line.endswith(b"\n"):
+            record = json.loads(line)
+            if record["kind"] == "step":
+                return record["step"], record["step_seconds"]
+    return 0, None
+
+
+def _from_steps(where: Position) -> float | None:
+    return None if where.step_seconds is None else where.step_seconds * where.steps
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
