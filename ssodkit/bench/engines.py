@@ -138,12 +138,14 @@ def run_on_ray(
         task = ray.remote(run_cell).options(**options)
     except (RuntimeError, ValueError, TypeError, ConnectionError) as error:
         raise TrainingError(f"the cells cannot be given to Ray: {_first_line(error)}") from error
-    left, running = deque(jobs), {}
+    left = deque(jobs)
+    running: dict[Any, Job] = {}
     try:
         with Stopping() as stopping, stopping.at_once("; go on with the same command"):
             while left or running:
                 while left and (parallel is None or len(running) < parallel):
-                    running[task.remote(left[0])] = left.popleft()
+                    job = left.popleft()
+                    running[task.remote(job)] = job
                 for one in ray.wait(list(running), timeout=1.0)[0]:
                     yield _ray_ending(ray, one, running.pop(one))
                 listener.tick()

@@ -49,7 +49,7 @@ class News:
         self._tasks: dict[str, TaskID] = {}
         for sentence in refused:
             self._say(Text(f"warning: {sentence}", style="yellow"))
-        self._say(f"suite    {suite.name}: {_count(statuses)}; {_left(statuses, parallel)}")
+        self._say(f"suite    {suite.name}: {_count(statuses)}{_left(statuses, parallel)}")
         self.listener = Listener(self._begun, self._waits, self._tick)
 
     def __enter__(self) -> "News":
@@ -71,7 +71,7 @@ class News:
             text = f"left     {what}: another process trains it"
         else:
             text = f"{ending.how:<8} {what}: {ending.text}"
-        rest = f"; {open_ones} to go, {_left(statuses, self._parallel)}" if open_ones else ""
+        rest = f"; {open_ones} to go{_left(statuses, self._parallel)}" if open_ones else ""
         self._say(Text(text + rest, style="red" if ending.how == "failed" else ""))
         self._is_waiting = False
 
@@ -128,21 +128,21 @@ def print_list(suite: Suite, statuses: Sequence[Status], refused: Iterable[str],
     for status in statuses:
         cell = status.cell
         seconds = status.result.seconds if status.result else left[cell.name]
-        about = "" if status.result else "about " if seconds is not None else ""
+        is_known = status.result is None and seconds is not None
         table.add_row(
             cell.method,
             f"{cell.percent:g}",
             str(cell.fold),
             str(cell.seed),
             _percent(status.score),
-            f"{about}{_duration(seconds)}",
+            f"about {_duration(seconds)} left" if is_known else _duration(seconds),
             Text(_state(status), style="red" if status.state == "failed" else ""),
         )
     console.print(table)
     for sentence in refused:
         console.print(f"warning: {sentence}", style="yellow", markup=False, soft_wrap=True)
-    taken = sum(status.result.seconds for status in statuses if status.result)
-    console.print(f"{_count(statuses)}; {_duration(taken)} taken, {_left(statuses, parallel)}", soft_wrap=True)
+    taken = sum((status.result.seconds for status in statuses if status.result), 0.0)
+    console.print(f"{_count(statuses)}; {_duration(taken)} taken{_left(statuses, parallel)}", soft_wrap=True)
 
 
 def describe(cell: Cell) -> str:
@@ -167,8 +167,10 @@ def _count(statuses: Sequence[Status]) -> str:
 
 
 def _left(statuses: Sequence[Status], parallel: int) -> str:
+    if all(status.state == "done" for status in statuses):
+        return ""
     seconds = time_left(statuses, parallel)
-    return "time left unknown" if seconds is None else f"about {_duration(seconds)} left"
+    return ", time left unknown" if seconds is None else f", about {_duration(seconds)} left"
 
 
 def _duration(seconds: float | None) -> str:

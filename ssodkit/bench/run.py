@@ -62,7 +62,7 @@ def bench(
     """
     options = _read_settings(engine, settings)
     statuses, refused = work.look()
-    news = News(work.suite, statuses, refused, work.look, parallel or 1)
+    news = News(work.suite, statuses, refused, work.look, parallel or (1 if engine == "local" else len(statuses)))
     unread = [Ending(one.cell.name, "failed", one.error or "") for one in statuses if _has_unreadable(one, work)]
     skipped = {one.cell.name for one in statuses if one.state == "done"} | {one.name for one in unread}
     jobs = [Job.of(cell, work.runs, work.results, device) for cell in work.cells if cell.name not in skipped]

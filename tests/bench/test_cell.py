@@ -1,0 +1,101 @@
+"""One cell: what happens before a training begins, and what its end means."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import ssodkit
+from ssodkit.bench.cell import Ending, Job, _conclude, begin, run_cell
+from ssodkit.bench.folders import CellFolder
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    return Job("cell", "name: x\n", CellFolder(tmp_path / "cell"), tmp_path / "results" / "cell.json", "cpu", None)
+
+
+def test_begin__a_cell_that_another_process_trains_is_left_to_it(job: Job):
+    claim = job.folder.claim()
+    assert claim is not None
+    assert begin(job) == Ending("cell", "claimed")
+    os.close(claim)
+
+
+def test_begin__a_result_that_somebody_has_just_written_ends_it(job: Job):
+    job.result.parent.mkdir()
+    job.result.write_text("{}")
+    assert begin(job) == Ending("cell", "done")
+    assert not job.folder.is_claimed()
+
+
+def test_begin__a_failure_that_came_after_the_first_look_is_not_tried_again(job: Job):
+    job.folder.path.mkdir()
+    job.folder.error.write_text("no data\n")
+    assert begin(job) == Ending("cell", "failed", "no data")
+    known = dataclasses.replace(job, failed_at=job.folder.failed_at())
+    ending = run_cell(known)
+    assert ending.how == "failed"
+    assert ending.text != "no data"
+    assert job.folder.read_error() == ending.text
+    assert not job.folder.is_claimed()
+
+
+def test_begin__what_a_training_left_without_a_checkpoint_is_begun_anew(job: Job):
+    (job.folder.run / "checkpoints").mkdir(parents=True)
+    assert run_cell(job).how == "failed"
+    assert not job.folder.run.exists()
+    assert job.folder.recipe.read_text() == job.recipe
+
+
+@pytest.mark.parametrize(
+    ("code", "how", "text"),
+    [
+        (-int(signal.SIGTERM), "stopped", "stopped by SIGTERM"),
+        (128 + int(signal.SIGINT), "stopped", "stopped by SIGINT"),
+        (-int(signal.SIGKILL), "failed", "ended by SIGKILL; mostly the machine's memory is full then"),
+        (2, "failed", "the disk is full"),
+        (255, "failed", "the disk is full"),
+    ],
+)
+def test_conclude__says_why_a_training_ended(job: Job, code: int, how: str, text: str):
+    job.folder.path.mkdir()
+    job.folder.log.write_text("starts   cell\nrun      r\nthe disk is full\n\n")
+    assert _conclude(job, code) == Ending("cell", how, text)
+    assert job.folder.read_error() == (text if how == "failed" else None)
+
+
+def test_conclude__a_run_that_holds_no_result_is_a_failure(job: Job):
+    job.folder.path.mkdir()
+    ending = _conclude(job, 0)
+    assert ending.how == "failed"
+    assert "holds no run" in ending.text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent has died")
+def test_child__gets_sigterm_when_its_parent_is_killed(tmp_path: Path):
+    child = (
+        "import os, pathlib, signal, time\n"
+        "from ssodkit.bench.child import stop_with\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path('told').touch(), os._exit(0)))\n"
+        "stop_with(os.getppid())\npathlib.Path('ready').touch()\ntime.sleep(60)"
+    )
+    parent = f"import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', {child!r}]).wait()"
+    path = {"PYTHONPATH": str(Path(ssodkit.__file__).parents[1])}
+    process = subprocess.Popen([sys.executable, "-c", parent], cwd=tmp_path, env=os.environ | path)
+    wait_for(tmp_path / "ready")
+    process.kill()
+    process.wait()
+    wait_for(tmp_path / "told")
+
+
+def wait_for(file: Path) -> None:
+    deadline = time.monotonic() + 30
+    while not file.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
