@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from ssodkit.engine.stopping import SIGNALS
 from ssodkit.errors import SsodkitError
 from ssodkit.recipe.show import dump_recipe
 
+POLL = 0.2
+"""Seconds between two looks at a training."""
 STARTS, GOES_ON = "starts", "goes on"
 """How a line of the log begins where a training does: what comes before is of earlier attempts."""
 
@@ -98,7 +101,8 @@ class Attempt:
         """Wait for the end, and write the result. Whatever interrupts this stops the training as well."""
         try:
             try:
-                code = self._process.wait()
+                while (code := self._process.poll()) is None:
+                    time.sleep(POLL)  # an engine's interrupt is seen between two calls, not within one
             except BaseException:
                 self.stop(signal.SIGTERM)
                 self._process.wait()

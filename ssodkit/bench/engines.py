@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ssodkit.bench.cell import Attempt, Ending, Job, begin, run_cell
+from ssodkit.bench.cell import POLL, Attempt, Ending, Job, begin, run_cell
 from ssodkit.engine.stopping import Stopping
 from ssodkit.errors import Interrupted, TrainingError
 
-POLL = 0.2
-"""Seconds between two looks at what runs."""
+ADVICE = "what was trained is kept: go on with the same command"
 LIMIT = 240
 """Minutes that a Slurm job gets where nobody says otherwise; submitit would give it 5."""
 
@@ -80,7 +79,7 @@ def run_here(jobs: Sequence[Job], slots: Sequence[Slot], listener: Listener) -> 
             for attempt, _ in running:
                 attempt.wait()
         if stopping.received is not None:
-            raise Interrupted("stopped; what was trained is kept: go on with the same command", stopping.received)
+            raise Interrupted(f"stopped; {ADVICE}", stopping.received)
 
 
 def run_on_slurm(
@@ -140,21 +139,23 @@ def run_on_ray(
         raise TrainingError(f"the cells cannot be given to Ray: {_first_line(error)}") from error
     left = deque(jobs)
     running: dict[Any, Job] = {}
-    try:
-        with Stopping() as stopping, stopping.at_once("; go on with the same command"):
-            while left or running:
+    with Stopping() as stopping:
+        try:
+            while (left or running) and stopping.received is None:
                 while left and (parallel is None or len(running) < parallel):
                     job = left.popleft()
                     running[task.remote(job)] = job
                 for one in ray.wait(list(running), timeout=1.0)[0]:
                     yield _ray_ending(ray, one, running.pop(one))
                 listener.tick()
-    finally:
-        for one in running:  # interrupts their processes, which stop their trainings
-            ray.cancel(one)
-        if running:
-            ray.wait(list(running), num_returns=len(running), timeout=60.0)
-        ray.shutdown()
+        finally:
+            for one in running:  # interrupts their processes, which stop their trainings
+                ray.cancel(one)
+            if running:
+                ray.wait(list(running), num_returns=len(running), timeout=60.0)
+            ray.shutdown()
+        if stopping.received is not None:
+            raise Interrupted(f"stopped; {ADVICE}", stopping.received)
 
 
 def _ray_ending(ray: Any, one: Any, job: Job) -> Ending:
