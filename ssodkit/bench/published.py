@@ -162,12 +162,13 @@ def find_published(
     setting: str,
     percent: int | float | None,
     metric: str,
+    variant: str | None = None,
 ) -> Published | None:
-    """The number to print beside a result: a main row, confirmed if one is, of the most trusted origin.
+    """The number to print beside a result: confirmed if one is, of the most trusted origin, a main row by default.
 
     Of equals it is the first. None where nothing is published.
     """
-    wanted = (method, detector, setting, percent, metric, None)
+    wanted = (method, detector, setting, percent, metric, variant)
     rows = [row for row in entries if row.key[:6] == wanted]
     return min(rows, key=lambda row: (row.unconfirmed, get_args(Origin).index(row.origin)), default=None)
 

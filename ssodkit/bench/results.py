@@ -19,9 +19,9 @@ from ssodkit.engine.checkpoint import read_recipe
 from ssodkit.engine.logging import METRICS
 from ssodkit.engine.results import RESULT
 from ssodkit.errors import RecipeError, TrainingError
-from ssodkit.plugins import Config
+from ssodkit.plugins import Config, load_plugins
 from ssodkit.recipe.model import Recipe
-from ssodkit.recipe.show import recipe_hash
+from ssodkit.recipe.show import Redrawn, recipe_hash
 
 FORMAT = 1
 """Of the files; a change that old files do not satisfy raises it, with a step in `MIGRATIONS`."""
@@ -197,11 +197,13 @@ def read_results(folder: Path, wanted: Iterable[Cell] | None = None) -> Found:
     With `wanted`, only files that bear the name of one of these cells' recipes are opened. A file is known by its
     recipe: where fields with defaults were added since, it is still the same recipe.
     """
+    load_plugins()
     wanted = None if wanted is None else tuple(wanted)
     names = None if wanted is None else {cell.recipe.name for cell in wanted}
     hashes = {cell.hash for cell in wanted or ()}
     results: dict[str, CellResult] = {}
     refused = []
+    understood: dict[str, Redrawn] = {}
     for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
         if names is not None and not any(path.name.startswith(f"{name}-") for name in names):
             continue
@@ -209,7 +211,8 @@ def read_results(folder: Path, wanted: Iterable[Cell] | None = None) -> Found:
             result = read_result(path)
             _refuse_other_name(result, path)
             is_known = result.recipe_hash in hashes  # then nothing was added to recipes since, and it need not be read
-            results.setdefault(result.recipe_hash if is_known else _hash_today(result, path), result)
+            found = result.recipe_hash if is_known else _hash_today(result, path, understood)
+            results.setdefault(found, result)
         except TrainingError as error:
             refused.append(str(error))
     return Found(results, tuple(refused))
@@ -223,16 +226,21 @@ def _refuse_other_name(result: CellResult, path: Path) -> None:
         )
 
 
-def _hash_today(result: CellResult, path: Path) -> str:
-    """Of the recipe as this version understands it. Raises TrainingError if it does not."""
+def _hash_today(result: CellResult, path: Path, understood: dict[str, Redrawn]) -> str:
+    """Of the recipe as this version understands it; `understood` grows. Raises TrainingError if it does not."""
     try:
-        recipe = Recipe.model_validate(result.recipe)
-    except (ValidationError, RecipeError) as error:
+        data = result.recipe["data"]
+        draw = float(data["percent"]), int(data["fold"]), int(result.recipe["seed"])
+        plain = {**result.recipe, "seed": 0, "data": {**data, "percent": 100.0, "fold": 1}}
+        key = json.dumps(plain, sort_keys=True)
+        if key not in understood:
+            understood[key] = Redrawn(Recipe.model_validate(plain))
+    except (KeyError, TypeError, ValueError, RecipeError) as error:
         raise TrainingError(
             f"{path} is of a recipe that this version does not understand: {_first_line(error)}. "
             "Delete it, and its cell runs again."
         ) from error
-    return recipe_hash(recipe)
+    return understood[key].at(*draw)[1]
 
 
 def _first_line(error: Exception) -> str:

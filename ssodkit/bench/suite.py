@@ -25,7 +25,7 @@ from ssodkit.plugins import Config, suggest
 from ssodkit.recipe.check import load_recipe
 from ssodkit.recipe.model import NAME, Recipe
 from ssodkit.recipe.read import Mistake, Place, Written, read_yaml_file, refuse
-from ssodkit.recipe.show import recipe_hash
+from ssodkit.recipe.show import Redrawn
 from ssodkit.recipe.validate import locate, validate_config
 
 CHOICES = ("method", "percent", "fold", "seed")
@@ -160,18 +160,22 @@ def cells_of(path: Path | str) -> tuple[Suite, tuple[Cell, ...]]:
     """
     path = find_suite(path)
     suite, tree = _load(path)
-    cells: list[Cell] = []
-    for percent in suite.percents or (None,):
-        for fold in suite.folds or (None,):
-            for index, row in enumerate(suite.methods):
-                for seed in _seeds(suite, fold):
-                    try:
-                        cells.append(_make_cell(path.parent, suite, row, percent, fold, seed))
-                    except RecipeError as error:
-                        place = locate(tree, ("methods", index, "recipe"))[1].place
-                        raise RecipeError(f"{place} methods.{index} ({row.name}): {error}") from error
+    rows: list[Redrawn] = []
+    for index, row in enumerate(suite.methods):
+        try:
+            rows.append(Redrawn(_load_row(path.parent, suite, row)))
+        except RecipeError as error:
+            place = locate(tree, ("methods", index, "recipe"))[1].place
+            raise RecipeError(f"{place} methods.{index} ({row.name}): {error}") from error
+    cells = tuple(
+        _make_cell(row.name, recipe, percent, fold, seed)
+        for percent in suite.percents or (None,)
+        for fold in suite.folds or (None,)
+        for row, recipe in zip(suite.methods, rows, strict=True)
+        for seed in _seeds(suite, fold)
+    )
     _refuse_equal(cells, tree)
-    return suite, tuple(cells)
+    return suite, cells
 
 
 def choose(cells: Iterable[Cell], only: Iterable[str]) -> tuple[Cell, ...]:
@@ -219,18 +223,23 @@ def _seeds(suite: Suite, fold: int | None) -> Iterator[int | None]:
         yield None if fold is None else fold - 1
 
 
-def _make_cell(
-    folder: Path, suite: Suite, row: MethodRow, percent: float | None, fold: int | None, seed: int | None
-) -> Cell:
+def _load_row(folder: Path, suite: Suite, row: MethodRow) -> Recipe:
+    """A row's recipe, on the first of the suite's shares, folds and seeds."""
     name = folder / row.recipe if (folder / row.recipe).is_file() else row.recipe
-    # A share that is a whole number is written like one: 10.0 and 10 are the same recipe.
-    drawn = {"data.percent": percent, "data.fold": fold, "seed": seed}
+    percent, fold = (suite.percents or (None,))[0], (suite.folds or (None,))[0]
+    drawn = {"data.percent": percent, "data.fold": fold, "seed": next(_seeds(suite, fold))}
     values = {**suite.set, **row.set, **{key: value for key, value in drawn.items() if value is not None}}
-    recipe = load_recipe(name, [f"{key}={json.dumps(value)}" for key, value in values.items()])
-    return Cell(row.name, recipe.data.percent, recipe.data.fold, recipe.seed, recipe, recipe_hash(recipe))
+    return load_recipe(name, [f"{key}={json.dumps(value)}" for key, value in values.items()])
 
 
-def _refuse_equal(cells: list[Cell], tree: Written) -> None:
+def _make_cell(method: str, row: Redrawn, percent: float | None, fold: int | None, seed: int | None) -> Cell:
+    percent = row.recipe.data.percent if percent is None else percent
+    fold = row.recipe.data.fold if fold is None else fold
+    seed = row.recipe.seed if seed is None else seed
+    return Cell(method, percent, fold, seed, *row.at(percent, fold, seed))
+
+
+def _refuse_equal(cells: tuple[Cell, ...], tree: Written) -> None:
     first: dict[str, Cell] = {}
     for cell in cells:
         twin = first.setdefault(cell.hash, cell)

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,31 @@ def recipe_hash(recipe: Recipe) -> str:
 
     Where plug-in files and data lie does not count; the names of the data's files and folders do.
     """
-    dumped = recipe.model_dump(exclude={"plugins"})
-    text = json.dumps(dumped, sort_keys=True, default=_name_of)
+    return _hash(_what_counts(recipe))
+
+
+class Redrawn:
+    """One recipe on other shares of labels, folds and seeds. Nothing else in a recipe depends on them, so it is read
+    and written out once, however many of them a comparison has."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self._counts = _what_counts(recipe)
+
+    def at(self, percent: float, fold: int, seed: int) -> tuple[Recipe, str]:
+        """The recipe as it is read with these values, which are in their ranges, and its hash."""
+        draw = {"percent": percent, "fold": fold}
+        data = self.recipe.data.model_copy(update=draw)
+        counts = {**self._counts, "seed": seed, "data": {**self._counts["data"], **draw}}
+        return self.recipe.model_copy(update={"data": data, "seed": seed}), _hash(counts)
+
+
+def _what_counts(recipe: Recipe) -> dict[str, Any]:
+    return recipe.model_dump(exclude={"plugins"})
+
+
+def _hash(counts: Mapping[str, Any]) -> str:
+    text = json.dumps(counts, sort_keys=True, default=_name_of)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -294,3 +294,10 @@ def test_find_published__nothing_is_found_of_another_setting_metric_or_percent()
     assert find((entry(),), setting="coco_full") is None
     assert find((entry(setting="coco_standard", percent=5),), setting="coco_standard", percent=10) is None
     assert find((entry(setting="coco_standard", percent=10),), setting="coco_standard", percent=10) is not None
+
+
+def test_find_published__of_a_variant_is_its_row_alone():
+    main, other = entry(value=40.0), entry(value=38.0, variant="without jitter")
+    assert find((main, other), variant="without jitter") == other
+    assert find((main, other)) == main
+    assert find((main,), variant="without jitter") is None

@@ -8,7 +8,7 @@ import yaml
 
 from ssodkit.recipe.check import load_recipe, load_with_places
 from ssodkit.recipe.model import Recipe
-from ssodkit.recipe.show import COMMENT_COLUMN, dump_recipe, recipe_hash, show_recipe
+from ssodkit.recipe.show import COMMENT_COLUMN, Redrawn, dump_recipe, recipe_hash, show_recipe
 
 Load = Callable[..., Recipe]
 
@@ -95,3 +95,12 @@ def test_show_recipe__is_the_dumped_recipe_with_comments(toy: Path):
     assert {line.index("#") for line in text.splitlines() if "#" in line and len(line.partition("#")[0]) < 66} == {
         COMMENT_COLUMN
     }
+
+
+@pytest.mark.parametrize("name", ["supervised", "stac", "consistent_teacher", "coco/soft_teacher", "voc/mean_teacher"])
+def test_redrawn__is_the_recipe_that_would_have_been_read(name: str):
+    again = Redrawn(load_recipe(name, ["data.percent=10", "data.fold=1"]))
+    for percent, fold, seed in ((10.0, 1, 0), (2.5, 3, 2), (100.0, 5, 7)):
+        read = load_recipe(name, [f"data.percent={percent}", f"data.fold={fold}", f"seed={seed}"])
+        assert again.at(percent, fold, seed) == (read, recipe_hash(read))
+        assert dump_recipe(again.at(percent, fold, seed)[0]) == dump_recipe(read)

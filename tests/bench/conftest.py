@@ -1,0 +1,80 @@
+"""What the benchmark is tested with: one run that really trained, and results that are made by hand."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ssodkit.bench.results import CellResult
+from ssodkit.bench.suite import Cell
+from ssodkit.engine.train import train
+from ssodkit.recipe.check import load_recipe
+
+TINY_RUN = (
+    "data.train.images=20",
+    "data.test.images=4",
+    "data.percent=20",
+    "data.batch.labeled=2",
+    "data.batch.unlabeled=2",
+    "engine.steps=4",
+    "engine.evaluate_every=2",
+    "engine.workers=0",
+    "watch.log_every=1",
+    "watch.health_every=2",
+    "watch.pictures=0",
+    "watch.gallery.images=0",
+)
+
+MakeResult = Callable[..., CellResult]
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of 4 steps of `soft_teacher`, scored after steps 2 and 4."""
+    run = tmp_path_factory.mktemp("runs") / "tiny"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("SSODKIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        train(load_recipe("soft_teacher", TINY_RUN), out=run, device="cpu")
+    return run
+
+
+@pytest.fixture
+def make_result() -> MakeResult:
+    """A cell, its AP in points, changes -> a result as a run of the cell would leave it. AP50 is 20 points more."""
+    return result_of
+
+
+def result_of(cell: Cell, points: float, **changes: Any) -> CellResult:
+    """As `make_result` says; the student is 1 point below its teacher, and at the threshold 0.001 both are 1 above."""
+
+    def scores(value: float) -> Mapping[str, float | None]:
+        return {"AP": value / 100, "AP50": (value + 20) / 100, "AP_L": None}
+
+    networks = {"student": scores(points - 1), "teacher": scores(points)}
+    lower = {"student": scores(points), "teacher": scores(points + 1)}
+    result: dict[str, Any] = {
+        "recipe": cell.recipe.model_dump(mode="json"),
+        "recipe_hash": cell.hash,
+        "fold": {
+            "mode": "soft_teacher",
+            "percent": cell.percent,
+            "fold": cell.fold,
+            "hash": f"{cell.percent:g}-{cell.fold}",
+            "images": 50,
+        },
+        "sources": [{"commit": "0123456789abcdef", "clean": True}],
+        "versions": {"ssodkit": "0.9", "torch": "2.15"},
+        "device": "cpu, 2 threads",
+        "processes": 1,
+        "precision": "fp32",
+        "seed": cell.seed,
+        "seconds": 100.0,
+        "images_per_second": 50.0,
+        "memory_gb": 1.5,
+        "result": "teacher",
+        "evaluations": [
+            {"step": cell.recipe.engine.steps, "set": "test", "thresholds": {"0.05": networks, "0.001": lower}}
+        ],
+    }
+    return CellResult.model_validate({**result, **changes})
