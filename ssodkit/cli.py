@@ -49,6 +49,15 @@ class Network(StrEnum):
     TEACHER = "teacher"
 
 
+class TableFormat(StrEnum):
+    """How a table is written."""
+
+    MARKDOWN = "markdown"
+    LATEX = "latex"
+    CSV = "csv"
+    HTML = "html"
+
+
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A file, or the name of a shipped recipe.")]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change one value of the recipe; may be repeated.")
@@ -282,6 +291,45 @@ def list_(
 
     load_plugins()
     print(describe_slot(kind) if kind else list_plugins(), end="")
+
+
+@app.command()
+def table(
+    suite: Annotated[str, typer.Argument(metavar="SUITE", help="A file, or the name of a shipped suite.")],
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="With --write; default: README.md beside the suite.")
+    ] = None,
+    form: Annotated[TableFormat, typer.Option("--format", metavar="markdown|latex|csv|html")] = TableFormat.MARKDOWN,
+    results: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Result files; default: results/ beside the suite.")
+    ] = None,
+    metric: Annotated[str | None, typer.Option(metavar="AP", help="Default: that of the suite's papers.")] = None,
+    network: Annotated[
+        Network | None, typer.Option(metavar="student|teacher", help="Default: the recipes' result.")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(metavar="SCORE", help="Test threshold; default: the recipes' first.")
+    ] = None,
+    write: Annotated[bool, typer.Option("--write", help="Renew the table between its markers in FILE.")] = False,
+) -> None:
+    """Show the results of a suite beside the papers' numbers."""
+    if file is not None and not write:
+        raise typer.BadParameter("a FILE is changed only with --write")
+    if write and form is not TableFormat.MARKDOWN:
+        raise typer.BadParameter("--write writes Markdown: leave out --format")
+    from ssodkit.bench.formats import FORMATS
+    from ssodkit.bench.renew import renew
+    from ssodkit.bench.suite import find_suite
+    from ssodkit.bench.table import load_table
+
+    made, refused = load_table(suite, results, metric, network and network.value, threshold)
+    for sentence in refused:
+        print(f"left out: {sentence}", file=sys.stderr)
+    text = FORMATS[form.value](made)
+    if write:
+        renew(file or find_suite(suite).parent / "README.md", made.suite.name, text)
+    else:
+        print(text, end="")
 
 
 @recipe_app.command()

@@ -12,6 +12,7 @@ from statistics import median
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
+from pydantic_core import from_json
 
 from ssodkit.bench.suite import Cell
 from ssodkit.data.files import write_whole
@@ -110,6 +111,10 @@ class CellResult(Config):
         scores = self.evaluations[-1].thresholds.get(threshold or self.threshold, {})
         return scores.get(network or self.result, {}).get(metric)
 
+    def brief(self) -> "CellResult":
+        """What a table shows of it: without the recipe, earlier evaluations and health."""
+        return self.model_copy(update={"recipe": {}, "evaluations": self.evaluations[-1:], "health": ()})
+
 
 @dataclass(frozen=True)
 class Found:
@@ -169,7 +174,7 @@ def write_result(result: CellResult, path: Path) -> None:
 def read_result(path: Path) -> CellResult:
     """One file. Raises TrainingError, with a sentence that names it, if it is not the result of the recipe in it."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = from_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise TrainingError(f"{path} cannot be read as JSON: {error}. Delete it, and its cell runs again.") from error
     if not isinstance(content, dict) or not isinstance(content.get("format"), int):
@@ -191,11 +196,12 @@ def read_result(path: Path) -> CellResult:
         raise TrainingError(f"{path} is no result file: {_first_line(error)}. Move it elsewhere.") from error
 
 
-def read_results(folder: Path, wanted: Iterable[Cell] | None = None) -> Found:
+def read_results(folder: Path, wanted: Iterable[Cell] | None = None, brief: bool = False) -> Found:
     """All results in a folder; what cannot be read is listed, and does no harm to the others.
 
     With `wanted`, only files that bear the name of one of these cells' recipes are opened. A file is known by its
-    recipe: where fields with defaults were added since, it is still the same recipe.
+    recipe: where fields with defaults were added since, it is still the same recipe. With `brief`, results are without
+    their recipes and what happened on the way, so that thousands fit into memory.
     """
     load_plugins()
     wanted = None if wanted is None else tuple(wanted)
@@ -212,7 +218,7 @@ def read_results(folder: Path, wanted: Iterable[Cell] | None = None) -> Found:
             _refuse_other_name(result, path)
             is_known = result.recipe_hash in hashes  # then nothing was added to recipes since, and it need not be read
             found = result.recipe_hash if is_known else _hash_today(result, path, understood)
-            results.setdefault(found, result)
+            results.setdefault(found, result.brief() if brief else result)
         except TrainingError as error:
             refused.append(str(error))
     return Found(results, tuple(refused))

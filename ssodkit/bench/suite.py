@@ -167,15 +167,15 @@ def cells_of(path: Path | str) -> tuple[Suite, tuple[Cell, ...]]:
         except RecipeError as error:
             place = locate(tree, ("methods", index, "recipe"))[1].place
             raise RecipeError(f"{place} methods.{index} ({row.name}): {error}") from error
-    cells = tuple(
+    cells = [
         _make_cell(row.name, recipe, percent, fold, seed)
         for percent in suite.percents or (None,)
         for fold in suite.folds or (None,)
         for row, recipe in zip(suite.methods, rows, strict=True)
         for seed in _seeds(suite, fold)
-    )
+    ]
     _refuse_equal(cells, tree)
-    return suite, cells
+    return suite, tuple(cells)
 
 
 def choose(cells: Iterable[Cell], only: Iterable[str]) -> tuple[Cell, ...]:
@@ -239,7 +239,7 @@ def _make_cell(method: str, row: Redrawn, percent: float | None, fold: int | Non
     return Cell(method, percent, fold, seed, *row.at(percent, fold, seed))
 
 
-def _refuse_equal(cells: tuple[Cell, ...], tree: Written) -> None:
+def _refuse_equal(cells: list[Cell], tree: Written) -> None:
     first: dict[str, Cell] = {}
     for cell in cells:
         twin = first.setdefault(cell.hash, cell)

@@ -25,7 +25,7 @@ def recipe_hash(recipe: Recipe) -> str:
 
     Where plug-in files and data lie does not count; the names of the data's files and folders do.
     """
-    return _hash(_what_counts(recipe))
+    return _hash(_parts(recipe))
 
 
 class Redrawn:
@@ -34,23 +34,27 @@ class Redrawn:
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
-        self._counts = _what_counts(recipe)
+        self._parts = _parts(recipe)
 
     def at(self, percent: float, fold: int, seed: int) -> tuple[Recipe, str]:
         """The recipe as it is read with these values, which are in their ranges, and its hash."""
-        draw = {"percent": percent, "fold": fold}
-        data = self.recipe.data.model_copy(update=draw)
-        counts = {**self._counts, "seed": seed, "data": {**self._counts["data"], **draw}}
-        return self.recipe.model_copy(update={"data": data, "seed": seed}), _hash(counts)
+        data = self.recipe.data.model_copy(update={"percent": percent, "fold": fold})
+        drawn = {"data": _as_json(data.model_dump()), "seed": _as_json(seed)}
+        return self.recipe.model_copy(update={"data": data, "seed": seed}), _hash({**self._parts, **drawn})
 
 
-def _what_counts(recipe: Recipe) -> dict[str, Any]:
-    return recipe.model_dump(exclude={"plugins"})
+def _parts(recipe: Recipe) -> dict[str, str]:
+    """What counts of a recipe, key by key."""
+    return {key: _as_json(value) for key, value in recipe.model_dump(exclude={"plugins"}).items()}
 
 
-def _hash(counts: Mapping[str, Any]) -> str:
-    text = json.dumps(counts, sort_keys=True, default=_name_of)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def _as_json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=_name_of)
+
+
+def _hash(parts: Mapping[str, str]) -> str:
+    text = ", ".join(f'"{key}": {parts[key]}' for key in sorted(parts))
+    return hashlib.sha256(f"{{{text}}}".encode()).hexdigest()[:16]
 
 
 def _name_of(path: object) -> str:

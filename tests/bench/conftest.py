@@ -1,13 +1,16 @@
 """What the benchmark is tested with: one run that really trained, and results that are made by hand."""
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ssodkit.bench.published import Published
 from ssodkit.bench.results import CellResult
-from ssodkit.bench.suite import Cell
+from ssodkit.bench.suite import Cell, cells_of
+from ssodkit.bench.table import Table, make_table
 from ssodkit.engine.train import train
 from ssodkit.recipe.check import load_recipe
 
@@ -78,3 +81,58 @@ def result_of(cell: Cell, points: float, **changes: Any) -> CellResult:
         ],
     }
     return CellResult.model_validate({**result, **changes})
+
+
+MakeTable = Callable[..., Table]
+
+
+@pytest.fixture(scope="session")
+def write_suite(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Changes of the keys -> the file of a suite: supervised and Soft Teacher, 5 % of the labels, two folds."""
+
+    def write(**changes: Any) -> Path:
+        suite = {
+            "name": "mine",
+            "about": "Two methods on the embedded data.",
+            "percents": [5],
+            "folds": [1, 2],
+            "methods": [
+                {"recipe": "supervised", "title": "Supervised"},
+                {"recipe": "soft_teacher", "title": "Soft Teacher", "baseline": "supervised"},
+            ],
+        }
+        path = tmp_path_factory.mktemp("suite") / "mine.yaml"
+        path.write_text(json.dumps({key: value for key, value in {**suite, **changes}.items() if value is not None}))
+        return path
+
+    return write
+
+
+Points = Mapping[str, list[float | None]]
+
+
+@pytest.fixture
+def make_results() -> Callable[..., dict[str, CellResult]]:
+    """Cells, method -> AP in points of its cells in their order, None where one is not done -> hash -> result."""
+
+    def make(cells: tuple[Cell, ...], points: Points, **changes: Any) -> dict[str, CellResult]:
+        found = {}
+        for method, values in points.items():
+            mine = [cell for cell in cells if cell.method == method]
+            for cell, value in zip(mine, values, strict=True):
+                if value is not None:
+                    found[cell.hash] = result_of(cell, value, **changes)
+        return found
+
+    return make
+
+
+@pytest.fixture
+def make_tables(write_suite: Callable[..., Path], make_results: Callable[..., dict[str, CellResult]]) -> MakeTable:
+    """Points of the methods, changes of the suite, options of the table -> the table."""
+
+    def make(points: Points, numbers: tuple[Published, ...] = (), options: Any = None, **changes: Any) -> Table:
+        suite, cells = cells_of(write_suite(**changes))
+        return make_table(suite, cells, make_results(cells, points), numbers, **(options or {}))
+
+    return make

@@ -1,6 +1,6 @@
 """The cells of a suite: which recipes they have, and what reading them costs."""
 
-import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,19 @@ METHODS = [
     {"recipe": "supervised", "set": {"engine.steps": 400}},
     {"recipe": "stac", "baseline": "supervised"},
 ]
+MINE = {"set": {"data.test.images": 10}, "methods": METHODS, "percents": None, "folds": None}
+
+Write = Callable[..., Path]
 
 
-def write_suite(folder: Path, **changes: Any) -> Path:
-    suite = {"name": "mine", "about": "Two methods.", "set": {"data.test.images": 10}, "methods": METHODS}
-    path = folder / "mine.yaml"
-    path.write_text(json.dumps({**suite, **changes}))
-    return path
+@pytest.fixture
+def write(write_suite: Write) -> Write:
+    """Changes of the keys -> the file of a suite of these two methods."""
+    return lambda **changes: write_suite(**{**MINE, **changes})
 
 
-def test_cells_of__have_the_recipes_that_would_have_been_read_one_by_one(tmp_path: Path):
-    _, cells = cells_of(write_suite(tmp_path, percents=[1, 2.5], folds=[2, 1], seeds=[0, 9]))
+def test_cells_of__have_the_recipes_that_would_have_been_read_one_by_one(write: Write):
+    _, cells = cells_of(write(percents=[1, 2.5], folds=[2, 1], seeds=[0, 9]))
     assert len(cells) == 2 * 2 * 2 * 2
     for cell in cells[1:16:2]:
         steps = ["engine.steps=400"] if cell.method == "supervised" else []
@@ -35,18 +37,18 @@ def test_cells_of__have_the_recipes_that_would_have_been_read_one_by_one(tmp_pat
         assert (cell.recipe, cell.hash) == (recipe, recipe_hash(recipe))
 
 
-def test_cells_of__run_fold_by_fold_and_folds_have_seeds_of_their_own(tmp_path: Path):
-    _, cells = cells_of(write_suite(tmp_path, percents=[2.5], folds=[1, 2]))
+def test_cells_of__run_fold_by_fold_and_folds_have_seeds_of_their_own(write: Write):
+    _, cells = cells_of(write(percents=[2.5], folds=[1, 2]))
     drawn = [(cell.method, cell.fold, cell.seed) for cell in cells]
     assert drawn == [("supervised", 1, 0), ("stac", 1, 0), ("supervised", 2, 1), ("stac", 2, 1)]
 
 
-def test_cells_of__without_shares_and_folds_take_the_recipes_own(tmp_path: Path):
-    _, cells = cells_of(write_suite(tmp_path))
+def test_cells_of__without_shares_and_folds_take_the_recipes_own(write: Write):
+    _, cells = cells_of(write())
     assert [(cell.percent, cell.fold, cell.seed) for cell in cells] == [(2.5, 1, 0)] * 2
 
 
-def test_cells_of__recipes_are_read_once_per_row_and_not_per_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_cells_of__recipes_are_read_once_per_row_and_not_per_cell(write: Write, monkeypatch: pytest.MonkeyPatch):
     parsed = []
     compose = yaml.compose
 
@@ -58,20 +60,20 @@ def test_cells_of__recipes_are_read_once_per_row_and_not_per_cell(tmp_path: Path
     costs = []
     for percents, folds in (([1], [1]), ([1, 2], list(range(1, 51)))):
         parsed.clear()
-        _, cells = cells_of(write_suite(tmp_path, percents=percents, folds=folds))
+        _, cells = cells_of(write(percents=percents, folds=folds))
         assert len(cells) == 2 * len(percents) * len(folds)
         costs.append(len(parsed))
     assert costs[0] > 2
     assert costs[1] == costs[0]
 
 
-def test_cells_of__a_mistake_in_a_rows_recipe_names_the_row(tmp_path: Path):
-    path = write_suite(tmp_path, methods=[*METHODS, {"recipe": "mean_teacher", "set": {"engine.stepps": 3}}])
+def test_cells_of__a_mistake_in_a_rows_recipe_names_the_row(write: Write):
+    path = write(methods=[*METHODS, {"recipe": "mean_teacher", "set": {"engine.stepps": 3}}])
     with pytest.raises(RecipeError, match=r"methods\.2 \(mean_teacher\): .*engine\.stepps: unknown key"):
         cells_of(path)
 
 
-def test_cells_of__two_rows_of_the_same_training_are_refused(tmp_path: Path):
-    path = write_suite(tmp_path, methods=[*METHODS, {"recipe": "stac", "name": "twin"}])
+def test_cells_of__two_rows_of_the_same_training_are_refused(write: Write):
+    path = write(methods=[*METHODS, {"recipe": "stac", "name": "twin"}])
     with pytest.raises(RecipeError, match="the rows 'stac' and 'twin' are the same training"):
         cells_of(path)

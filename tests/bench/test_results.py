@@ -117,6 +117,16 @@ def test_read_results__finds_a_result_by_the_hash_of_its_recipe(folder: Path, ce
         assert found.refused == ()
 
 
+def test_read_results__in_brief_are_the_last_scores_without_what_went_before(folder: Path, cell: Cell):
+    (whole,) = read_results(folder, [cell]).results.values()
+    (brief,) = read_results(folder, [cell], brief=True).results.values()
+    assert (brief.recipe, brief.health, brief.evaluations) == ({}, (), whole.evaluations[-1:])
+    assert brief.score("AP", "teacher", "0.05") == whole.score("AP")
+    assert (
+        brief.model_copy(update={name: getattr(whole, name) for name in ("recipe", "health", "evaluations")}) == whole
+    )
+
+
 def test_read_results__of_no_folder_and_of_an_empty_one_are_none(tmp_path: Path, cell: Cell):
     for folder in (tmp_path / "nowhere", tmp_path):
         found = read_results(folder, [cell])

@@ -1,0 +1,73 @@
+"""Pages whose tables are made: markers, refusals, and the page of the project, which must not be stale."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ssodkit.bench.formats import to_markdown
+from ssodkit.bench.published import shipped_benchmarks
+from ssodkit.bench.renew import renew, tables_in
+from ssodkit.bench.table import load_table
+from ssodkit.errors import TrainingError
+
+PAGE = "# Mine\n\n<!-- table one -->\nold\n<!-- end -->\n\nBetween.\n\n<!-- table two -->\n<!-- end -->\n\nAfter.\n"
+README = shipped_benchmarks() / "README.md"
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Path:
+    path = tmp_path / "README.md"
+    path.write_text(PAGE)
+    return path
+
+
+def test_renew__replaces_one_table_and_nothing_else(page: Path):
+    renew(page, "one", "| new |\n")
+    assert page.read_text() == PAGE.replace("<!-- table one -->\nold\n", "<!-- table one -->\n\n| new |\n\n")
+    renew(page, "two", "| second |\n")
+    assert tables_in(page.read_text()) == {"one": "\n\n| new |\n\n", "two": "\n\n| second |\n\n"}
+
+
+def test_renew__twice_changes_nothing_more(page: Path):
+    renew(page, "one", "| new |\n")
+    once = page.read_text()
+    renew(page, "one", "| new |\n")
+    assert page.read_text() == once
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "no place for this table. Write `<!-- table one -->` and `<!-- end -->`"),
+        ("<!-- table other -->\n<!-- end -->\n", "no place for this table"),
+        ("<!-- table one -->\n", "after `<!-- table one -->` there is no `<!-- end -->`"),
+        ("<!-- end -->\n<!-- table one -->\n", "after `<!-- table one -->` there is no `<!-- end -->`"),
+        ("<!-- table one -->\n<!-- table two -->\n<!-- end -->\n", "after `<!-- table one -->` there is no"),
+        ("<!-- table one --><!-- end --><!-- table one --><!-- end -->", "`<!-- table one -->` stands there twice"),
+    ],
+)
+def test_renew__missing_and_broken_markers_are_refused_and_the_page_stays(page: Path, text: str, reason: str):
+    page.write_text(text)
+    with pytest.raises(TrainingError) as error:
+        renew(page, "one", "| new |\n")
+    assert str(error.value).startswith(f"{page}: ")
+    assert reason in str(error.value)
+    assert page.read_text() == text
+
+
+def test_renew__a_full_disk_leaves_the_page_whole(page: Path, file_limit: Callable[..., object]):
+    with file_limit(64), pytest.raises(OSError, match=r"README\.md"):  # type: ignore[attr-defined]
+        renew(page, "one", "| new |\n" * 100)
+    assert page.read_text() == PAGE
+    assert [path.name for path in page.parent.iterdir()] == ["README.md"]
+
+
+def test_readme__its_tables_are_those_of_the_result_files():
+    """If this fails: `ssodkit table SUITE --write` for the suite that it names."""
+    tables = tables_in(README.read_text(encoding="utf-8"))
+    assert {"digits_small"} <= set(tables)
+    for name, text in tables.items():
+        table, left_out = load_table(README.parent / f"{name}.yaml")
+        assert left_out == ()
+        assert text == f"\n\n{to_markdown(table)}\n", f"run `ssodkit table {name} --write`"
