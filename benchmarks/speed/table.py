@@ -8,6 +8,7 @@ the pseudo-labels every 50. The last line is the seconds.
 
 import argparse
 import json
+import resource
 import subprocess
 import sys
 import tempfile
@@ -41,7 +42,9 @@ def main() -> None:
     wanted = len(PERCENTS) * len(METHODS) * SEEDS * len(folds)
     if f"{wanted:,} of {wanted:,} trainings done" not in text:
         raise SystemExit(f"the table does not have all {wanted:,} results:\n{text}")
-    print(f"{wanted:,} result files, {size / 1e6:.0f} MB; seconds from the start of `ssodkit table` to its end:")
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(f"{wanted:,} result files, {size / 1e6:.0f} MB; {used.ru_utime + used.ru_stime:.1f} seconds of a core")
+    print("seconds from the start of `ssodkit table` to its end:")
     print(f"{seconds:.1f}")
 
 

@@ -111,21 +111,20 @@ body {{ font: 1rem/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75re
 .warning {{ border: 2px solid; padding: 0.5rem 1rem; }}
 .scroll {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
-caption {{ text-align: left; padding-bottom: 0.5rem; }}
 th, td {{ padding: 0.3rem 0.7rem; text-align: right; white-space: nowrap; }}
-th[scope="row"] {{ text-align: left; }}
+th:first-child {{ text-align: left; }}
 th[scope="colgroup"] {{ text-align: center; border-bottom: 1px solid; }}
 tbody tr {{ border-top: 1px solid color-mix(in srgb, currentColor 25%, transparent); }}
 </style>
 </head>
 <body>
 <h1>{title}</h1>
-{warning}<ul>
+{warning}<p>{about}</p>
+<ul>
 {facts}
 </ul>
 <div class="scroll" role="region" aria-label="{title}" tabindex="0">
 <table>
-<caption>{about}</caption>
 <thead>
 <tr>{groups}</tr>
 <tr>{heads}</tr>

@@ -1,4 +1,4 @@
-"""Parts of a page that are generated: what stands between `<!-- table NAME -->` and `<!-- end -->`."""
+"""Parts of a page that are generated: what stands between the lines `<!-- table NAME -->` and `<!-- end -->`."""
 
 import re
 from pathlib import Path
@@ -6,26 +6,12 @@ from pathlib import Path
 from ssodkit.data.files import write_whole
 from ssodkit.errors import TrainingError
 
-END = "<!-- end -->"
-BEGIN = re.compile(r"<!-- table (\S+) -->")
-
-
-def begin(name: str) -> str:
-    """The marker before a table."""
-    return f"<!-- table {name} -->"
+MARKER = re.compile(r"^<!-- (?:table (?P<name>\S+)|end) -->$", re.MULTILINE)
 
 
 def tables_in(page: str) -> dict[str, str]:
     """Name of each table in a page -> what stands between its markers. Raises TrainingError where these are broken."""
-    found: dict[str, str] = {}
-    for marker in BEGIN.finditer(page):
-        text, end, _ = page[marker.end() :].partition(END)
-        if not end or BEGIN.search(text):
-            raise TrainingError(f"after `{marker[0]}` there is no `{END}` before the next table. Write one.")
-        if marker[1] in found:
-            raise TrainingError(f"`{marker[0]}` stands there twice. Delete one of them.")
-        found[marker[1]] = text
-    return found
+    return {name: page[start:end] for name, (start, end) in _places(page).items()}
 
 
 def renew(file: Path, name: str, text: str) -> None:
@@ -35,9 +21,30 @@ def renew(file: Path, name: str, text: str) -> None:
     """
     page = file.read_text(encoding="utf-8")
     try:
-        if name not in tables_in(page):
-            raise TrainingError(f"no place for this table. Write `{begin(name)}` and `{END}` where it belongs.")
+        places = _places(page)
+        if name not in places:
+            raise TrainingError(f"it has no place for this table. Write the lines {_lines(name)} where it belongs.")
     except TrainingError as error:
         raise TrainingError(f"{file}: {error}") from error
-    before, marker, rest = page.partition(begin(name))
-    write_whole(file, f"{before}{marker}\n\n{text}\n{END}{rest.partition(END)[2]}")
+    start, end = places[name]
+    write_whole(file, f"{page[:start]}\n\n{text}\n{page[end:]}")
+
+
+def _places(page: str) -> dict[str, tuple[int, int]]:
+    """Name of each table -> where its part of the page starts and ends."""
+    places: dict[str, tuple[int, int]] = {}
+    markers = list(MARKER.finditer(page))
+    for place, marker in enumerate(markers):
+        name, after = marker["name"], next(iter(markers[place + 1 :]), None)
+        if name is None:
+            continue
+        if after is None or after["name"] is not None:
+            raise TrainingError(f"after the line `{marker[0]}` comes no line `<!-- end -->`. Write one.")
+        if name in places:
+            raise TrainingError(f"the line `{marker[0]}` stands there twice. Delete one of them.")
+        places[name] = marker.end(), after.start()
+    return places
+
+
+def _lines(name: str) -> str:
+    return f"`<!-- table {name} -->` and `<!-- end -->`"

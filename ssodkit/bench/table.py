@@ -107,7 +107,8 @@ def load_table(
     """
     suite, cells = cells_of(path)
     found = read_results(results or results_folder(path), cells, brief=True)
-    return make_table(suite, cells, found.of(cells), read_published(), metric, network, threshold), found.refused
+    published = read_published() if suite.published else ()
+    return make_table(suite, cells, found.of(cells), published, metric, network, threshold), found.refused
 
 
 def make_table(
@@ -128,7 +129,8 @@ def make_table(
     metric = metric or (suite.published.metric if suite.published else "AP")
     scored = choose_scored(cells, done, metric, network, threshold)
     check_protocol(cells, done)
-    _check_variants(suite, published)
+    if suite.published:
+        _check_variants(suite, published)
     places: dict[tuple[str, float | None], list[Cell]] = {}
     for cell in cells:
         places.setdefault((cell.method, cell.percent if suite.percents else None), []).append(cell)

@@ -1,5 +1,6 @@
 """Pages whose tables are made: markers, refusals, and the page of the project, which must not be stale."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from ssodkit.bench.formats import to_markdown
 from ssodkit.bench.published import shipped_benchmarks
 from ssodkit.bench.renew import renew, tables_in
+from ssodkit.bench.suite import cells_of
 from ssodkit.bench.table import load_table
 from ssodkit.errors import TrainingError
 
@@ -39,12 +41,16 @@ def test_renew__twice_changes_nothing_more(page: Path):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "no place for this table. Write `<!-- table one -->` and `<!-- end -->`"),
-        ("<!-- table other -->\n<!-- end -->\n", "no place for this table"),
-        ("<!-- table one -->\n", "after `<!-- table one -->` there is no `<!-- end -->`"),
-        ("<!-- end -->\n<!-- table one -->\n", "after `<!-- table one -->` there is no `<!-- end -->`"),
-        ("<!-- table one -->\n<!-- table two -->\n<!-- end -->\n", "after `<!-- table one -->` there is no"),
-        ("<!-- table one --><!-- end --><!-- table one --><!-- end -->", "`<!-- table one -->` stands there twice"),
+        ("", "it has no place for this table. Write the lines `<!-- table one -->` and `<!-- end -->`"),
+        ("<!-- table other -->\n<!-- end -->\n", "it has no place for this table"),
+        ("Write `<!-- table one -->` and `<!-- end -->`.\n", "it has no place for this table"),
+        ("<!-- table one -->\n", "after the line `<!-- table one -->` comes no line `<!-- end -->`"),
+        ("<!-- end -->\n<!-- table one -->\n", "after the line `<!-- table one -->` comes no line"),
+        ("<!-- table one -->\n<!-- table two -->\n<!-- end -->\n", "after the line `<!-- table one -->` comes no"),
+        (
+            "<!-- table one -->\n<!-- end -->\n<!-- table one -->\n<!-- end -->",
+            "stands there twice",
+        ),
     ],
 )
 def test_renew__missing_and_broken_markers_are_refused_and_the_page_stays(page: Path, text: str, reason: str):
@@ -63,10 +69,19 @@ def test_renew__a_full_disk_leaves_the_page_whole(page: Path, file_limit: Callab
     assert [path.name for path in page.parent.iterdir()] == ["README.md"]
 
 
+def test_readme__its_example_of_a_suite_has_cells(tmp_path: Path):
+    (example,) = re.findall(r"```yaml\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+    (tmp_path / "mine.yaml").write_text(example)
+    (tmp_path / "my_recipe.yaml").write_text("extends: soft_teacher\nname: mine\n")
+    suite, cells = cells_of(tmp_path / "mine.yaml")
+    assert suite.name == "mine"
+    assert [cell.method for cell in cells] == ["supervised", "soft_teacher", "my_recipe"] * 5
+
+
 def test_readme__its_tables_are_those_of_the_result_files():
     """If this fails: `ssodkit table SUITE --write` for the suite that it names."""
     tables = tables_in(README.read_text(encoding="utf-8"))
-    assert {"digits_small"} <= set(tables)
+    assert {"digits_tiny", "digits_small"} <= set(tables)
     for name, text in tables.items():
         table, left_out = load_table(README.parent / f"{name}.yaml")
         assert left_out == ()

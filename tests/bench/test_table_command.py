@@ -90,7 +90,7 @@ def test_table__write_renews_the_page_beside_the_suite_and_prints_nothing(call: 
 
 def test_table__write_takes_a_page_of_your_own(call: Call, suite: Path, tmp_path: Path):
     page = tmp_path / "mine.md"
-    page.write_text("<!-- table mine --><!-- end -->")
+    page.write_text("<!-- table mine -->\n<!-- end -->\n")
     assert call(suite, "--write", page).code == 0
     assert "+13.0" in page.read_text()
     assert not (suite.parent / "README.md").exists()
