@@ -13,6 +13,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from ssodkit.bench.folders import RUNS
 from ssodkit.bench.report.curves import (
     health_figures,
     learning_figures,
@@ -26,12 +27,10 @@ from ssodkit.bench.report.figures import Figure
 from ssodkit.bench.report.gallery import gallery_data
 from ssodkit.bench.report.read import RunRecord
 from ssodkit.bench.report.sources import read_sources
-from ssodkit.engine.folders import RUNS, make_folder, refuse_used
+from ssodkit.engine.folders import make_folder, refuse_used
 from ssodkit.engine.nested import flatten
 
 PAGE = "index.html"
-BENCH_RUNS = RUNS / "bench"
-"""Where the runs of suites lie."""
 COLUMNS = ("run", "AP teacher", "AP student", "steps", "wall time", "images/s", "memory", "recipe", "device", "commit")
 """Of the table of runs."""
 
@@ -43,7 +42,7 @@ def report(sources: Sequence[str], out: Path, runs: Path | None = None, results:
     Raises TrainingError or RecipeError where a source is neither, or `out` is in use; then nothing is written.
     """
     refuse_used(out)
-    records, missing = read_sources(sources, runs or BENCH_RUNS, results)
+    records, missing = read_sources(sources, runs or RUNS, results)
     make_folder(out)
     write_page(records, missing, out)
     return out / PAGE

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ssodkit.bench.folders import CellFolder
 from ssodkit.bench.report.read import RunRecord, from_result, read_run, with_moments
 from ssodkit.bench.results import read_results
 from ssodkit.bench.suite import Cell, Suite, cells_of, results_folder
@@ -68,7 +69,7 @@ def _read_suite(
     for cell in cells:
         row, prefix = titles[cell.method], f"{suite.name}, " if is_one_of_several else ""
         name, panel = prefix + _name(cell, row, suite), f"{prefix}{cell.percent:g} % labeled"
-        run = runs / cell.name / "run"
+        run = CellFolder(runs / cell.name).run
         if (run / RECIPE).is_file():
             record = read_run(run, name, row, panel)
         elif cell.hash in left:
