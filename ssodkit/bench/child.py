@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 
-POLL = 0.5
+POLL = 0.1
 """Seconds between two looks at the parent. Linux would tell (PR_SET_PDEATHSIG), but once for each thread of a dying
 parent, and a second SIGTERM ends a training without a checkpoint."""
 
