@@ -5,6 +5,7 @@ sheet shows the last moment.
 """
 
 import math
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
@@ -40,7 +41,8 @@ SHOWN = 0.5
 Seen = dict[str, Any]
 """One image at one moment, in plain numbers: `id`, `size` (height, width), and lists in the image's pixels:
 `truth` (boxes, labels; None where nobody knows it), `found` (boxes, labels, `scores` by name, `numbers` of the selector
-by name, `verdict`; None where nothing is pseudo-labeled), and by network `detections` (boxes, labels, scores)."""
+by name, `verdict` on the class, `places`; None where nothing is pseudo-labeled), and by network `detections` (boxes,
+labels, scores)."""
 
 
 class Gallery:
@@ -70,7 +72,9 @@ class Gallery:
                 for pixels, image in seen:
                     path = self.folder / f"{image['id']}.png"
                     if not path.exists():
-                        Image.fromarray(pixels).save(path)
+                        draft = path.with_suffix(".partial")
+                        Image.fromarray(pixels).save(draft, format="PNG")
+                        os.replace(draft, path)
         return seen
 
     def conclude(self) -> Path | None:
@@ -163,10 +167,10 @@ def describe_found(report: Report, row: int) -> dict[str, Any]:
     """What the teacher found in one image of a report on the host, and what became of it.
 
     The `verdict` is `taught` where a box teaches classes, `ignored` where its candidates learn nothing, else the first
-    filter that it did not pass.
+    filter that it did not pass. `places` says whether it teaches places, which other filters may decide.
     """
     found, selection = report.found, report.selection
-    classes, keep = selection.supervision.classes, report.found.valid[row]
+    classes, boxes, keep = selection.supervision.classes, selection.supervision.boxes, report.found.valid[row]
     filters = {name: mask[row] for name, mask in selection.passed.items() if name not in ("objectness", "boxes")}
     verdicts = []
     for place in keep.nonzero().flatten().tolist():
@@ -179,6 +183,7 @@ def describe_found(report: Report, row: int) -> dict[str, Any]:
         "scores": {name: _rounded(score[row], keep) for name, score in found.scores.items()},
         "numbers": {name: _rounded(number[row], keep) for name, number in selection.numbers.items()},
         "verdict": verdicts,
+        "places": (boxes.valid & (boxes.weight > 0))[row][keep].tolist(),
     }
 
 

@@ -81,6 +81,10 @@ class RunLog:
                 self.say(f"step {outcome.step}/{self.steps}  {line}  {speed}")
             self.record("step", outcome.step, self._pace.take())
 
+    def begins_with(self, kind: str) -> bool:
+        """Whether the step that a resumed run goes on from has a line of this kind; for the first process."""
+        return self._file is not None and kind in self._file.kinds_of_last_step
+
     def record(self, kind: str, step: int, numbers: Mapping[str, Any]) -> None:
         """One line of `metrics.jsonl`; `kind` is `step`, `health`, `evaluation` or `result`."""
         if self._file is not None:
@@ -98,8 +102,9 @@ class MetricsFile:
         self.path = path
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
         whole = [(line, json.loads(line)) for line in lines if line.endswith("\n")]
-        kept = [line for line, record in whole if record["step"] <= last_step and record["kind"] != "result"]
-        write_whole(path, "".join(kept))
+        kept = [pair for pair in whole if pair[1]["step"] <= last_step and pair[1]["kind"] != "result"]
+        write_whole(path, "".join(line for line, _ in kept))
+        self.kinds_of_last_step = {record["kind"] for _, record in kept if record["step"] == last_step}
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Add a line. Numbers that are not finite become null, as JSON has no word for them."""

@@ -149,6 +149,12 @@ class Session:
         if warning is not None:
             self.log.warn(warning)
 
+    def evaluate_if_cut_off(self) -> None:
+        """Score the networks if the run was stopped between the checkpoint that it goes on from and its evaluation."""
+        is_due = 0 < self.step < self.recipe.engine.steps and self.is_due(self.recipe.engine.evaluate_every)
+        if is_due and not self.processes.gather(self.log.begins_with("evaluation"))[0]:
+            self.evaluate()
+
     def save(self, name: str = "last") -> None:
         """Write a checkpoint, unless this step has it; everything up to this step must have been settled."""
         if name == "last" and self._saved_step == self.step:

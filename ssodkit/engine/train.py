@@ -132,6 +132,8 @@ def _train(session: Session, gallery: Gallery, last: int, stopping: Stopping) ->
 def _make_steps(session: Session, gallery: Gallery, last: int, stopping: Stopping) -> None:
     engine, watch = session.recipe.engine, session.recipe.watch
     wished = False
+    with stopping.at_once(f" while it scored; {session.way_on}"):
+        session.evaluate_if_cut_off()
     for batches in session.batches(until=last):
         wished |= session.update(batches, wish_to_stop=stopping.received is not None)
         # One process stops after the step of the signal; several do one later, when all of them know.

@@ -36,9 +36,13 @@ def test_describe_found__says_what_became_of_each_box_and_keeps_its_scores(make_
         "boxes": torch.tensor([[False, False, False, False]]),
         "classes": torch.tensor([[True, False, False, False]]),
     }
-    said = describe_found(
-        report_of(Detections(boxes, labels, valid, scores), targets, passed, make_view("weak", [1])), 0
-    )
+    report = report_of(Detections(boxes, labels, valid, scores), targets, passed, make_view("weak", [1]))
+    said = describe_found(report, 0)
+    assert said["places"] == [True, False, False]
+    # its place is another filter's matter
+    sets = Supervision(targets, targets, targets.where(labels == 0), Progress(0, 1))
+    other = Report(report.found, Selection(sets, passed), report.view)
+    assert describe_found(other, 0) == {**said, "places": [False, False, False]}
     assert said["verdict"] == ["taught", "ignored", "classes"]
     assert said["boxes"] == [[1.0, 1.0, 9.0, 9.0]] * 3
     assert said["labels"] == [2, 1, 0]
@@ -53,6 +57,7 @@ def test_describe_found__of_nothing_found_is_empty(make_view):
         "scores": {"confidence": []},
         "numbers": {},
         "verdict": [],
+        "places": [],
     }
 
 

@@ -258,6 +258,19 @@ def test_resume__other_unlabeled_images_are_noticed(tiny_recipe, tmp_path, pictu
     assert re.search(r"unlabeled images are others than before the stop: 8 \(.*\) then, 7 \(", capsys.readouterr().out)
 
 
+def test_resume__makes_up_for_an_evaluation_that_was_cut_off(tiny_recipe, tmp_path):
+    """Killed after the checkpoint of step 2, while it scored: the curve has no hole."""
+    recipe = tiny_recipe("engine.steps=4", "engine.evaluate_every=2", "watch.pictures=0", "watch.gallery.images=0")
+    train(recipe, tmp_path / "whole")
+    train(recipe, tmp_path / "run", stop_after=2)
+    log = tmp_path / "run" / "metrics.jsonl"
+    lines = log.read_text().splitlines(keepends=True)
+    log.write_text("".join(line for line in lines if '"evaluation"' not in line))
+    resume(tmp_path / "run")
+    assert metrics(tmp_path / "run", "evaluation") == metrics(tmp_path / "whole", "evaluation")
+    assert [record["step"] for record in metrics(tmp_path / "run", "evaluation")] == [2]
+
+
 @pytest.mark.parametrize("step", [0, 3])
 def test_train__an_image_that_cannot_be_read_ends_it_after_a_checkpoint(tiny_recipe, tmp_path, pictures, step):
     run = tmp_path / "run"

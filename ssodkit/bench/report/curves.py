@@ -14,6 +14,10 @@ COLORS = 8
 """In the page's palettes."""
 
 
+Fate = tuple[str, bool]
+"""Of a found box: the verdict on its class, and whether it teaches its place."""
+
+
 def learning_figures(records: Sequence[RunRecord]) -> list[Figure]:
     """Scores of both networks."""
     thresholds = " or ".join(sorted({record.threshold for record in records}))
@@ -26,8 +30,9 @@ def learning_figures(records: Sequence[RunRecord]) -> list[Figure]:
         by_run(
             "learning",
             "Average precision",
-            f"In percent, of detections with a score above {thresholds}. Solid: teacher; dashed: student; gray: "
-            "supervised baseline. Where a row has several runs, its line is their mean, and they are faint.",
+            f"In percent, of detections with a score above {thresholds}. Solid: teacher, or a run's only network; "
+            "dashed: student; gray: supervised baseline. Where a row has several runs, its line is their mean, "
+            "and they are faint.",
             records,
             lines,
             "there has been no evaluation yet",
@@ -143,8 +148,8 @@ def reliability_figures(records: Sequence[RunRecord]) -> list[Figure]:
     figures = []
     for name in names:
         variants = [
-            (f"{record.name}, step {record.moments[-1]['step']}", _reliability(found[name], ious, verdicts, name))
-            for record, found, ious, verdicts in seen
+            (f"{record.name}, step {record.moments[-1]['step']}", _reliability(found[name], ious, fates, name))
+            for record, found, ious, fates in seen
             if any(value is not None for value in found.get(name, ()))
         ]
         if variants:
@@ -160,28 +165,34 @@ def reliability_figures(records: Sequence[RunRecord]) -> list[Figure]:
     return [Figure("reliability", "Score and IoU", "", (), why)]
 
 
-def found_boxes(moment: Record) -> tuple[dict[str, list[float | None]], list[float], list[str]]:
-    """Of all boxes found in images with known labels: scores by name, IoUs, verdicts."""
+def found_boxes(moment: Record) -> tuple[dict[str, list[float | None]], list[float], list[Fate]]:
+    """Of all boxes found in images with known labels: scores by name, IoUs, and what became of them."""
     scores: dict[str, list[float | None]] = {}
     ious: list[float] = []
-    verdicts: list[str] = []
+    fates: list[Fate] = []
     for image in moment["images"]:
         if image["found"] is not None and "iou" in image["found"]:
             for name, values in image["found"]["scores"].items():
                 scores.setdefault(name, []).extend(values)
             ious += image["found"]["iou"]
-            verdicts += image["found"]["verdict"]
-    return scores, ious, verdicts
+            verdicts = image["found"]["verdict"]
+            places = image["found"].get("places", [verdict == "taught" for verdict in verdicts])
+            fates += zip(verdicts, places, strict=True)
+    return scores, ious, fates
 
 
-def _reliability(scores: list[float | None], ious: list[float], verdicts: list[str], name: str) -> dict[str, Any]:
-    points = [each for each in zip(scores, ious, verdicts, strict=True) if each[0] is not None]
+def _reliability(scores: list[float | None], ious: list[float], fates: list[Fate], name: str) -> dict[str, Any]:
+    """Confidence is colored by what teaches classes, any other score by what teaches places."""
+    points = [each for each in zip(scores, ious, fates, strict=True) if each[0] is not None]
     traces: list[Trace] = []
+    what = "its class" if name == "confidence" else "its place"
     for title, color, symbol, is_taught in (
-        ("not taught", "color 1", "circle-open", False),
-        ("teaches", "color 2", "circle", True),
+        (f"does not teach {what}", "color 1", "circle-open", False),
+        (f"teaches {what}", "color 2", "circle", True),
     ):
-        chosen = [each for each in points if (each[2] == "taught") == is_taught]
+        chosen = [
+            each for each in points if (each[2][0] == "taught" if name == "confidence" else each[2][1]) == is_taught
+        ]
         traces.append(
             {
                 "type": "scatter",
@@ -189,7 +200,7 @@ def _reliability(scores: list[float | None], ious: list[float], verdicts: list[s
                 "name": title,
                 "x": [score for score, _, _ in chosen],
                 "y": [iou for _, iou, _ in chosen],
-                "text": [text(verdict) for _, _, verdict in chosen],
+                "text": [text(verdict) for _, _, (verdict, _) in chosen],
                 "hovertemplate": f"{text(name)} %{{x}}, IoU %{{y}}: %{{text}}<extra></extra>",
                 "marker": {"size": 6, "symbol": symbol, "opacity": 0.7},
                 "meta": {"color": color, "title": title},

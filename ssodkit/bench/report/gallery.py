@@ -41,17 +41,19 @@ def _moment(image: Record | None) -> dict[str, Any] | None:
 
 
 def _copy(record: RunRecord, number: int, out: Path, folder: str) -> str | None:
-    """Where the image lies, relative to the page; None where the run has lost it."""
+    """Where the image lies, relative to the page; None where the run has lost it, or is just writing it."""
     assert record.gallery is not None
     source = record.gallery / f"{number}.png"
-    if not source.is_file():
+    try:
+        with Image.open(source) as image:
+            image.load()
+            is_large = max(image.size) > LONGEST
+            image.thumbnail((LONGEST, LONGEST))
+    except OSError:
         return None
-    with Image.open(source) as image:
-        is_large = max(image.size) > LONGEST
-        path = out / folder / f"{number}.{'jpg' if is_large else 'png'}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        image.thumbnail((LONGEST, LONGEST))
-        image.save(path)
+    path = out / folder / f"{number}.{'jpg' if is_large else 'png'}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)
     return f"{folder}/{path.name}"
 
 

@@ -146,7 +146,9 @@
     moment.truth?.boxes.forEach((_, place) => add("truth", moment.truth, place, null, {}));
     moment.found?.boxes.forEach((_, place) => {
       const score = moment.found.scores.confidence[place], verdict = moment.found.verdict[place];
-      const said = { verdict, iou: moment.found.iou?.[place], scores: Object.entries(moment.found.scores)
+      const place_too = moment.found.places?.[place] ?? verdict === "taught";
+      const split = place_too === (verdict === "taught") ? "" : place_too ? ", teaches its place" : ", class alone";
+      const said = { verdict, split, iou: moment.found.iou?.[place], scores: Object.entries(moment.found.scores)
         .filter(([key, values]) => key !== "confidence" && values[place] !== null)
         .map(([key, values]) => `${key} ${values[place]}`).join(", ") };
       if (verdict === "taught") add("taught", moment.found, place, score, said);
@@ -163,7 +165,7 @@
 
   const TITLES = { truth: "ground truth", taught: "accepted", rejected: "rejected", teacher: "teacher", student: "student" };
   const titled = (box) => [
-    `${TITLES[box.kind]}${box.kind === "rejected" ? ` (${box.verdict})` : ""}: ${box.name}`,
+    `${TITLES[box.kind]}${box.kind === "rejected" ? ` (${box.verdict})` : ""}${box.split ?? ""}: ${box.name}`,
     box.score === null ? "" : box.score.toFixed(2),
   ].join(" ").trim();
 
@@ -202,7 +204,7 @@
 
   function table(boxes) {
     const columns = [
-      ["box", (box) => (box.kind === "rejected" ? `rejected: ${box.verdict}` : TITLES[box.kind])],
+      ["box", (box) => (box.kind === "rejected" ? `rejected: ${box.verdict}` : TITLES[box.kind]) + (box.split ?? "")],
       ["class", (box) => box.name],
       ["score", (box) => box.score?.toFixed(3) ?? ""],
       ["IoU", (box) => box.iou?.toFixed(2) ?? ""],

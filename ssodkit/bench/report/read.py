@@ -126,7 +126,7 @@ def from_result(result: CellResult, name: str, row: str, panel: str) -> RunRecor
         health=tuple(facts["health"]),
         evaluations=tuple(facts["evaluations"]),
         result={**facts, "step": result.steps},
-        notes=("Its folder is gone; this is what its result file holds.",),
+        notes=("There is no run folder of this name; this is what its result file holds.",),
     )
 
 

@@ -10,6 +10,7 @@ from ssodkit.bench.results import read_results
 from ssodkit.bench.suite import Cell, Suite, cells_of, results_folder
 from ssodkit.engine.checkpoint import RECIPE
 from ssodkit.engine.gallery import MOMENTS
+from ssodkit.engine.results import RESULT
 from ssodkit.errors import RecipeError, TrainingError
 
 GALLERIES = 8
@@ -70,7 +71,7 @@ def _read_suite(
         row, prefix = titles[cell.method], f"{suite.name}, " if is_one_of_several else ""
         name, panel = prefix + _name(cell, row, suite), f"{prefix}{cell.percent:g} % labeled"
         run = CellFolder(runs / cell.name).run
-        if (run / RECIPE).is_file():
+        if (run / RESULT if cell.hash in left else run / RECIPE).is_file():
             record = read_run(run, name, row, panel)
         elif cell.hash in left:
             record = from_result(left[cell.hash], name, row, panel)

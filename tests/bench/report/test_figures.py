@@ -97,15 +97,15 @@ def test_threshold_figures__a_line_for_each_class(record):
     ]
 
 
-def test_reliability_figures__every_found_box_with_a_score_is_a_point(record):
+def test_reliability_figures__every_found_box_is_a_point_colored_by_what_its_score_decides(record):
     figures = {figure.key: figure for figure in reliability_figures([record])}
     assert set(figures) == {"reliability-confidence", "reliability-box_jitter"}
     for name in ("confidence", "box_jitter"):
         expected = [
-            (score, iou, verdict == "taught")
-            for image in record.moments[-1]["images"]
-            for score, iou, verdict in zip(
-                image["found"]["scores"][name], image["found"]["iou"], image["found"]["verdict"], strict=True
+            (score, iou, verdict == "taught" if name == "confidence" else place)
+            for found in (image["found"] for image in record.moments[-1]["images"])
+            for score, iou, verdict, place in zip(
+                found["scores"][name], found["iou"], found["verdict"], found["places"], strict=True
             )
             if score is not None
         ]
