@@ -230,6 +230,9 @@ def bench(
         int | None,
         typer.Option(min=1, metavar="N", help="Cells at once: dealt out over the GPUs, or a share of the cores each."),
     ] = None,
+    processes: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Processes of each cell, on as many GPUs, where there are any.")
+    ] = 1,
     results: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Of the result files; default: results/ beside the suite.")
     ] = None,
@@ -258,7 +261,7 @@ def bench(
     work = open_work(suite, only or (), results, runs)
     if is_list:
         list_cells(work, parallel)
-    elif bench(work, parallel, engine.value, settings or (), device):
+    elif bench(work, parallel, engine.value, settings or (), device, processes):
         raise typer.Exit(1)
 
 

@@ -41,13 +41,15 @@ class Job:
     device: str | None
     failed_at: int | None
     """When the last attempt failed, as far as is known here: one that failed since is somebody else's fresh one."""
+    processes: int = 1
+    """That train it."""
 
     @classmethod
-    def of(cls, cell: Cell, runs: Path, results: Path, device: str | None) -> "Job":
+    def of(cls, cell: Cell, runs: Path, results: Path, device: str | None, processes: int = 1) -> "Job":
         """The training of a cell; all paths are absolute."""
         folder = CellFolder(runs.resolve() / cell.name)
         result = results.resolve() / f"{cell.name}.json"
-        return cls(cell.name, dump_recipe(cell.recipe), folder, result, device, folder.failed_at())
+        return cls(cell.name, dump_recipe(cell.recipe), folder, result, device, folder.failed_at(), processes)
 
 
 @dataclass(frozen=True)
@@ -130,12 +132,13 @@ def _begin(job: Job, claim: int, environment: Mapping[str, str]) -> Attempt | En
         shutil.rmtree(folder.run, ignore_errors=True)
         write_whole(folder.recipe, job.recipe)
     what = ["--resume", str(folder.run)] if goes_on else [str(folder.recipe), "--out", str(folder.run)]
-    device = ["--device", job.device] if job.device is not None else []
+    what += ["--processes", str(job.processes)] if job.processes > 1 else []
+    what += ["--device", job.device] if job.device is not None else []
     with folder.log.open("a", encoding="utf-8") as log:
         log.write(f"{GOES_ON if goes_on else STARTS}   {job.name}\n")
         log.flush()
         process = subprocess.Popen(
-            [sys.executable, "-m", "ssodkit.bench.child", str(os.getpid()), "run", *what, *device],
+            [sys.executable, "-m", "ssodkit.bench.child", str(os.getpid()), "run", *what],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -16,6 +16,7 @@ from ssodkit.errors import Interrupted, TrainingError
 ADVICE = "what was trained is kept: go on with the same command"
 LIMIT = 240
 """Minutes that a Slurm job gets where nobody says otherwise; submitit would give it 5."""
+TIME_IS_OVER = "the time of its Slurm job is over: start again to go on, or give --engine-set timeout_min=... more"
 
 Slot = Mapping[str, str]
 """The environment of the cells that run in it, as far as it differs from ours."""
@@ -32,13 +33,22 @@ class Listener:
     """Every now and then."""
 
 
-def make_slots(parallel: int, device: str | None) -> list[Slot]:
-    """So many places on this machine: GPUs are dealt out in turn, and the cores of the CPU divided."""
+def make_slots(parallel: int, device: str | None, processes: int = 1) -> list[Slot]:
+    """So many places on this machine, for cells of so many processes each: the cores of the CPU are divided.
+
+    GPUs are dealt out in turn. Cells of several processes share none, so that there may be fewer places, but one.
+    """
     if parallel == 1:
         return [{}]
-    threads = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(max(1, _cores() // parallel))}
+    share = max(1, _cores() // (parallel * processes))
+    threads = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(share)}
     gpus = _gpus() if device in (None, "cuda") else []
-    return [threads | ({"CUDA_VISIBLE_DEVICES": gpus[place % len(gpus)]} if gpus else {}) for place in range(parallel)]
+    if not gpus:
+        return [threads] * parallel
+    if processes == 1:
+        return [threads | {"CUDA_VISIBLE_DEVICES": gpus[place % len(gpus)]} for place in range(parallel)]
+    firsts = range(0, min(parallel, max(1, len(gpus) // processes)) * processes, processes)
+    return [threads | {"CUDA_VISIBLE_DEVICES": ",".join(gpus[first : first + processes])} for first in firsts]
 
 
 def run_here(jobs: Sequence[Job], slots: Sequence[Slot], listener: Listener) -> Iterator[Ending]:
@@ -87,14 +97,16 @@ def run_on_slurm(
 ) -> Iterator[Ending]:
     """Submit cells as one job array through submitit, and wait for them; they go on without us.
 
-    `settings` are submitit's; `cluster: local` makes processes of this machine of the jobs.
+    `settings` are submitit's; `cluster: local` makes processes of this machine of the jobs. A cell takes a GPU per
+    process. One whose time is over has stopped with a checkpoint.
     """
     submitit = _import_extra("submitit", "slurm")
     cluster = settings.get("cluster", "slurm")
     given = {name: value for name, value in settings.items() if name != "cluster"}
     usual: dict[str, Any] = {"name": "ssodkit", "timeout_min": LIMIT}
     if cluster == "slurm":
-        usual |= {"gpus_per_node": None if jobs[0].device == "cpu" else 1, "slurm_array_parallelism": parallel}
+        gpus = None if jobs[0].device == "cpu" else jobs[0].processes
+        usual |= {"gpus_per_node": gpus, "slurm_array_parallelism": parallel}
     try:
         executor = submitit.AutoExecutor(folder=jobs[0].folder.path.parent / ".submitit", cluster=cluster)
         executor.update_parameters(**(usual | given))
@@ -114,7 +126,7 @@ def run_on_slurm(
             for one in [one for one in submitted if one.done()]:
                 job = submitted.pop(one)
                 problem = one.exception()
-                yield one.result() if problem is None else Ending(job.name, "failed", _first_line(problem))
+                yield one.result() if problem is None else _slurm_ending(job, str(problem))
             listener.tick()
             time.sleep(POLL)
 
@@ -133,7 +145,8 @@ def run_on_ray(
     address = options.pop("address", None)
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-        options.setdefault("num_gpus", int(jobs[0].device != "cpu" and "GPU" in ray.cluster_resources()))
+        has_gpus = jobs[0].device != "cpu" and "GPU" in ray.cluster_resources()
+        options.setdefault("num_gpus", jobs[0].processes if has_gpus else 0)
         task = ray.remote(run_cell).options(**options)
     except (RuntimeError, ValueError, TypeError, ConnectionError) as error:
         raise TrainingError(f"the cells cannot be given to Ray: {_first_line(error)}") from error
@@ -156,6 +169,13 @@ def run_on_ray(
             ray.shutdown()
         if stopping.received is not None:
             raise Interrupted(f"stopped; {ADVICE}", stopping.received)
+
+
+def _slurm_ending(job: Job, problem: str) -> Ending:
+    """How a cell ended whose job did not end by itself; `problem` is what submitit says of that."""
+    if "timed-out" in problem or "(state: TIMEOUT)" in problem:
+        return Ending(job.name, "stopped", TIME_IS_OVER)
+    return Ending(job.name, "failed", _first_line(problem))
 
 
 def _ray_ending(ray: Any, one: Any, job: Job) -> Ending:
@@ -189,5 +209,5 @@ def _gpus() -> list[str]:
     return [str(number) for number in range(torch.cuda.device_count())]
 
 
-def _first_line(error: BaseException) -> str:
+def _first_line(error: BaseException | str) -> str:
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

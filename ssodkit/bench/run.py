@@ -8,7 +8,7 @@ from typing import Any, Literal
 import yaml
 
 from ssodkit.bench.cell import Ending, Job
-from ssodkit.bench.engines import Listener, make_slots, run_here, run_on_ray, run_on_slurm
+from ssodkit.bench.engines import Listener, Slot, make_slots, run_here, run_on_ray, run_on_slurm
 from ssodkit.bench.folders import RUNS, CellFolder
 from ssodkit.bench.news import News, print_list
 from ssodkit.bench.progress import Status, look
@@ -54,21 +54,26 @@ def bench(
     engine: Engine = "local",
     settings: Iterable[str] = (),
     device: str | None = None,
+    processes: int = 1,
 ) -> tuple[Ending, ...]:
     """Train the cells that have no result file; those that have none in the end.
 
-    Locally, `parallel` cells run at once, one where it is None; on other engines it is an upper limit. `settings` are
-    the engine's, as `key=value`. Raises Interrupted after a signal.
+    Locally, `parallel` cells run at once, one where it is None; on other engines it is an upper limit. Each is trained
+    by so many `processes`. `settings` are the engine's, as `key=value`. Raises Interrupted after a signal.
     """
     options = _read_settings(engine, settings)
     statuses, refused = work.look()
-    news = News(work.suite, statuses, refused, work.look, parallel or (1 if engine == "local" else len(statuses)))
     unread = [Ending(one.cell.name, "failed", one.error or "") for one in statuses if _has_unreadable(one, work)]
     skipped = {one.cell.name for one in statuses if one.state == "done"} | {one.name for one in unread}
-    jobs = [Job.of(cell, work.runs, work.results, device) for cell in work.cells if cell.name not in skipped]
+    jobs = [Job.of(cell, work.runs, work.results, device, processes) for cell in work.cells if cell.name not in skipped]
+    slots = make_slots(parallel or 1, device, processes) if jobs and engine == "local" else []
+    at_once = len(slots) or parallel or (1 if engine == "local" else len(statuses))
+    if slots and len(slots) < (parallel or 1):
+        refused += (f"only {len(slots)} of {parallel} cells run at once: each takes {processes} GPUs",)
+    news = News(work.suite, statuses, refused, work.look, at_once)
     endings = list(unread)
     with news:
-        for ending in _run(jobs, engine, parallel, options, device, news.listener) if jobs else ():
+        for ending in _run(jobs, engine, parallel, options, slots, news.listener) if jobs else ():
             news.ended(ending)
             endings.append(ending)
         undone = tuple(ending for ending in endings if ending.how != "done")
@@ -86,14 +91,14 @@ def _run(
     engine: Engine,
     parallel: int | None,
     options: Mapping[str, Any],
-    device: str | None,
+    slots: Sequence[Slot],
     listener: Listener,
 ) -> Iterator[Ending]:
     if engine == "slurm":
         return run_on_slurm(jobs, options, parallel, listener)
     if engine == "ray":
         return run_on_ray(jobs, options, parallel, listener)
-    return run_here(jobs, make_slots(parallel or 1, device), listener)
+    return run_here(jobs, slots, listener)
 
 
 def _read_settings(engine: Engine, settings: Iterable[str]) -> dict[str, Any]:

@@ -1,9 +1,13 @@
 """Where cells run on one machine, and what is said where an engine is not there."""
 
+from pathlib import Path
+
 import pytest
 
 from ssodkit.bench import engines
+from ssodkit.bench.cell import Job
 from ssodkit.bench.engines import make_slots
+from ssodkit.bench.folders import CellFolder
 from ssodkit.errors import TrainingError
 
 
@@ -28,6 +32,34 @@ def test_make_slots__deals_out_the_gpus_that_may_be_used(monkeypatch: pytest.Mon
     assert make_slots(2, "cpu") == [{}, {}]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert make_slots(2, None) == [{}, {}]
+
+
+@pytest.mark.usefixtures("eight_cores")
+def test_make_slots__cells_of_several_processes_share_no_gpu(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5,7,1,0")
+    threads = {"OMP_NUM_THREADS": "1"}
+    assert make_slots(4, "cuda", 2) == [threads | {"CUDA_VISIBLE_DEVICES": pair} for pair in ("2,5", "7,1")]
+    assert make_slots(2, "cuda", 8) == [threads | {"CUDA_VISIBLE_DEVICES": "2,5,7,1,0"}]
+    assert make_slots(1, "cuda", 4) == [{}]
+    assert make_slots(2, "cpu", 2) == [{"OMP_NUM_THREADS": "2"}] * 2
+
+
+@pytest.mark.parametrize(
+    ("problem", "how"),
+    [
+        (
+            "Job (task=0) failed during processing with trace:\nJob not requeued because: timed-out.",
+            "stopped",
+        ),
+        ("Job 7 (task: 0) with path x has not produced any output (state: TIMEOUT)\nError stream", "stopped"),
+        ("Job 7 (task: 0) with path x has not produced any output (state: OUT_OF_MEMORY)", "failed"),
+    ],
+)
+def test_slurm_ending__a_job_without_time_has_stopped(tmp_path: Path, problem: str, how: str):
+    job = Job("cell", "name: x\n", CellFolder(tmp_path), tmp_path / "cell.json", None, None, 8)
+    ending = engines._slurm_ending(job, problem)
+    assert (ending.name, ending.how) == ("cell", how)
+    assert ("start again to go on" in ending.text) == (how == "stopped")
 
 
 def test_import_extra__says_how_to_install_what_is_missing():

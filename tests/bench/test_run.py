@@ -123,9 +123,9 @@ def test_bench__stopped_and_killed_in_the_middle_comes_to_the_same_numbers(finis
         assert all(one[name].equal(other[name]) for name in one)
 
 
-def train_up_to(step: int, here: Path, cache: Path, folder: CellFolder, cell, number: signal.Signals):
+def train_up_to(step: int, here: Path, cache: Path, folder: CellFolder, cell, number: signal.Signals, *arguments):
     """Start a bench and send it a signal after this step; its exit code, and what it complained of."""
-    process = start(here, environment(cache))
+    process = start(here, environment(cache), *arguments)
     deadline = time.monotonic() + 120
     while position(cell.recipe, folder.run).step < step:
         assert process.poll() is None
@@ -188,6 +188,28 @@ def test_bench__an_engine_trains_a_cell(tiny: Path, cache: Path, engine: tuple[s
     assert read_result(file).steps == 2
     assert out.splitlines()[-1] == "all 1 cells have a result"
     assert attempts(open_work(tiny / "tiny.yaml")) == [["starts"]]
+
+
+def test_bench__a_cell_is_trained_by_several_processes(tiny: Path, cache: Path):
+    write_suite(tiny, 60)
+    work = open_work(tiny / "tiny.yaml", runs=tiny / "runs" / "bench")
+    folder = CellFolder(work.runs / work.cells[0].name)
+    code, _ = train_up_to(10, tiny, cache, folder, work.cells[0], signal.SIGTERM, "--processes", 2)
+    assert code == 128 + signal.SIGTERM
+    process = start(tiny, environment(cache), "--processes", 2)
+    out, err = process.communicate(timeout=250)
+    assert process.returncode == 0, (out, err)
+    (file,) = (tiny / "results").iterdir()
+    assert (read_result(file).processes, attempts(work)) == (2, [["starts", "goes"]])
+
+
+def test_bench__says_that_there_are_too_few_gpus(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+    rows = "[{recipe: supervised, set: {data.train: {type: coco, annotations: absent.json, images: absent}}}]"
+    bench(open_work(write_suite(tiny, 2, methods=rows)), parallel=2, device="cuda", processes=2)
+    assert "warning: only 1 of 2 cells run at once: each takes 2 GPUs\n" in capsys.readouterr().out
 
 
 def test_bench__settings_of_an_engine_are_pairs(tiny: Path):
