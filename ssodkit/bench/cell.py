@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ssodkit.bench.folders import CellFolder
+from ssodkit.bench.folders import TRIES, CellFolder
 from ssodkit.bench.results import collect, write_result
 from ssodkit.bench.suite import Cell
 from ssodkit.data.files import write_whole
@@ -66,17 +66,17 @@ class Ending:
 
 def run_cell(job: Job) -> Ending:
     """Claim a cell, train it to its end, and write its result; what fails is told, not raised."""
-    begun = begin(job)
+    begun = begin(job, tries=TRIES)
     return begun if isinstance(begun, Ending) else begun.wait()
 
 
-def begin(job: Job, environment: Mapping[str, str] | None = None) -> "Attempt | Ending":
-    """Claim a cell and begin its training, in an environment with these changes.
+def begin(job: Job, environment: Mapping[str, str] | None = None, tries: int = 1) -> "Attempt | Ending":
+    """Claim a cell in so many tries, and begin its training, in an environment with these changes.
 
     It ends at once where another process trains the cell, or has just finished it or failed, and where a finished run
     only waits to be collected.
     """
-    claim = job.folder.claim()
+    claim = job.folder.claim(tries)
     if claim is None:
         return Ending(job.name, "claimed")
     begun: Attempt | Ending | None = None

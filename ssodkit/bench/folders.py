@@ -9,11 +9,14 @@ RUNS/CELL/claim          locked by the processes that train it
 
 import fcntl
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 RUNS = Path("runs/bench")
 """Where cells are trained, unless the user says otherwise."""
+TRIES, PAUSE = 6, 0.1
+"""To claim a cell, and the seconds between two of them."""
 
 
 @dataclass(frozen=True)
@@ -56,16 +59,21 @@ class CellFolder:
         except FileNotFoundError:
             return None
 
-    def claim(self) -> int | None:
+    def claim(self, tries: int = 1) -> int | None:
         """The right to train this cell, as a descriptor; None where another process has it.
+
+        Whoever looks at a claim holds it for an instant: who would ask only once shall try `TRIES` times.
 
         It is a lock that lasts until every process with the descriptor, or one inherited from it, has closed it or
         died. So a crash leaves none behind, and a training that outlives whoever started it keeps its own.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.path / "claim", os.O_RDWR | os.O_CREAT, 0o666)
-        if _lock(descriptor, fcntl.LOCK_EX):
-            return descriptor
+        for left in reversed(range(tries)):
+            if _lock(descriptor, fcntl.LOCK_EX):
+                return descriptor
+            if left:
+                time.sleep(PAUSE)
         os.close(descriptor)
         return None
 

@@ -1,11 +1,14 @@
 """Claims: one process at a time trains a cell, and a claim lasts as long as any process that inherited it."""
 
+import fcntl
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-from ssodkit.bench.folders import CellFolder
+import pytest
+
+from ssodkit.bench.folders import TRIES, CellFolder
 
 
 def test_claim__is_given_once_until_it_is_closed(tmp_path: Path):
@@ -21,6 +24,22 @@ def test_claim__is_given_once_until_it_is_closed(tmp_path: Path):
     again = folder.claim()
     assert again is not None
     os.close(again)
+
+
+def test_claim__is_not_taken_away_by_a_look_at_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = CellFolder(tmp_path)
+    (tmp_path / "claim").touch()
+    look = os.open(tmp_path / "claim", os.O_RDONLY)
+    fcntl.flock(look, fcntl.LOCK_SH)
+    pauses: list[float] = []
+    monkeypatch.setattr("time.sleep", pauses.append)
+    assert folder.claim(TRIES) is None
+    assert len(pauses) == TRIES - 1
+    monkeypatch.setattr("time.sleep", lambda _: fcntl.flock(look, fcntl.LOCK_UN))
+    claim = folder.claim(TRIES)
+    assert claim is not None
+    os.close(claim)
+    os.close(look)
 
 
 def test_claim__lasts_as_long_as_a_process_that_inherited_it(tmp_path: Path):
