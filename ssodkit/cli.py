@@ -236,7 +236,12 @@ def bench(
     results: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Of the result files; default: results/ beside the suite.")
     ] = None,
-    runs: Annotated[Path | None, typer.Option(metavar="DIR", help="Of the runs; default: runs/bench.")] = None,
+    runs: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Of the runs; default: runs/bench. No cell is trained twice by those who share it."
+        ),
+    ] = None,
     engine: Annotated[
         Engine, typer.Option(metavar="local|slurm|ray", help="What runs the cells; default: this machine.")
     ] = Engine.LOCAL,
@@ -253,8 +258,8 @@ def bench(
 ) -> None:
     """Train every cell of a suite that has no result file yet.
 
-    May be interrupted and started again at any time, also several times at once: no cell is trained twice. A cell that
-    fails does not stop the others; it is tried again at the next start.
+    May be interrupted and started again at any time, also several times at once with the same --runs: no cell is
+    trained twice. A cell that fails does not stop the others; it is tried again at the next start.
     """
     from ssodkit.bench.run import bench, list_cells, open_work
 

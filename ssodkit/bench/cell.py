@@ -156,7 +156,8 @@ def _conclude(job: Job, code: int) -> Ending:
         return Ending(job.name, "stopped", f"stopped by {number.name}")
     try:
         if code == 0:
-            write_result(collect(job.folder.run), job.result)
+            if not job.result.exists():  # of a bench that works in another folder: the first one stays
+                write_result(collect(job.folder.run), job.result)
             return Ending(job.name, "done")
         text = _last_line(job.folder.log)
     except SsodkitError as error:

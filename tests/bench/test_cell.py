@@ -70,6 +70,13 @@ def test_conclude__says_why_a_training_ended(job: Job, code: int, how: str, text
     assert job.folder.read_error() == (text if how == "failed" else None)
 
 
+def test_conclude__a_result_of_another_folders_bench_stays(job: Job):
+    job.result.parent.mkdir()
+    job.result.write_text("{}")
+    assert _conclude(job, 0) == Ending("cell", "done")
+    assert job.result.read_text() == "{}"
+
+
 def test_conclude__a_run_that_holds_no_result_is_a_failure(job: Job):
     job.folder.path.mkdir()
     ending = _conclude(job, 0)
