@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -73,15 +74,20 @@ def run_cell(job: Job) -> Ending:
 def begin(job: Job, environment: Mapping[str, str] | None = None, tries: int = 1) -> "Attempt | Ending":
     """Claim a cell in so many tries, and begin its training, in an environment with these changes.
 
-    It ends at once where another process trains the cell, or has just finished it or failed, and where a finished run
-    only waits to be collected.
+    It ends at once where another process trains the cell, or has just finished it or failed, where a finished run only
+    waits to be collected, and where its folder cannot be written.
     """
-    claim = job.folder.claim(tries)
-    if claim is None:
-        return Ending(job.name, "claimed")
     begun: Attempt | Ending | None = None
     try:
+        claim = job.folder.claim(tries)
+    except OSError as error:
+        return Ending(job.name, "failed", _sentence(error))
+    if claim is None:
+        return Ending(job.name, "claimed")
+    try:
         begun = _begin(job, claim, environment or {})
+    except OSError as error:
+        return _fail(job, _sentence(error))
     finally:
         if not isinstance(begun, Attempt):
             os.close(claim)
@@ -160,14 +166,23 @@ def _conclude(job: Job, code: int) -> Ending:
                 write_result(collect(job.folder.run), job.result)
             return Ending(job.name, "done")
         text = _last_line(job.folder.log)
-    except SsodkitError as error:
-        text = str(error)
-    except OSError as error:
-        text = f"{error.filename} cannot be written: {error.strerror}"
+    except (SsodkitError, OSError, ValueError) as error:  # a score that is no number is a ValueError of the result's
+        text = _sentence(error)
     if number is not None:
         text = f"ended by {number.name}; mostly the machine's memory is full then"
-    write_whole(job.folder.error, text + "\n")
+    return _fail(job, text)
+
+
+def _fail(job: Job, text: str) -> Ending:
+    with suppress(OSError):  # what is told is not lost where it cannot be kept, such as on a full disk
+        write_whole(job.folder.error, text + "\n")
     return Ending(job.name, "failed", text)
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename} cannot be read or written: {error.strerror}"
+    return str(error)
 
 
 def _signal_of(code: int) -> signal.Signals | None:

@@ -6,6 +6,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,10 +85,11 @@ def run_here(jobs: Sequence[Job], slots: Sequence[Slot], listener: Listener) -> 
                 listener.tick()
                 time.sleep(POLL)
         finally:
-            for attempt, _ in running:
-                attempt.stop(stopping.received or signal.SIGTERM)
-            for attempt, _ in running:
-                attempt.wait()
+            with ExitStack() as last_first:  # runs each of them, also after one that raises
+                for attempt, _ in running:
+                    last_first.callback(attempt.wait)
+                for attempt, _ in running:
+                    last_first.callback(attempt.stop, stopping.received or signal.SIGTERM)
         if stopping.received is not None:
             raise Interrupted(f"stopped; {ADVICE}", stopping.received)
 

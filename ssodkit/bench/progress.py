@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -119,10 +120,10 @@ def _last_step(metrics: Path) -> tuple[int, float | None]:
     except FileNotFoundError:
         return 0, None
     for line in reversed(lines[1:] if size > TAIL else lines):
-        if line.endswith(b"\n"):
+        with suppress(ValueError, TypeError, KeyError):  # the last line may be half a line, and a full disk cuts others
             record = json.loads(line)
-            if record["kind"] == "step":
-                return record["step"], record["step_seconds"]
+            if record["kind"] == "step" and line.endswith(b"\n"):
+                return int(record["step"]), record["step_seconds"]
     return 0, None
 
 

@@ -138,13 +138,13 @@ def collect(run: Path) -> CellResult:
         records = [json.loads(line) for line in (run / METRICS).read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError) as error:
         raise TrainingError(f"{run} is no finished run: {error}") from error
-    steps = [record for record in records if record["kind"] == "step"]
-    evaluations = [
-        {"step": record["step"], "set": record["set"], "thresholds": record["thresholds"]}
-        for record in records
-        if record["kind"] == "evaluation"
-    ]
     try:
+        steps = [record for record in records if record["kind"] == "step"]
+        evaluations = [
+            {"step": record["step"], "set": record["set"], "thresholds": record["thresholds"]}
+            for record in records
+            if record["kind"] == "evaluation"
+        ]
         return CellResult(
             recipe=recipe.model_dump(mode="json"),
             recipe_hash=recipe_hash(recipe),
@@ -158,8 +158,10 @@ def collect(run: Path) -> CellResult:
             memory_gb=max((step["memory_gb"] for step in steps), default=None),
             **{name: result[name] for name in _TAKEN_OVER},
         )
-    except (KeyError, ValidationError) as error:
-        raise TrainingError(f"{run / RESULT} is not what a run of this version writes: {_first_line(error)}") from error
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise TrainingError(
+            f"{run / RESULT} or {METRICS} beside it is not what a run of this version writes: {_first_line(error)}"
+        ) from error
 
 
 _TAKEN_OVER = ("fold", "sources", "versions", "device", "processes", "precision", "seed", "seconds", "result")

@@ -53,6 +53,26 @@ def test_begin__what_a_training_left_without_a_checkpoint_is_begun_anew(job: Job
     assert job.folder.recipe.read_text() == job.recipe
 
 
+@pytest.mark.parametrize("file", ["", "claim", "log.txt", "recipe.yaml", "error.txt"])
+def test_begin__a_folder_that_cannot_be_written_is_a_failure(job: Job, file: str):
+    path = job.folder.path / file
+    if file:
+        path.mkdir(parents=True)
+    else:
+        path.touch()
+    ending = begin(job)
+    assert isinstance(ending, Ending)
+    assert ending.how == "failed"
+    assert f"{path} cannot be read or written: " in ending.text
+    assert not path.is_dir() or file == "claim" or not job.folder.is_claimed()
+
+
+def test_conclude__a_reason_that_cannot_be_kept_is_told(job: Job):
+    job.folder.error.mkdir(parents=True)
+    job.folder.log.write_text("the disk is full\n")
+    assert _conclude(job, 2) == Ending("cell", "failed", "the disk is full")
+
+
 @pytest.mark.parametrize(
     ("code", "how", "text"),
     [

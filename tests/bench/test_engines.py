@@ -1,12 +1,14 @@
 """Where cells run on one machine, and what is said where an engine is not there."""
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from ssodkit.bench import engines
-from ssodkit.bench.cell import Job
-from ssodkit.bench.engines import make_slots
+from ssodkit.bench.cell import Attempt, Job
+from ssodkit.bench.engines import Listener, make_slots, run_here
 from ssodkit.bench.folders import CellFolder
 from ssodkit.errors import TrainingError
 
@@ -60,6 +62,21 @@ def test_slurm_ending__a_job_without_time_has_stopped(tmp_path: Path, problem: s
     ending = engines._slurm_ending(job, problem)
     assert (ending.name, ending.how) == ("cell", how)
     assert ("start again to go on" in ending.text) == (how == "stopped")
+
+
+def test_run_here__one_attempt_that_raises_leaves_no_other_behind(tmp_path: Path):
+    attempts: list[Attempt] = []
+
+    def tick() -> None:
+        os.close(attempts[0]._claim)
+        raise RuntimeError("the news cannot be told")
+
+    folders = [CellFolder(tmp_path / name) for name in "ab"]
+    jobs = [Job(folder.path.name, "name: x\n", folder, tmp_path / "x", "cpu", None) for folder in folders]
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        list(run_here(jobs, [{}] * 2, Listener(attempts.append, lambda _: None, tick)))
+    assert [attempt._process.returncode for attempt in attempts] == [-signal.SIGTERM] * 2
+    assert not folders[1].is_claimed()
 
 
 def test_import_extra__says_how_to_install_what_is_missing():

@@ -43,6 +43,9 @@ def test_position__is_the_last_whole_line_of_a_step(cells: tuple[Cell, ...], tmp
     assert position(recipe, tmp_path / "run") == Position(0, 100, None)
     write_metrics(tmp_path / "run", *range(1, 2001))
     assert position(recipe, tmp_path / "run") == Position(2000, 100, 0.5)
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+        file.write('\n[]\n{}\n{"kind": "step"}\n')
+    assert position(recipe, tmp_path / "run") == Position(2000, 100, 0.5)
     (tmp_path / "run" / "metrics.jsonl").write_text("")
     assert position(recipe, tmp_path / "run") == Position(0, 100, None)
 

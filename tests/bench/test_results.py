@@ -94,6 +94,15 @@ def test_collect__a_run_that_is_not_finished_is_refused(tiny_run: Path, tmp_path
         collect(run)
 
 
+@pytest.mark.parametrize("line", ["[]", "{}", '{"kind": "evaluation"}', '{"kind": "step", "images_per_second": "x"}'])
+def test_collect__a_log_that_no_run_wrote_is_refused(tiny_run: Path, tmp_path: Path, line: str):
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(TrainingError, match=r"or metrics\.jsonl beside it is not what a run of this version writes"):
+        collect(run)
+
+
 def test_collect__a_result_of_another_version_says_what_it_lacks(tiny_run: Path, tmp_path: Path):
     run = tmp_path / "run"
     shutil.copytree(tiny_run, run, ignore=shutil.ignore_patterns("checkpoints"))
