@@ -1,15 +1,16 @@
 """How far a suite is: the state of its cells, and an estimate of the time that is left."""
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Literal
 
 from ssodkit.bench.folders import CellFolder
 from ssodkit.bench.results import CellResult, Found
+from ssodkit.bench.statistics import mean
 from ssodkit.bench.suite import Cell
 from ssodkit.engine.checkpoint import FIRST_STAGE
 from ssodkit.engine.logging import METRICS
@@ -76,14 +77,17 @@ def seconds_left(statuses: Sequence[Status]) -> dict[str, float | None]:
     A whole training takes the mean of the finished ones of its method, else of all finished ones; where none is
     finished, what its own last steps say, else the mean of what those of all others say.
     """
-    finished = [status for status in statuses if status.result is not None]
+    wholes: dict[str, list[float]] = defaultdict(list)
+    for status in statuses:
+        if status.result is not None:
+            wholes[status.cell.method].append(_whole(status.result, status))
     under_way = {status.cell.name: _from_steps(status.position) for status in statuses if status.result is None}
-    anyone = _mean([status.result.seconds for status in finished if status.result]) or _mean(under_way.values())
+    finished = [seconds for of_method in wholes.values() for seconds in of_method]
+    anyone = mean(finished) or mean([seconds for seconds in under_way.values() if seconds is not None])
     left: dict[str, float | None] = {}
     for status in statuses:
-        of_method = [one.result.seconds for one in finished if one.result and one.cell.method == status.cell.method]
         own = None if finished else under_way.get(status.cell.name)
-        whole = _mean(of_method) or own or anyone
+        whole = mean(wholes.get(status.cell.method, [])) or own or anyone
         share = 0.0 if status.state == "done" else 1.0 - status.position.share
         left[status.cell.name] = None if whole is None and share else share * (whole or 0.0)
     return left
@@ -127,10 +131,10 @@ def _last_step(metrics: Path) -> tuple[int, float | None]:
     return 0, None
 
 
+def _whole(result: CellResult, status: Status) -> float:
+    """Seconds of both stages, where there are two: those of a result are of the second."""
+    return result.seconds * status.position.steps / status.cell.recipe.engine.steps
+
+
 def _from_steps(where: Position) -> float | None:
     return None if where.step_seconds is None else where.step_seconds * where.steps
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return fmean(known) if known else None

@@ -92,6 +92,18 @@ def test_seconds_left__follows_finished_cells_of_the_method_else_all(cells: tupl
     assert left[other.name] == 60.0
 
 
+def test_seconds_left__a_result_tells_of_the_second_stage_alone(cells: tuple[Cell, ...]):
+    _, done, supervised, stac = cells
+    left = seconds_left(
+        [
+            Status(done, "done", Position(200, 200, None), taking(60.0)),
+            Status(stac, "running", Position(50, 200, 9.0)),
+            Status(supervised, "missing", Position(0, 100, None)),
+        ]
+    )
+    assert left == {done.name: 0.0, stac.name: 90.0, supervised.name: 120.0}
+
+
 def test_seconds_left__follows_the_steps_where_nothing_is_finished(cells: tuple[Cell, ...]):
     first, second, third, _ = cells
     left = seconds_left(
