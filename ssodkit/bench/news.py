@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import get_args
@@ -14,7 +14,7 @@ from rich.text import Text
 
 from ssodkit.bench.cell import Attempt, Ending, Job
 from ssodkit.bench.engines import Listener
-from ssodkit.bench.progress import State, Status, seconds_left, time_left
+from ssodkit.bench.progress import State, Status, Watch, seconds_left, time_left
 from ssodkit.bench.suite import Cell, Suite
 
 REFRESH = 2.0
@@ -22,19 +22,17 @@ REFRESH = 2.0
 PIPED_WIDTH = 160
 """Columns of a table that is not printed on a terminal."""
 
-Look = Callable[[], tuple[list[Status], tuple[str, ...]]]
-
 
 class News:
     """Speaks while cells run: on a terminal with a bar per running cell, elsewhere a line for each event."""
 
     def __init__(
-        self, suite: Suite, statuses: Sequence[Status], refused: Iterable[str], look: Look, parallel: int
+        self, suite: Suite, statuses: Sequence[Status], warnings: Iterable[str], watch: Watch, parallel: int
     ) -> None:
-        """`look` tells the state of the cells anew."""
+        """`watch` tells the state of the cells anew."""
         self._console = Console(soft_wrap=True, highlight=False)
         self._cells = {status.cell.name: status.cell for status in statuses}
-        self._look, self._parallel = look, parallel
+        self._watch, self._parallel = watch, parallel
         self._seen = time.monotonic()
         self._is_waiting = False
         self._bars = Progress(
@@ -47,7 +45,7 @@ class News:
             disable=not self._console.is_terminal,
         )
         self._tasks: dict[str, TaskID] = {}
-        for sentence in refused:
+        for sentence in warnings:
             self._say(Text(f"warning: {sentence}", style="yellow"))
         self._say(f"suite    {suite.name}: {_count(statuses)}{_left(statuses, parallel)}")
         self.listener = Listener(self._begun, self._waits, self._tick)
@@ -61,7 +59,7 @@ class News:
 
     def ended(self, ending: Ending) -> None:
         """A cell is done, has failed, or was left to others."""
-        statuses, _ = self._look()
+        statuses = self._watch.look()
         status = next(status for status in statuses if status.cell.name == ending.name)
         what = describe(status.cell)
         open_ones = sum(one.state != "done" for one in statuses)
@@ -102,7 +100,7 @@ class News:
         if self._bars.disable or time.monotonic() - self._seen < REFRESH:
             return
         self._seen = time.monotonic()
-        running = {status.cell.name: status for status in self._look()[0] if status.state == "running"}
+        running = {status.cell.name: status for status in self._watch.running()}
         for name in [name for name in self._tasks if name not in running]:
             self._bars.remove_task(self._tasks.pop(name))
         for name, status in running.items():

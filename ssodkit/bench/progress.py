@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Literal
 
 from ssodkit.bench.folders import CellFolder
-from ssodkit.bench.results import CellResult, Found
+from ssodkit.bench.results import CellResult, read_named, read_results
 from ssodkit.bench.statistics import mean
 from ssodkit.bench.suite import Cell
 from ssodkit.engine.checkpoint import FIRST_STAGE
 from ssodkit.engine.logging import METRICS
+from ssodkit.errors import TrainingError
 from ssodkit.recipe.check import first_stage
 from ssodkit.recipe.model import Recipe
 
@@ -56,9 +57,65 @@ class Status:
         return None if self.result is None else self.result.score("AP")
 
 
-def look(cells: Iterable[Cell], found: Found, runs: Path, results: Path) -> list[Status]:
-    """The state of each cell; `found` are the result files of the folder `results`."""
-    return [_look(cell, found, CellFolder(runs / cell.name), results / f"{cell.name}.json") for cell in cells]
+class Watch:
+    """Looks at cells again and again: what is done stays so, and a file that is no result is read again if it changed.
+
+    All files in the folder of results are read once, at the start; `refused` has a sentence for each that is none.
+    """
+
+    def __init__(self, cells: Iterable[Cell], runs: Path, results: Path) -> None:
+        self._cells = tuple(cells)
+        self._runs, self._results = runs, results
+        found = read_results(results, self._cells)
+        self.refused = found.refused
+        known = [cell for cell in self._cells if cell.hash in found.results]
+        self._done = {cell.name: self._finished(cell, found.results[cell.hash]) for cell in known}
+        self._refusals: dict[str, tuple[int, str]] = {}
+
+    def look(self) -> list[Status]:
+        """The state of each cell."""
+        return [self._look(cell) for cell in self._cells]
+
+    def running(self) -> list[Status]:
+        """The cells that some process trains; no result is read for this."""
+        open_ones = [cell for cell in self._cells if cell.name not in self._done]
+        folders = [(cell, CellFolder(self._runs / cell.name)) for cell in open_ones]
+        return [Status(cell, "running", position(cell.recipe, at.run)) for cell, at in folders if at.is_claimed()]
+
+    def _look(self, cell: Cell) -> Status:
+        refusal = None if cell.name in self._done else self._read(cell)
+        if cell.name in self._done:
+            return self._done[cell.name]
+        if refusal is not None:
+            return Status(cell, "failed", self._position(cell), error=refusal)
+        folder = CellFolder(self._runs / cell.name)
+        if folder.is_claimed():
+            return Status(cell, "running", self._position(cell))
+        error = folder.read_error()
+        return Status(cell, "missing" if error is None else "failed", self._position(cell), error=error)
+
+    def _read(self, cell: Cell) -> str | None:
+        """Read the cell's file, if it is there and was not read as it is now: why it is no result."""
+        file = self._results / f"{cell.name}.json"
+        try:
+            changed = file.stat().st_mtime_ns
+        except FileNotFoundError:
+            return None
+        known, refusal = self._refusals.get(cell.name, (None, ""))
+        if known != changed:
+            try:
+                self._done[cell.name] = self._finished(cell, read_named(file))
+                return None
+            except TrainingError as error:
+                refusal = str(error)
+            self._refusals[cell.name] = changed, refusal
+        return refusal
+
+    def _finished(self, cell: Cell, result: CellResult) -> Status:
+        return Status(cell, "done", self._position(cell), result)
+
+    def _position(self, cell: Cell) -> Position:
+        return position(cell.recipe, CellFolder(self._runs / cell.name).run)
 
 
 def position(recipe: Recipe, run: Path) -> Position:
@@ -98,20 +155,6 @@ def time_left(statuses: Sequence[Status], parallel: int) -> float | None:
     each = seconds_left(statuses).values()
     known = [seconds for seconds in each if seconds is not None]
     return None if len(known) < len(each) else max(sum(known) / parallel, max(known, default=0.0))
-
-
-def _look(cell: Cell, found: Found, folder: CellFolder, file: Path) -> Status:
-    result = found.results.get(cell.hash)
-    where = position(cell.recipe, folder.run)
-    if result is not None:
-        return Status(cell, "done", where, result)
-    if file.exists():
-        refusal = next((sentence for sentence in found.refused if str(file) in sentence), "")
-        return Status(cell, "failed", where, error=refusal)
-    if folder.is_claimed():
-        return Status(cell, "running", where)
-    error = folder.read_error()
-    return Status(cell, "missing" if error is None else "failed", where, error=error)
 
 
 def _last_step(metrics: Path) -> tuple[int, float | None]:

@@ -216,8 +216,7 @@ def read_results(folder: Path, wanted: Iterable[Cell] | None = None, brief: bool
         if names is not None and not any(path.name.startswith(f"{name}-") for name in names):
             continue
         try:
-            result = read_result(path)
-            _refuse_other_name(result, path)
+            result = read_named(path)
             is_known = result.recipe_hash in hashes  # then nothing was added to recipes since, and it need not be read
             found = result.recipe_hash if is_known else _hash_today(result, path, understood)
             results.setdefault(found, result.brief() if brief else result)
@@ -226,12 +225,15 @@ def read_results(folder: Path, wanted: Iterable[Cell] | None = None, brief: bool
     return Found(results, tuple(refused))
 
 
-def _refuse_other_name(result: CellResult, path: Path) -> None:
+def read_named(path: Path) -> CellResult:
+    """One file that is called like its recipe. Raises TrainingError, with a sentence that names it, if it is none."""
+    result = read_result(path)
     if path.stem.rpartition("-")[2] != result.recipe_hash:
         raise TrainingError(
             f"{path} holds the result of the recipe {result.recipe_hash}, which is not what its name says. "
             "Give it back its name, or move it elsewhere."
         )
+    return result
 
 
 def _hash_today(result: CellResult, path: Path, understood: dict[str, Redrawn]) -> str:

@@ -11,8 +11,7 @@ from ssodkit.bench.cell import Ending, Job
 from ssodkit.bench.engines import Listener, Slot, make_slots, run_here, run_on_ray, run_on_slurm
 from ssodkit.bench.folders import RUNS, CellFolder
 from ssodkit.bench.news import News, print_list
-from ssodkit.bench.progress import Status, look
-from ssodkit.bench.results import read_results
+from ssodkit.bench.progress import Status, Watch
 from ssodkit.bench.suite import Cell, Suite, cells_of, choose, results_folder
 from ssodkit.errors import RecipeError
 
@@ -28,10 +27,9 @@ class Work:
     results: Path
     runs: Path
 
-    def look(self) -> tuple[list[Status], tuple[str, ...]]:
-        """The state of each cell, and a sentence for each result file that is none."""
-        found = read_results(self.results, self.cells)
-        return look(self.cells, found, self.runs, self.results), found.refused
+    def watch(self) -> Watch:
+        """What tells the state of each cell, as often as it is asked."""
+        return Watch(self.cells, self.runs, self.results)
 
 
 def open_work(
@@ -44,8 +42,8 @@ def open_work(
 
 def list_cells(work: Work, parallel: int | None = None) -> None:
     """Print the state of each cell, and an estimate of the time left."""
-    statuses, refused = work.look()
-    print_list(work.suite, statuses, refused, parallel or 1)
+    watch = work.watch()
+    print_list(work.suite, watch.look(), watch.refused, parallel or 1)
 
 
 def bench(
@@ -62,15 +60,16 @@ def bench(
     by so many `processes`. `settings` are the engine's, as `key=value`. Raises Interrupted after a signal.
     """
     options = _read_settings(engine, settings)
-    statuses, refused = work.look()
+    watch = work.watch()
+    statuses, warnings = watch.look(), watch.refused
     unread = [Ending(one.cell.name, "failed", one.error or "") for one in statuses if _has_unreadable(one, work)]
     skipped = {one.cell.name for one in statuses if one.state == "done"} | {one.name for one in unread}
     jobs = [Job.of(cell, work.runs, work.results, device, processes) for cell in work.cells if cell.name not in skipped]
     slots = make_slots(parallel or 1, device, processes) if jobs and engine == "local" else []
     at_once = len(slots) or parallel or (1 if engine == "local" else len(statuses))
     if slots and len(slots) < (parallel or 1):
-        refused += (f"only {len(slots)} of {parallel} cells run at once: each takes {processes} GPUs",)
-    news = News(work.suite, statuses, refused, work.look, at_once)
+        warnings += (f"only {len(slots)} of {parallel} cells run at once: each takes {processes} GPUs",)
+    news = News(work.suite, statuses, warnings, watch, at_once)
     endings = list(unread)
     with news:
         for ending in _run(jobs, engine, parallel, options, slots, news.listener) if jobs else ():

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,9 @@ from tiny_suite import write_suite
 
 from ssodkit.bench.folders import CellFolder
 from ssodkit.bench.news import print_list
-from ssodkit.bench.progress import Position, Status, look, position, seconds_left, time_left
-from ssodkit.bench.results import CellResult, Found
+from ssodkit.bench.progress import Position, Status, Watch, position, seconds_left, time_left
+from ssodkit.bench.results import CellResult, write_result
 from ssodkit.bench.suite import Cell, cells_of
-
-NOTHING = Found({}, ())
 
 
 @pytest.fixture
@@ -69,13 +68,41 @@ def test_look__tells_running_failed_and_missing_cells_apart(cells: tuple[Cell, .
     broken = tmp_path / "results" / f"{cells[2].name}.json"
     broken.parent.mkdir()
     broken.touch()
-    found = Found({}, (f"{broken} is no result file",))
-    seen = look(cells, found, tmp_path / "runs", broken.parent)
+    watch = Watch(cells, tmp_path / "runs", broken.parent)
+    seen = watch.look()
     assert [one.state for one in seen] == ["running", "failed", "failed", "missing"]
-    assert [one.error for one in seen] == [None, "no data", f"{broken} is no result file", None]
+    assert [one.error for one in seen] == [None, "no data", *watch.refused, None]
+    assert watch.running() == [seen[0]]
     assert seen[0].position.step == 40
     os.close(claim)
-    assert look(cells, NOTHING, tmp_path / "runs", tmp_path)[0].state == "missing"
+    assert watch.look()[0].state == "missing"
+    assert watch.running() == []
+
+
+def test_watch__reads_what_is_new_or_changed_and_nothing_twice(
+    cells: tuple[Cell, ...], tmp_path: Path, make_result: Callable[..., CellResult], monkeypatch: pytest.MonkeyPatch
+):
+    def write(index: int) -> None:
+        write_result(make_result(cells[index], 30.0), tmp_path / f"{cells[index].name}.json")
+
+    def look() -> list[str]:
+        read.clear()
+        return [one.state for one in watch.look()]
+
+    read: list[Path] = []
+    read_bytes = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: (read.append(path), read_bytes(path))[1])
+    write(0)
+    (tmp_path / f"{cells[1].name}.json").write_text("{")
+    watch = Watch(cells, tmp_path / "runs", tmp_path)
+    write(2)
+    assert (look(), len(read)) == (["done", "failed", "done", "missing"], 2)
+    assert (look(), len(read)) == (["done", "failed", "done", "missing"], 0)
+    write(1)
+    assert (look(), len(read)) == (["done", "done", "done", "missing"], 1)
+    read.clear()
+    write(3)
+    assert (watch.running(), len(read)) == ([], 0)
 
 
 def test_seconds_left__follows_finished_cells_of_the_method_else_all(cells: tuple[Cell, ...]):

@@ -156,7 +156,7 @@ def test_bench__a_cell_that_fails_is_shown_and_does_not_stop_the_others(
     folder = CellFolder(Path("runs/bench") / failed.name)
     assert folder.read_error() == failed.text
 
-    absent, present = work.look()[0]
+    absent, present = work.watch().look()
     assert (absent.state, absent.error, present.state) == ("failed", failed.text, "done")
     (again,) = bench(work, device="cpu")
     assert again == failed
