@@ -130,6 +130,10 @@ class Published(Config):
         where = (self.method, self.detector, self.setting, self.percent)
         return (*where, self.metric, self.variant, self.origin, self.source)
 
+    def is_of(self, source: str) -> bool:
+        """Whether its source or its note says this."""
+        return source in self.source or source in (self.note or "")
+
 
 def shipped_benchmarks() -> Path:
     """The suites and published numbers that come with the package."""
@@ -163,13 +167,15 @@ def find_published(
     percent: int | float | None,
     metric: str,
     variant: str | None = None,
+    source: str | None = None,
 ) -> Published | None:
     """The number to print beside a result: confirmed if one is, of the most trusted origin, a main row by default.
 
+    `source` is part of the entry's source or note, where several have published a number; None: any will do.
     Of equals it is the first. None where nothing is published.
     """
     wanted = (method, detector, setting, percent, metric, variant)
-    rows = [row for row in entries if row.key[:6] == wanted]
+    rows = [row for row in entries if row.key[:6] == wanted and (source is None or row.is_of(source))]
     return min(rows, key=lambda row: (row.unconfirmed, get_args(Origin).index(row.origin)), default=None)
 
 

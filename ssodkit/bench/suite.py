@@ -39,6 +39,8 @@ class PublishedRow(Config):
     detector: Detector
     variant: str | None = None
     """The row of an ablation; None for the main row."""
+    source: str | None = Field(None, min_length=1)
+    """Part of the entry's source or note, where several numbers are published, such as arXiv:2106.09018."""
 
 
 class PublishedColumns(Config):

@@ -130,7 +130,7 @@ def make_table(
     scored = choose_scored(cells, done, metric, network, threshold)
     check_protocol(cells, done)
     if suite.published:
-        _check_variants(suite, published)
+        _check_published(suite, published)
     places: dict[tuple[str, float | None], list[Cell]] = {}
     for cell in cells:
         places.setdefault((cell.method, cell.percent if suite.percents else None), []).append(cell)
@@ -182,19 +182,27 @@ def _published_beside(
         percent=share if columns.setting in SHARES else None,
         metric=metric,
         variant=row.published.variant,
+        source=row.published.source,
     )
 
 
-def _check_variants(suite: Suite, published: Sequence[Published]) -> None:
-    """Raise RecipeError where a row names a variant that nobody has published of its method and detector."""
+def _check_published(suite: Suite, published: Sequence[Published]) -> None:
+    """Raise RecipeError where a row names a variant or a source that its method and detector are not published with."""
     for row in suite.methods:
         wanted = row.published
-        if wanted is None or wanted.variant is None:
+        if wanted is None:
             continue
         of_method = [one for one in published if (one.method, one.detector) == (wanted.method, wanted.detector)]
         variants = sorted({one.variant for one in of_method if one.variant is not None})
-        if wanted.variant not in variants:
+        if wanted.variant is not None and wanted.variant not in variants:
             raise RecipeError(
                 f"the row '{row.name}' asks for the published variant '{wanted.variant}' of '{wanted.method}', and "
                 f"there is none; {suggest(wanted.variant, variants) if variants else 'leave `variant` out'}"
+            )
+        of_row = [one for one in of_method if one.variant == wanted.variant]
+        sources = sorted({one.source for one in of_row})
+        if wanted.source is not None and not any(one.is_of(wanted.source) for one in of_row):
+            raise RecipeError(
+                f"the row '{row.name}' asks for the number of '{wanted.method}' that '{wanted.source}' has published, "
+                f"and there is none; {suggest(wanted.source, sources) if sources else 'leave `source` out'}"
             )

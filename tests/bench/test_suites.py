@@ -1,9 +1,12 @@
 """Every suite that comes with the project: read whole, with all of its recipes."""
 
+from pathlib import Path
+
 import pytest
 
 from ssodkit.bench.published import Published, read_published, shipped_benchmarks
 from ssodkit.bench.suite import cells_of
+from ssodkit.bench.table import load_table
 
 SUITES = sorted(path.stem for path in shipped_benchmarks().glob("*.yaml") if path.stem != "published")
 
@@ -35,6 +38,45 @@ def test_suite__every_recipe_is_valid_and_published_rows_exist(name):
 
 def published_key(entry: Published) -> tuple[str | float | None, ...]:
     return (entry.method, entry.detector, entry.setting, entry.percent, entry.metric, entry.variant)
+
+
+SOFT, STAC, UNBIASED, CONSISTENT = "2106.09018", "2005.04757", "2102.09480", "2209.01589"
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "values", "source"),
+    [
+        ("digits_small", "supervised", [26.94], SOFT),
+        ("digits_small", "supervised_retinanet", [24.1], CONSISTENT),
+        ("digits", "supervised", [10.0, None, 20.92], SOFT),
+        ("digits", "supervised_retinanet", [10.22, 13.8, 19.4], CONSISTENT),
+        ("coco_partial", "supervised", [10.0, None, 20.92, 26.94], SOFT),
+        ("coco_partial", "supervised_stac", [9.05, 12.7, 18.47, 23.86], STAC),
+        ("coco_partial", "supervised_retinanet", [10.22, 13.8, 19.4, 24.1], CONSISTENT),
+        ("coco_additional", "supervised_additional", [40.9], SOFT),
+        ("voc", "supervised", [42.13], UNBIASED),
+        ("voc", "supervised_stac", [42.6], STAC),
+        ("soft_teacher_components", "supervised", [27.1], SOFT),
+    ],
+)
+def test_suite__a_supervised_row_has_the_number_of_the_paper_whose_baseline_it_is(
+    name: str, row: str, values: list[float | None], source: str, tmp_path: Path
+):
+    entries = next(entries for entries in load_table(name, tmp_path)[0].rows if entries[0].row.name == row)
+    assert [entry.published and entry.published.value for entry in entries] == values
+    assert all(source in entry.published.source for entry in entries if entry.published)
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_suite__no_other_number_of_the_same_origin_could_stand_beside_a_row(name: str, tmp_path: Path):
+    entries = read_published()
+    for entry in load_table(name, tmp_path)[0].entries:
+        if entry.published is not None:
+            assert entry.row.published is not None
+            source = entry.row.published.source
+            same = [one for one in entries if one.key[:-1] == entry.published.key[:-1]]
+            same = [one for one in same if one.unconfirmed == entry.published.unconfirmed]
+            assert [one for one in same if source is None or one.is_of(source)] == [entry.published]
 
 
 def test_coco_partial__is_one_draw_of_labels_for_all_methods():

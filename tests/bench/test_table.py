@@ -260,6 +260,20 @@ def test_published__a_variant_is_found_and_one_that_nobody_published_is_refused(
         make_tables({}, numbers, methods=rows("no jiter"), published=columns)
 
 
+def test_published__of_several_sources_is_the_one_that_the_row_names(make_tables: MakeTable):
+    numbers = (number(34.0, 10, source="First, arXiv:1"), number(33.0, 10, source="Second", note="also in arXiv:2"))
+    columns = {"setting": "coco_standard", "percent": 10}
+
+    def rows(source: str) -> list[dict[str, Any]]:
+        return [ROWS[0], {**ROWS[1], "published": {"method": "soft_teacher", "detector": FASTER, "source": source}}]
+
+    for source, expected in (("arXiv:1", numbers[0]), ("Second", numbers[1]), ("arXiv:2", numbers[1])):
+        table = make_tables({}, numbers, methods=rows(source), published=columns)
+        assert entry_of(table, "soft_teacher").published == expected
+    with pytest.raises(RecipeError, match=r"'soft_teacher' asks .* 'arXiv:3' has published, and there is none; "):
+        make_tables({}, numbers, methods=rows("arXiv:3"), published=columns)
+
+
 def test_load_table__reads_what_lies_beside_the_suite_and_says_what_it_left_out(
     write_suite: Callable[..., Path], make_results: Any
 ):
