@@ -129,14 +129,6 @@ class Cell:
         return f"{recipe}-{self.percent:g}pct-fold{self.fold}-seed{self.seed}-{self.hash}"
 
 
-def load_suite(path: Path | str) -> Suite:
-    """The suite in a file, or the shipped one of this name, such as `digits_tiny`.
-
-    Raises RecipeError with one line per mistake: `file:line:column key: what is wrong`. Its recipes are not read yet.
-    """
-    return _load(find_suite(path))[0]
-
-
 def find_suite(name: Path | str) -> Path:
     """The file that `name` means. Raises RecipeError that names the nearest shipped suite."""
     shipped = shipped_benchmarks()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ssodkit.bench.suite import cells_of, choose, load_suite
+from ssodkit.bench.suite import cells_of, choose
 from ssodkit.errors import RecipeError
 
 HEAD = "name: mine\nabout: Mine.\n"
@@ -39,19 +39,19 @@ def write(folder: Path, text: str) -> Path:
         ),
     ],
 )
-def test_load_suite__a_mistake_is_named_at_its_place(
+def test_cells_of__a_mistake_is_named_at_its_place(
     text: str, mistake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
     write(tmp_path, text)
     with pytest.raises(RecipeError) as error:
-        load_suite("mine.yaml")
+        cells_of("mine.yaml")
     assert str(error.value) == mistake
 
 
-def test_load_suite__an_unknown_name_is_told_the_nearest():
+def test_cells_of__an_unknown_name_is_told_the_nearest():
     with pytest.raises(RecipeError, match=r"there is no suite 'digits_tinny': .* did you mean 'digits_tiny'"):
-        load_suite("digits_tinny")
+        cells_of("digits_tinny")
 
 
 @pytest.mark.parametrize(
