@@ -26,7 +26,7 @@ from ssodkit.recipe.check import load_recipe
 from ssodkit.recipe.model import NAME, Recipe
 from ssodkit.recipe.read import Mistake, Place, Written, read_yaml_file, refuse
 from ssodkit.recipe.show import Redrawn
-from ssodkit.recipe.validate import locate, validate_config
+from ssodkit.recipe.validate import dotted, locate, validate_config
 
 CHOICES = ("method", "percent", "fold", "seed")
 """What tells the cells of a suite apart, by names of `Cell`."""
@@ -106,7 +106,27 @@ class Suite(Config):
                 raise ValueError(f"two rows are called '{row.name}'; give one of them another `name`")
             if row.baseline is not None and row.baseline not in names:
                 raise ValueError(f"the baseline of '{row.name}' is no row; {suggest(row.baseline, names)}")
+            if row.baseline == row.name:
+                raise ValueError(f"'{row.name}' is its own baseline; name another row, or leave `baseline` out")
         return methods
+
+    @field_validator("percents", "folds", "seeds")
+    @classmethod
+    def _none_stands_twice(cls, values: tuple[float | int, ...] | str | None) -> tuple[float | int, ...] | str | None:
+        for value in values if isinstance(values, tuple) else ():
+            if values.count(value) > 1:
+                raise ValueError(f"{value:g} stands twice; leave one of them out")
+        return values
+
+    @property
+    def draws(self) -> dict[str, str]:
+        """Keys of recipes that the suite itself sets -> its own key that says so."""
+        keys = {"data.percent": "percents"} if self.percents else {}
+        if self.folds:
+            keys["data.fold"] = "folds"
+        if self.seeds != "per_fold" or self.folds:
+            keys["seed"] = "seeds" if self.seeds != "per_fold" else "folds"
+        return keys
 
 
 @dataclass(frozen=True)
@@ -154,6 +174,7 @@ def cells_of(path: Path | str) -> tuple[Suite, tuple[Cell, ...]]:
     """
     path = find_suite(path)
     suite, tree = _load(path)
+    _refuse_overwritten(suite, tree)
     rows: list[Redrawn] = []
     for index, row in enumerate(suite.methods):
         try:
@@ -231,6 +252,17 @@ def _make_cell(method: str, row: Redrawn, percent: float | None, fold: int | Non
     fold = row.recipe.data.fold if fold is None else fold
     seed = row.recipe.seed if seed is None else seed
     return Cell(method, percent, fold, seed, *row.at(percent, fold, seed))
+
+
+def _refuse_overwritten(suite: Suite, tree: Written) -> None:
+    """Raise RecipeError where `set` says what the suite's shares, folds and seeds say otherwise."""
+    places = [("set",), *(("methods", index, "set") for index in range(len(suite.methods)))]
+    mistakes = []
+    for location, values in zip(places, [suite.set, *(row.set for row in suite.methods)], strict=True):
+        for key in values.keys() & suite.draws.keys():
+            text = f"the suite's own `{suite.draws[key]}` sets this; leave one of them out"
+            mistakes.append(Mistake(locate(tree, (*location, key))[1].place, dotted((*location, key)), text))
+    refuse(mistakes)
 
 
 def _refuse_equal(cells: list[Cell], tree: Written) -> None:

@@ -37,6 +37,31 @@ def write(folder: Path, text: str) -> Path:
             "methods: [{recipe: supervised}, {recipe: supervised, set: {engine.steps: 5}}]\n",
             "mine.yaml:3:10 methods: two rows are called 'supervised'; give one of them another `name`",
         ),
+        (
+            "methods: [{recipe: supervised, baseline: supervised}]\n",
+            "mine.yaml:3:10 methods: 'supervised' is its own baseline; name another row, or leave `baseline` out",
+        ),
+        (
+            "percents: [2.5, 5, 2.5]\nmethods: [{recipe: supervised}]\n",
+            "mine.yaml:3:11 percents: 2.5 stands twice; leave one of them out",
+        ),
+        (
+            "folds: [1, 1]\nmethods: [{recipe: supervised}]\n",
+            "mine.yaml:3:8 folds: 1 stands twice; leave one of them out",
+        ),
+        (
+            "seeds: [7, 7]\nmethods: [{recipe: supervised}]\n",
+            "mine.yaml:3:8 seeds: 7 stands twice; leave one of them out",
+        ),
+        (
+            "percents: [5]\nset: {data.percent: 10}\nmethods: [{recipe: supervised}]\n",
+            "mine.yaml:4:21 set.data.percent: the suite's own `percents` sets this; leave one of them out",
+        ),
+        (
+            "folds: [1]\nmethods: [{recipe: supervised, set: {data.fold: 2, seed: 3}}]\n",
+            "mine.yaml:4:49 methods.0.set.data.fold: the suite's own `folds` sets this; leave one of them out\n"
+            "mine.yaml:4:58 methods.0.set.seed: the suite's own `folds` sets this; leave one of them out",
+        ),
     ],
 )
 def test_cells_of__a_mistake_is_named_at_its_place(
