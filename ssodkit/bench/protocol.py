@@ -111,13 +111,35 @@ def _choose_threshold(cells: Sequence[Cell], asked: float | None) -> str:
     return str(next(iter(first), asked))
 
 
+def check_labels(cell: Cell, baseline: Cell) -> None:
+    """Raise RecipeError where a row and its baseline learn from different shares of labels, or from other folds."""
+    for name, ours, theirs in (
+        ("percent", cell.percent, baseline.percent),
+        ("fold", cell.fold, baseline.fold),
+    ):
+        if ours != theirs:
+            raise RecipeError(
+                f"'{cell.method}' learns from data.{name} {ours:g}, its baseline '{baseline.method}' from {theirs:g}, "
+                f"and a gain compares equal labels; say `{name}s` in the suite"
+            )
+
+
 def check_protocol(cells: Sequence[Cell], done: Done) -> None:
-    """Raise RecipeError where cells are tested on different images, and TrainingError where results do not compare."""
+    """Raise RecipeError where cells learn from or are tested on different images, and TrainingError where results do
+    not compare."""
     for cell in cells:
         if cell.recipe.data.test != cells[0].recipe.data.test:
             raise RecipeError(
                 f"'{cells[0].method}' and '{cell.method}' are tested on different images, and cannot share a table; "
                 "set data.test in the suite"
+            )
+    drawn: dict[tuple[float, int], Cell] = {}
+    for cell in cells:
+        other = drawn.setdefault((cell.percent, cell.fold), cell)
+        if _images_of(cell) != _images_of(other):
+            raise RecipeError(
+                f"'{other.method}' and '{cell.method}' learn from different labeled images, and cannot share a table; "
+                "set data.train and data.folds in the suite"
             )
     first: dict[tuple[float, int], tuple[Cell, CellResult]] = {}
     for cell, result in done:
@@ -126,10 +148,16 @@ def check_protocol(cells: Sequence[Cell], done: Done) -> None:
                 f"{cell.name} was scored after step {result.steps} of {cell.recipe.engine.steps}, and the last "
                 f"checkpoint is what counts. {CURE}"
             )
-        other, theirs = first.setdefault((cell.percent, cell.fold), (cell, result))
+        earlier, theirs = first.setdefault((cell.percent, cell.fold), (cell, result))
         if theirs.fold["hash"] != result.fold["hash"]:
             raise TrainingError(
-                f"{other.name} and {cell.name} were trained on different labeled images, although both are fold "
+                f"{earlier.name} and {cell.name} were trained on different labeled images, although both are fold "
                 f"{cell.fold} of {cell.percent:g} % (hashes {theirs.fold['hash']} and {result.fold['hash']}), so they "
                 "cannot be compared. Delete the result file of the wrong one, and its cell runs again."
             )
+
+
+def _images_of(cell: Cell) -> tuple[object, object]:
+    """What says which images are labeled, beside percent and fold."""
+    data = cell.recipe.data
+    return data.train, data.folds if cell.percent < 100.0 else None

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ssodkit.bench.protocol import Scored, check_protocol, choose_scored
+from ssodkit.bench.protocol import Scored, check_labels, check_protocol, choose_scored
 from ssodkit.bench.published import SHARES, Published, find_published, read_published
 from ssodkit.bench.results import CellResult, read_results
 from ssodkit.bench.statistics import Difference, mean, paired_difference, sample_deviation
@@ -147,6 +147,12 @@ def make_table(
         )
 
     columns = [{row.name: make_entry(row, percent) for row in suite.methods} for percent in suite.percents or (None,)]
+    for column in columns:
+        for entry in column.values():
+            for mine, theirs in zip(
+                entry.cells, column[entry.row.baseline].cells if entry.row.baseline else (), strict=False
+            ):
+                check_labels(mine, theirs)
     rows = tuple(
         tuple(
             replace(column[row.name], baseline=column[row.baseline]) if row.baseline else column[row.name]

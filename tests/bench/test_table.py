@@ -167,6 +167,21 @@ def test_table__other_test_images_are_refused(make_tables: MakeTable):
         make_tables({}, methods=[PAIR[0], {**PAIR[1], "set": {"data.test.images": 50}}])
 
 
+@pytest.mark.parametrize("values", [{"data.train.level": "hard"}, {"data.folds": "stac"}])
+def test_table__other_labeled_images_are_refused(make_tables: MakeTable, values: dict[str, Any]):
+    with pytest.raises(RecipeError, match="'supervised' and 'soft_teacher' learn from different labeled images"):
+        make_tables({}, methods=[PAIR[0], {**PAIR[1], "set": values}])
+
+
+def test_table__a_gain_over_a_baseline_with_other_labels_is_refused(make_tables: MakeTable):
+    with pytest.raises(
+        RecipeError, match=r"'soft_teacher' learns from data\.percent 50, its baseline 'supervised' from"
+    ):
+        make_tables({}, methods=[PAIR[0], {**PAIR[1], "set": {"data.percent": 50}}], percents=None)
+    with pytest.raises(RecipeError, match=r"'soft_teacher' learns from data\.fold 2, its baseline 'supervised' from 1"):
+        make_tables({}, methods=[PAIR[0], {**PAIR[1], "set": {"data.fold": 2}}], folds=None)
+
+
 @pytest.fixture
 def two_cells(write_suite: Callable[..., Path]) -> tuple[Any, Any]:
     return cells_of(write_suite(folds=[1]))
