@@ -82,7 +82,7 @@ def lay_out(table: Table) -> Layout:
     differs = len(_devices(table.results)) > 1
     columns = [Column("", "Method")]
     for entry in table.rows[0]:
-        heads = [table.scored.metric, *["gain"] * has_gain, *[_paper_head(table)] * is_beside]
+        heads = [_score_head(table), *["gain"] * has_gain, *[_paper_head(table)] * is_beside]
         columns.extend(Column(_group(table, entry), head) for head in heads)
     if has_paper and not is_beside:
         columns.append(Column("", _paper_head(table)))
@@ -105,6 +105,11 @@ def lay_out(table: Table) -> Layout:
 def _group(table: Table, entry: Entry) -> str:
     shares = {cell.percent for cell in table.cells} if table.suite.percents is None else {entry.percent}
     return f"{entry.percent:g} % labels" if len(shares) == 1 else "labels of the recipe"
+
+
+def _score_head(table: Table) -> str:
+    scored = table.scored
+    return f"{scored.metric} ({scored.network}, {scored.threshold})"
 
 
 def _paper_head(table: Table) -> str:
@@ -205,7 +210,7 @@ def _count(number: int, name: str) -> str:
 def _facts(table: Table, differs: bool) -> list[str]:
     scored, cells, results = table.scored, table.cells, table.results
     folds = sorted({cell.fold for cell in cells})
-    what = f"{scored.metric} in points: the {scored.network} of the last checkpoint, test threshold {scored.threshold}"
+    what = f"{scored.metric} (network, test threshold): points of the last checkpoint"
     facts = [f"{what}, on {_describe_test(cells[0].recipe.data.test)}."]
     spread = "mean ± sample standard deviation over folds " if len(folds) > 1 else "fold "
     spread += ", ".join(map(str, folds))

@@ -53,7 +53,7 @@ def test_markdown__score_gain_paper_and_costs(make_tables: MakeTable):
     heads, base, taught = cells_in(text)
     assert heads == [
         "Method",
-        "5 % labels: AP",
+        "5 % labels: AP (teacher, 0.05)",
         "5 % labels: gain",
         "paper, COCO 10 %",
         "time",
@@ -76,7 +76,8 @@ def test_markdown__score_gain_paper_and_costs(make_tables: MakeTable):
 def test_markdown__head_says_what_the_numbers_are(make_tables: MakeTable):
     text = to_markdown(make_tables(BOTH, warning="They mean nothing.", options={"threshold": 0.001}))
     assert text.startswith("**They mean nothing.**\n\nTwo methods on the embedded data.\n")
-    assert "- AP in points: the teacher of the last checkpoint, test threshold 0.001, on 400 easy digit scenes" in text
+    assert "- AP (network, test threshold): points of the last checkpoint, on 400 easy digit scenes" in text
+    assert cells_in(text)[0][1] == "5 % labels: AP (teacher, 0.001)"
     assert "- 4 of 4 trainings done; mean ± sample standard deviation over folds 1, 2.\n" in text
     assert "wide: from fewer than 5 folds. Over 'Supervised': Soft Teacher." in text
     assert "means over trainings, on cpu, 2 threads.\n" in text
@@ -135,10 +136,10 @@ def test_markdown__the_papers_share_stands_in_the_head(make_tables: MakeTable):
     same = make_tables({}, numbers, methods=ROWS, published={"setting": "coco_standard"}, percents=[5, 10])
     heads, _, taught = cells_in(to_markdown(same))
     assert heads[1:7] == [
-        "5 % labels: AP",
+        "5 % labels: AP (teacher, 0.05)",
         "5 % labels: gain",
         "5 % labels: paper, COCO",
-        "10 % labels: AP",
+        "10 % labels: AP (teacher, 0.05)",
         "10 % labels: gain",
         "10 % labels: paper, COCO",
     ]
@@ -159,7 +160,7 @@ def test_markdown__an_unconfirmed_number_is_marked_and_its_footnote_says_all(mak
 
 def test_markdown__without_baselines_and_papers_there_are_no_columns_of_them(make_tables: MakeTable):
     heads = cells_in(to_markdown(make_tables({}, methods=[{"recipe": "supervised"}, {"recipe": "soft_teacher"}])))[0]
-    assert heads == ["Method", "5 % labels: AP", "time", "images/s", "memory, GB"]
+    assert heads == ["Method", "5 % labels: AP (teacher, 0.05)", "time", "images/s", "memory, GB"]
 
 
 @pytest.fixture

@@ -66,7 +66,7 @@ def test_table__is_printed_in_the_format_that_is_asked(call: Call, suite: Path, 
 
 def test_table__shows_another_network_threshold_metric_and_folder(call: Call, suite: Path, tmp_path: Path):
     ended = call(suite, "--network", "student", "--threshold", "0.001", "--metric", "AP50")
-    assert "AP50 in points: the student of the last checkpoint, test threshold 0.001," in ended.out
+    assert "AP50 (student, 0.001)" in ended.out
     assert "| Soft Teacher | 74.0 ± 1.4 | +13.0 " in ended.out
     assert "0 of 4 trainings done" in call(suite, "--results", tmp_path / "nowhere").out
 
