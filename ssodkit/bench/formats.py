@@ -198,7 +198,7 @@ def _csv_line(table: Table, entry: Entry) -> dict[str, Any]:
         "memory_gb": mean([result.memory_gb for result in results if result.memory_gb is not None]),
         "devices": "; ".join(dict.fromkeys(describe_device(result) for result in results)),
         "sources": "; ".join(describe_sources(results)),
-        "fold_hashes": " ".join(dict.fromkeys(str(result.fold["hash"]) for result in results)),
+        "fold_hashes": " ".join(dict.fromkeys(result.fold.hash for result in results)),
     }
 
 

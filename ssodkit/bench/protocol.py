@@ -149,10 +149,10 @@ def check_protocol(cells: Sequence[Cell], done: Done) -> None:
                 f"checkpoint is what counts. {CURE}"
             )
         earlier, theirs = first.setdefault((cell.percent, cell.fold), (cell, result))
-        if theirs.fold["hash"] != result.fold["hash"]:
+        if theirs.fold.hash != result.fold.hash:
             raise TrainingError(
                 f"{earlier.name} and {cell.name} were trained on different labeled images, although both are fold "
-                f"{cell.fold} of {cell.percent:g} % (hashes {theirs.fold['hash']} and {result.fold['hash']}), so they "
+                f"{cell.fold} of {cell.percent:g} % (hashes {theirs.fold.hash} and {result.fold.hash}), so they "
                 "cannot be compared. Delete the result file of the wrong one, and its cell runs again."
             )
 

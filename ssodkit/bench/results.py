@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_core import from_json
@@ -29,7 +29,7 @@ FORMAT = 1
 MIGRATIONS: Mapping[int, Any] = {}
 """Format -> what makes a mapping of the next one of it."""
 
-Scores = dict[str, float | None]
+Scores = dict[str, Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)] | None]
 """Metric -> fraction, None where the test images have no such box."""
 
 
@@ -39,6 +39,16 @@ class Source(Config):
     commit: str | None
     clean: bool | None
     """Whether package and recipes were as committed."""
+
+
+class LabeledFold(Config, extra="allow"):
+    """Which images were labeled."""
+
+    mode: str
+    percent: float
+    fold: int
+    images: int = Field(ge=0)
+    hash: str = Field(min_length=1)
 
 
 class Evaluation(Config):
@@ -68,8 +78,7 @@ class CellResult(Config):
     recipe: dict[str, Any]
     """Resolved: what `ssodkit run` trains again."""
     recipe_hash: str
-    fold: dict[str, Any]
-    """Which images were labeled: mode, percent, fold, number of images, hash."""
+    fold: LabeledFold
     sources: tuple[Source, ...]
     """Several where the run was continued by another commit."""
     versions: dict[str, str]
@@ -233,7 +242,29 @@ def read_named(path: Path) -> CellResult:
             f"{path} holds the result of the recipe {result.recipe_hash}, which is not what its name says. "
             "Give it back its name, or move it elsewhere."
         )
+    _refuse_other_recipe(result, path)
     return result
+
+
+def _refuse_other_recipe(result: CellResult, path: Path) -> None:
+    """Raise TrainingError where the recipe in a file is not the one that its fold, seed and length are of."""
+    recipe = result.recipe
+    try:
+        pairs = [
+            ("percent", result.fold.percent, recipe["data"]["percent"]),
+            ("fold", result.fold.fold, recipe["data"]["fold"]),
+            ("seed", result.seed, recipe["seed"]),
+            ("length", result.steps, recipe["engine"]["steps"]),
+        ]
+        thresholds = recipe["evaluation"]["thresholds"]
+        if not isinstance(thresholds, list) or not thresholds:
+            raise TypeError("evaluation.thresholds is no list of numbers")
+        recipe["name"]
+    except (KeyError, TypeError) as error:
+        raise TrainingError(f"{path} holds no whole recipe: {_first_line(error)}. Move it elsewhere.") from error
+    wrong = [f"{name} {theirs} instead of {ours}" for name, ours, theirs in pairs if ours != theirs]
+    if wrong:
+        raise TrainingError(f"{path} is not the result of the recipe in it: {', '.join(wrong)}. Move it elsewhere.")
 
 
 def _hash_today(result: CellResult, path: Path, understood: dict[str, Redrawn]) -> str:

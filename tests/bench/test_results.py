@@ -45,8 +45,8 @@ def test_collect__a_run_says_how_it_was_made(tiny_run: Path, cell: Cell):
     result = collect(tiny_run)
     assert result.recipe_hash == cell.hash
     assert Recipe.model_validate(result.recipe) == cell.recipe
-    assert result.fold == {**result.fold, "mode": "soft_teacher", "percent": 20.0, "fold": 1, "images": 4}
-    assert len(result.fold["hash"]) == 16
+    fold = result.fold
+    assert (fold.mode, fold.percent, fold.fold, fold.images, len(fold.hash)) == ("soft_teacher", 20.0, 1, 4, 16)
     assert result.device.startswith("cpu")
     assert (result.seed, result.processes, result.precision, result.result) == (0, 1, "fp32", "teacher")
     assert {"python", "torch", "ssodkit"} <= set(result.versions)
@@ -190,16 +190,46 @@ def test_read_results__a_result_without_an_evaluation_of_the_test_set_is_refused
     assert "the last evaluation is not of the test set" in sentence
 
 
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"fold": {"mode": "stac", "percent": 20, "fold": 1, "images": 4}}, "fold.hash: Field required"),
+        ({"seed": 7}, "seed 0 instead of 7"),
+        (
+            {"evaluations": [{"step": 4, "set": "test", "thresholds": {"0.05": {"teacher": {"AP": 57.0}}}}]},
+            "equal to 1",
+        ),
+    ],
+)
+def test_read_results__what_does_not_fit_the_recipe_is_refused(
+    folder: Path, cell: Cell, changes: dict[str, Any], reason: str
+):
+    path = change(folder, cell, **changes)
+    found = read_results(folder, [cell])
+    assert (found.results, len(found.refused)) == ({}, 1)
+    assert found.refused[0].startswith(str(path))
+    assert reason in found.refused[0]
+
+
+def test_read_results__a_recipe_that_was_replaced_is_refused(folder: Path, cell: Cell):
+    recipe = cell.recipe.model_dump(mode="json")
+    change(folder, cell, recipe={**recipe, "engine": {**recipe["engine"], "steps": 7}})
+    assert "is not the result of the recipe in it: length 7 instead of " in read_results(folder, [cell]).refused[0]
+    del recipe["evaluation"]
+    change(folder, cell, recipe=recipe)
+    assert "holds no whole recipe: it has no 'evaluation'" in read_results(folder, [cell]).refused[0]
+
+
 def test_read_results__a_recipe_that_is_no_longer_understood_is_refused(folder: Path, cell: Cell):
     old = cell.recipe.model_dump(mode="json")
     old["method"]["selector"]["no_such_field"] = 1
-    change(folder, cell, recipe=old)
-    assert read_results(folder, [cell]).refused == (), "its hash is one that is wanted: it need not be understood"
+    hash_then = "fedcba9876543210"
+    change(folder, cell, recipe=old, recipe_hash=hash_then).rename(folder / f"soft_teacher-{hash_then}.json")
     other = make_cell(cell.recipe.model_copy(update={"seed": 5}))
     found = read_results(folder, [other])
     assert found.results == {}
     (sentence,) = found.refused
-    assert sentence.startswith(str(folder / f"{cell.name}.json"))
+    assert sentence.startswith(str(folder / f"soft_teacher-{hash_then}.json"))
     assert "this version does not understand: method.selector" in sentence
 
 
@@ -214,13 +244,16 @@ def test_read_results__a_recipe_without_its_parts_is_refused(folder: Path, cell:
 
 def test_read_results__a_field_with_a_default_that_was_added_since_changes_nothing(folder: Path, cell: Cell):
     """As a version without `data.labeled.at_most` and `watch.pictures` would have written it."""
-    recipe = load_recipe("soft_teacher", ["seed=3", "data.fold=4", "data.percent=5", "watch.pictures=8"])
+    recipe = load_recipe(
+        "soft_teacher", ["seed=3", "data.fold=4", "data.percent=5", "watch.pictures=8", "engine.steps=4"]
+    )
     today = make_cell(recipe)
     old = recipe.model_dump(mode="json")
     del old["data"]["labeled"]["at_most"], old["watch"]["pictures"]
     content = json.loads((folder / f"{cell.name}.json").read_text())
     hash_then = "0123456789abcdef"
-    written = {**content, "recipe": old, "recipe_hash": hash_then}
+    fold = {**content["fold"], "percent": 5, "fold": 4}
+    written = {**content, "recipe": old, "recipe_hash": hash_then, "fold": fold, "seed": 3}
     (folder / f"soft_teacher-5pct-fold4-seed3-{hash_then}.json").write_text(json.dumps(written))
     found = read_results(folder, [today, cell])
     assert found.refused == ()

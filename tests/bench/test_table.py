@@ -197,7 +197,7 @@ def refused(two_cells: tuple[Any, Any], results: list[CellResult]) -> str:
 def test_protocol__other_labeled_images_are_refused_and_both_cells_named(two_cells: Any, make_result: Any):
     base, taught = two_cells[1]
     other = make_result(taught, 50.0)
-    other = other.model_copy(update={"fold": {**other.fold, "hash": "another"}})
+    other = other.model_copy(update={"fold": other.fold.model_copy(update={"hash": "another"})})
     sentence = refused(two_cells, [make_result(base, 40.0), other])
     assert sentence.startswith(f"{base.name} and {taught.name} were trained on different labeled images")
     assert "fold 1 of 5 % (hashes 5-1 and another)" in sentence
