@@ -113,8 +113,9 @@ class Suite(Config):
     @field_validator("percents", "folds", "seeds")
     @classmethod
     def _none_stands_twice(cls, values: tuple[float | int, ...] | str | None) -> tuple[float | int, ...] | str | None:
-        for value in values if isinstance(values, tuple) else ():
-            if values.count(value) > 1:
+        listed = values if isinstance(values, tuple) else ()
+        for value in listed:
+            if listed.count(value) > 1:
                 raise ValueError(f"{value:g} stands twice; leave one of them out")
         return values
 
