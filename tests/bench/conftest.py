@@ -14,7 +14,7 @@ from ssodkit.bench.table import Table, make_table
 from ssodkit.engine.train import train
 from ssodkit.recipe.check import load_recipe
 
-TINY_RUN = (
+WATCHED = (
     "data.train.images=20",
     "data.test.images=4",
     "data.percent=20",
@@ -26,19 +26,25 @@ TINY_RUN = (
     "watch.log_every=1",
     "watch.health_every=2",
     "watch.pictures=0",
-    "watch.gallery.images=0",
+    "watch.gallery.images=3",
+    "watch.gallery.moments=2",
+    "method.selector.objectness.above=0.08",
+    "method.selector.classes.above=0.08",
+    "method.selector.boxes.below=1.0",
+    "method.scorers.0.asks.above=0.08",
+    "method.unlabeled_weight=2.0",
 )
 
 MakeResult = Callable[..., CellResult]
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished run of 4 steps of `soft_teacher`, scored after steps 2 and 4."""
-    run = tmp_path_factory.mktemp("runs") / "tiny"
+def watched_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of `soft_teacher`: 4 steps, scored and looked at after steps 2 and 4."""
+    run = tmp_path_factory.mktemp("runs") / "watched"
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setenv("SSODKIT_CACHE", str(tmp_path_factory.mktemp("cache")))
-        train(load_recipe("soft_teacher", TINY_RUN), out=run, device="cpu")
+        train(load_recipe("soft_teacher", WATCHED), out=run, device="cpu")
     return run
 
 

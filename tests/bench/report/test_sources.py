@@ -45,7 +45,13 @@ def test_read_sources__of_a_suite_rows_panels_and_what_is_missing(suite, tmp_pat
     shutil.copytree(watched_run, runs / running.name / "run", ignore=ignore)
     (runs / running.name / "run" / "result.json").unlink()
     left = collect(watched_run)
-    content = {"recipe": alone.recipe.model_dump(mode="json"), "recipe_hash": alone.hash}
+    fold = left.fold.model_copy(update={"percent": alone.percent, "fold": alone.fold})
+    content = {
+        "recipe": alone.recipe.model_dump(mode="json"),
+        "recipe_hash": alone.hash,
+        "fold": fold,
+        "seed": alone.seed,
+    }
     write_result(left.model_copy(update=content), results / f"{alone.name}.json")
 
     records, sentences = read_sources([str(suite)], runs, results)
