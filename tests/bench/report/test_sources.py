@@ -14,9 +14,10 @@ name: mine
 about: Two methods.
 warning: These numbers mean nothing.
 folds: [1, 2]
+set: SETTINGS
 methods:
   - {recipe: supervised, title: Labeled only}
-  - {recipe: soft_teacher, title: Soft Teacher, baseline: supervised, set: SETTINGS}
+  - {recipe: soft_teacher, title: Soft Teacher, baseline: supervised}
 """
 
 
