@@ -7,14 +7,13 @@ from pathlib import Path
 import pytest
 
 from ssodkit.bench.formats import to_markdown
-from ssodkit.bench.published import shipped_benchmarks
 from ssodkit.bench.renew import renew, tables_in
 from ssodkit.bench.suite import cells_of
 from ssodkit.bench.table import load_table
 from ssodkit.errors import TrainingError
 
 PAGE = "# Mine\n\n<!-- table one -->\nold\n<!-- end -->\n\nBetween.\n\n<!-- table two -->\n<!-- end -->\n\nAfter.\n"
-README = shipped_benchmarks() / "README.md"
+README = Path(__file__).parents[2] / "benchmarks" / "README.md"
 
 
 @pytest.fixture

@@ -144,7 +144,7 @@ def numbers(result: CellResult) -> dict:
 def test_bench__a_cell_that_fails_is_shown_and_does_not_stop_the_others(
     tiny: Path, cache: Path, capsys: pytest.CaptureFixture[str]
 ):
-    absent = "data.train: {type: coco, annotations: absent.json, images: absent}, data.percent: 100, data.folds: stac"
+    absent = "data.train: {type: coco, annotations: absent.json, images: absent}, data.folds: stac"
     rows = f"[{{recipe: supervised, name: absent, set: {{{absent}}}}}, {{recipe: supervised}}]"
     work = open_work(write_suite(tiny, 2, methods=rows))
     (failed,) = bench(work, parallel=2, device="cpu")
