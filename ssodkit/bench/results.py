@@ -16,7 +16,7 @@ from pydantic_core import from_json
 
 from ssodkit.bench.suite import Cell
 from ssodkit.data.files import write_whole
-from ssodkit.engine.checkpoint import read_recipe
+from ssodkit.engine.checkpoint import FIRST_STAGE, read_recipe
 from ssodkit.engine.logging import METRICS
 from ssodkit.engine.results import RESULT
 from ssodkit.errors import RecipeError, TrainingError
@@ -77,7 +77,10 @@ class CellResult(Config):
     format: Literal[1] = 1
     recipe: dict[str, Any]
     """Resolved: what `ssodkit run` trains again."""
+    first_stage: dict[str, Any] | None = None
+    """The recipe that was trained before it, to label its unlabeled images."""
     recipe_hash: str
+    """Of both."""
     fold: LabeledFold
     sources: tuple[Source, ...]
     """Several where the run was continued by another commit."""
@@ -122,7 +125,9 @@ class CellResult(Config):
 
     def brief(self) -> "CellResult":
         """What a table shows of it: without the recipe, earlier evaluations and health."""
-        return self.model_copy(update={"recipe": {}, "evaluations": self.evaluations[-1:], "health": ()})
+        return self.model_copy(
+            update={"recipe": {}, "first_stage": None, "evaluations": self.evaluations[-1:], "health": ()}
+        )
 
 
 @dataclass(frozen=True)
@@ -142,6 +147,7 @@ class Found:
 def collect(run: Path) -> CellResult:
     """The result of a finished run. Raises TrainingError where the folder holds none."""
     recipe = read_recipe(run)
+    first = read_recipe(run / FIRST_STAGE) if (run / FIRST_STAGE).is_dir() else None
     try:
         result = json.loads((run / RESULT).read_text(encoding="utf-8"))
         records = [json.loads(line) for line in (run / METRICS).read_text(encoding="utf-8").splitlines()]
@@ -156,7 +162,8 @@ def collect(run: Path) -> CellResult:
         ]
         return CellResult(
             recipe=recipe.model_dump(mode="json"),
-            recipe_hash=recipe_hash(recipe),
+            first_stage=None if first is None else first.model_dump(mode="json"),
+            recipe_hash=recipe_hash(recipe, first),
             evaluations=[*evaluations, {"step": result["step"], "set": "test", "thresholds": result["thresholds"]}],
             health=[
                 {name: record.get(name) for name in Health.model_fields}
@@ -273,9 +280,12 @@ def _hash_today(result: CellResult, path: Path, understood: dict[str, Redrawn]) 
         data = result.recipe["data"]
         draw = float(data["percent"]), int(data["fold"]), int(result.recipe["seed"])
         plain = {**result.recipe, "seed": 0, "data": {**data, "percent": 100.0, "fold": 1}}
-        key = json.dumps(plain, sort_keys=True)
+        # Of a first stage nothing counts that depends on the draw, which makes one key of all.
+        stage = result.first_stage and {**result.first_stage, "seed": 0, "data": result.first_stage["data"]["batch"]}
+        key = json.dumps([plain, stage], sort_keys=True)
         if key not in understood:
-            understood[key] = Redrawn(Recipe.model_validate(plain))
+            first = None if result.first_stage is None else Recipe.model_validate(result.first_stage)
+            understood[key] = Redrawn(Recipe.model_validate(plain), first)
     except (KeyError, TypeError, ValueError, RecipeError) as error:
         raise TrainingError(
             f"{path} is of a recipe that this version does not understand: {_first_line(error)}. "

@@ -22,7 +22,7 @@ from ssodkit.bench.published import Detector, Metric, Setting, shipped_benchmark
 from ssodkit.bench.published import Method as PublishedMethod
 from ssodkit.errors import RecipeError
 from ssodkit.plugins import Config, suggest
-from ssodkit.recipe.check import load_recipe
+from ssodkit.recipe.check import first_stage, load_recipe
 from ssodkit.recipe.model import NAME, Recipe
 from ssodkit.recipe.read import Mistake, Place, Written, read_yaml_file, refuse
 from ssodkit.recipe.show import Redrawn
@@ -141,7 +141,7 @@ class Cell:
     seed: int
     recipe: Recipe
     hash: str
-    """Of the recipe: cells of other suites with the same hash are the same training."""
+    """Of the recipe and its first stage's: cells of other suites with the same hash are the same training."""
 
     @property
     def name(self) -> str:
@@ -179,7 +179,8 @@ def cells_of(path: Path | str) -> tuple[Suite, tuple[Cell, ...]]:
     rows: list[Redrawn] = []
     for index, row in enumerate(suite.methods):
         try:
-            rows.append(Redrawn(_load_row(path.parent, suite, row)))
+            recipe = _load_row(path.parent, suite, row)
+            rows.append(Redrawn(recipe, first_stage(recipe)))
         except RecipeError as error:
             place = locate(tree, ("methods", index, "recipe"))[1].place
             raise RecipeError(f"{place} methods.{index} ({row.name}): {error}") from error

@@ -20,21 +20,22 @@ def dump_recipe(recipe: Recipe) -> str:
     return _to_yaml(recipe.model_dump(mode="json"))
 
 
-def recipe_hash(recipe: Recipe) -> str:
+def recipe_hash(recipe: Recipe, first: Recipe | None = None) -> str:
     """16 hexadecimal digits that differ where two runs would compute something else.
 
-    Where plug-in files and data lie does not count; the names of the data's files and folders do.
+    Where plug-in files and data lie does not count; the names of the data's files and folders do. `first` is the
+    recipe of the first stage, where it shall count with more than its name.
     """
-    return _hash(_parts(recipe))
+    return _hash(_parts(recipe, first))
 
 
 class Redrawn:
     """One recipe on other shares of labels, folds and seeds. Nothing else in a recipe depends on them, so it is read
     and written out once, however many of them a comparison has."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, first: Recipe | None = None) -> None:
         self.recipe = recipe
-        self._parts = _parts(recipe)
+        self._parts = _parts(recipe, first)
 
     def at(self, percent: float, fold: int, seed: int) -> tuple[Recipe, str]:
         """The recipe as it is read with these values, which are in their ranges, and its hash."""
@@ -43,9 +44,13 @@ class Redrawn:
         return self.recipe.model_copy(update={"data": data, "seed": seed}), _hash({**self._parts, **drawn})
 
 
-def _parts(recipe: Recipe) -> dict[str, str]:
-    """What counts of a recipe, key by key."""
-    return {key: _as_json(value) for key, value in recipe.model_dump(exclude={"plugins"}).items()}
+def _parts(recipe: Recipe, first: Recipe | None = None) -> dict[str, str]:
+    """What counts of a recipe, key by key. Its first stage has the same data, fold and seed, but its own batch."""
+    parts = {key: _as_json(value) for key, value in recipe.model_dump(exclude={"plugins"}).items()}
+    if first is None:
+        return parts
+    own = {key: part for key, part in _parts(first).items() if key not in ("data", "seed")}
+    return {**parts, "first_stage": _as_json(_hash({**own, "batch": _as_json(first.data.batch.model_dump())}))}
 
 
 def _as_json(value: Any) -> str:

@@ -9,7 +9,7 @@ import yaml
 
 from ssodkit.bench.suite import cells_of
 from ssodkit.errors import RecipeError
-from ssodkit.recipe.check import load_recipe
+from ssodkit.recipe.check import first_stage, load_recipe
 from ssodkit.recipe.show import recipe_hash
 
 METHODS = [
@@ -34,7 +34,7 @@ def test_cells_of__have_the_recipes_that_would_have_been_read_one_by_one(write: 
         steps = ["engine.steps=400"] if cell.method == "supervised" else []
         draw = [f"data.percent={cell.percent}", f"data.fold={cell.fold}", f"seed={cell.seed}"]
         recipe = load_recipe(cell.method, ["data.test.images=10", *steps, *draw])
-        assert (cell.recipe, cell.hash) == (recipe, recipe_hash(recipe))
+        assert (cell.recipe, cell.hash) == (recipe, recipe_hash(recipe, first_stage(recipe)))
 
 
 def test_cells_of__run_fold_by_fold_and_folds_have_seeds_of_their_own(write: Write):
@@ -77,3 +77,24 @@ def test_cells_of__two_rows_of_the_same_training_are_refused(write: Write):
     path = write(methods=[*METHODS, {"recipe": "stac", "name": "twin"}])
     with pytest.raises(RecipeError, match="the rows 'stac' and 'twin' are the same training"):
         cells_of(path)
+
+
+def test_cells__of_two_stages_are_others_when_the_first_stages_recipe_changes(tmp_path: Path):
+    """And only then: neither their draws, nor a recipe of one stage."""
+
+    def hashes(steps: int) -> dict[str, list[str]]:
+        (tmp_path / "first.yaml").write_text(f"extends: supervised\nname: first\nengine: {{steps: {steps}}}\n")
+        (tmp_path / "two.yaml").write_text("extends: stac\nname: two\ndata: {unlabeled: {made_by: first.yaml}}\n")
+        suite = tmp_path / "mine.yaml"
+        suite.write_text(
+            "name: mine\nabout: Two stages.\nfolds: [1, 2]\nmethods: [{recipe: two.yaml}, {recipe: supervised}]\n"
+        )
+        cells = cells_of(suite)[1]
+        for cell in cells:
+            assert cell.hash == recipe_hash(cell.recipe, first_stage(cell.recipe))
+        return {name: [cell.hash for cell in cells if cell.method == name] for name in ("two", "supervised")}
+
+    before, after = hashes(3), hashes(4)
+    assert before["supervised"] == after["supervised"]
+    assert not set(before["two"]) & set(after["two"])
+    assert hashes(3) == before
