@@ -1,5 +1,6 @@
 """What several folders test with: tiny detectors and batches (see tiny.py), and what an operation costs."""
 
+import os
 import resource
 from collections import Counter
 from contextlib import ExitStack, contextmanager
@@ -12,6 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ssodkit.plugins import BuildContext, load_plugins
+
+# Tests share the cores process by process; threads of their own would wait for one another.
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 class _Operators(TorchDispatchMode):

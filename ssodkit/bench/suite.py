@@ -258,13 +258,24 @@ def _make_cell(method: str, row: Redrawn, percent: float | None, fold: int | Non
 
 def _refuse_overwritten(suite: Suite, tree: Written) -> None:
     """Raise RecipeError where `set` says what the suite's shares, folds and seeds say otherwise."""
-    places = [("set",), *(("methods", index, "set") for index in range(len(suite.methods)))]
+    locations = [("set",), *(("methods", index, "set") for index in range(len(suite.methods)))]
     mistakes = []
-    for location, values in zip(places, [suite.set, *(row.set for row in suite.methods)], strict=True):
-        for key in values.keys() & suite.draws.keys():
-            text = f"the suite's own `{suite.draws[key]}` sets this; leave one of them out"
-            mistakes.append(Mistake(locate(tree, (*location, key))[1].place, dotted((*location, key)), text))
+    for location in locations:
+        found, node = locate(tree, location)
+        for key, item in _leaves(node) if found == location else ():
+            if key in suite.draws:
+                text = f"the suite's own `{suite.draws[key]}` sets this; leave one of them out"
+                mistakes.append(Mistake(item.place, dotted((*location, key)), text))
     refuse(mistakes)
+
+
+def _leaves(node: Written, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Written]]:
+    """Dotted keys, however deep they are nested, and what is written there."""
+    if isinstance(node.value, dict):
+        for key, item in node.value.items():
+            yield from _leaves(item, (*path, key))
+    else:
+        yield dotted(path), node
 
 
 def _refuse_equal(cells: list[Cell], tree: Written) -> None:

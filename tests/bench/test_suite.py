@@ -58,6 +58,10 @@ def write(folder: Path, text: str) -> Path:
             "mine.yaml:4:21 set.data.percent: the suite's own `percents` sets this; leave one of them out",
         ),
         (
+            "percents: [5]\nset: {data: {percent: 10}}\nmethods: [{recipe: supervised}]\n",
+            "mine.yaml:4:23 set.data.percent: the suite's own `percents` sets this; leave one of them out",
+        ),
+        (
             "folds: [1]\nmethods: [{recipe: supervised, set: {data.fold: 2, seed: 3}}]\n",
             "mine.yaml:4:49 methods.0.set.data.fold: the suite's own `folds` sets this; leave one of them out\n"
             "mine.yaml:4:58 methods.0.set.seed: the suite's own `folds` sets this; leave one of them out",
