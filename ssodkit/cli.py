@@ -271,37 +271,6 @@ def bench(
 
 
 @app.command()
-def report(
-    sources: Annotated[
-        list[str], typer.Argument(metavar="RUNS_OR_SUITE", help="Folders of runs, and files or names of suites.")
-    ],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="New folder for the page.")],
-    runs: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Of the runs of suites; default: runs/bench.")
-    ] = None,
-    results: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Of the result files; default: results/ beside the suite.")
-    ] = None,
-) -> None:
-    """Show what happened in runs: a page to open in a browser."""
-    from ssodkit.bench.report.page import report
-
-    print(report(sources, out, runs, results))
-
-
-@app.command(name="list")
-def list_(
-    kind: Annotated[str | None, typer.Argument(metavar="KIND", help="Such as selector, to see its fields.")] = None,
-) -> None:
-    """List the plug-ins that recipes can name."""
-    from ssodkit.plugins import load_plugins
-    from ssodkit.recipe.catalog import describe_slot, list_plugins
-
-    load_plugins()
-    print(describe_slot(kind) if kind else list_plugins(), end="")
-
-
-@app.command()
 def table(
     suite: Annotated[str, typer.Argument(metavar="SUITE", help="A file, or the name of a shipped suite.")],
     file: Annotated[
@@ -338,6 +307,37 @@ def table(
         renew(file or find_suite(suite).parent / "README.md", made.suite.name, text)
     else:
         print(text, end="")
+
+
+@app.command()
+def report(
+    sources: Annotated[
+        list[str], typer.Argument(metavar="RUNS_OR_SUITE", help="Folders of runs, and files or names of suites.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="New folder for the page.")],
+    runs: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Of the runs of suites; default: runs/bench.")
+    ] = None,
+    results: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Of the result files; default: results/ beside the suite.")
+    ] = None,
+) -> None:
+    """Show what happened in runs: a page to open in a browser."""
+    from ssodkit.bench.report.page import report
+
+    print(report(sources, out, runs, results))
+
+
+@app.command(name="list")
+def list_(
+    kind: Annotated[str | None, typer.Argument(metavar="KIND", help="Such as selector, to see its fields.")] = None,
+) -> None:
+    """List the plug-ins that recipes can name."""
+    from ssodkit.plugins import load_plugins
+    from ssodkit.recipe.catalog import describe_slot, list_plugins
+
+    load_plugins()
+    print(describe_slot(kind) if kind else list_plugins(), end="")
 
 
 @recipe_app.command()

@@ -2,16 +2,19 @@
 
 import os
 import resource
+import sys
 from collections import Counter
 from contextlib import ExitStack, contextmanager
 
 import pytest
 import tiny
 import torch
+from command import Ended
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from ssodkit import cli
 from ssodkit.plugins import BuildContext, load_plugins
 
 # Tests share the cores process by process; threads of their own would wait for one another.
@@ -131,3 +134,18 @@ def file_limit():
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
     return limit
+
+
+@pytest.fixture
+def call(monkeypatch, capfd, tmp_path):
+    """Runs the console script in an empty folder, in this process: its arguments -> how it ended."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["ssodkit", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        code = ended.value.code
+        return Ended(code if isinstance(code, int) else 0, *capfd.readouterr())
+
+    return run

@@ -5,7 +5,7 @@ suites share cells, and a cell whose recipe changed is missing again.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -92,9 +92,9 @@ class CellResult(Config):
     seconds: float = Field(ge=0.0)
     """Wall time of the training, evaluations and waiting for data included."""
     images_per_second: float | None
-    """Median over the log lines of training; None where there is none."""
+    """See `median_speed`."""
     memory_gb: float | None
-    """Peak: of a GPU's tensors, or of the process on a CPU."""
+    """See `peak_memory`."""
     result: Literal["teacher", "student"]
     """The network that is the run's result."""
     evaluations: tuple[Evaluation, ...] = Field(min_length=1)
@@ -170,8 +170,8 @@ def collect(run: Path) -> CellResult:
                 for record in records
                 if record["kind"] == "health"
             ],
-            images_per_second=median(step["images_per_second"] for step in steps) if steps else None,
-            memory_gb=max((step["memory_gb"] for step in steps), default=None),
+            images_per_second=median_speed(steps),
+            memory_gb=peak_memory(steps),
             **{name: result[name] for name in _TAKEN_OVER},
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -181,6 +181,16 @@ def collect(run: Path) -> CellResult:
 
 
 _TAKEN_OVER = ("fold", "sources", "versions", "device", "processes", "precision", "seed", "seconds", "result")
+
+
+def median_speed(steps: Sequence[Mapping[str, Any]]) -> float | None:
+    """Images per second over the log lines of training; None where there is none."""
+    return median(step["images_per_second"] for step in steps) if steps else None
+
+
+def peak_memory(steps: Sequence[Mapping[str, Any]]) -> float | None:
+    """Of a GPU's tensors, or of the process on a CPU, in GB; None where no log line says it."""
+    return max((step["memory_gb"] for step in steps), default=None)
 
 
 def write_result(result: CellResult, path: Path) -> None:

@@ -1,41 +1,14 @@
 """`ssodkit table`: what it prints, what it changes, and how it refuses."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
+from command import Call
 
-from ssodkit import cli
 from ssodkit.bench.results import write_result
 from ssodkit.bench.suite import cells_of
-
-
-class Ended(NamedTuple):
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-Call = Callable[..., Ended]
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
-    """Runs `ssodkit table` in an empty folder, in this process."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["ssodkit", "table", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        code = ended.value.code
-        return Ended(code if isinstance(code, int) else 0, *capfd.readouterr())
-
-    return run
 
 
 @pytest.fixture
@@ -59,22 +32,22 @@ def suite(write_suite: Callable[..., Path], make_results: Any) -> Path:
     ],
 )
 def test_table__is_printed_in_the_format_that_is_asked(call: Call, suite: Path, form: str, part: str):
-    ended = call(suite, "--format", form)
+    ended = call("table", suite, "--format", form)
     assert (ended.code, ended.err) == (0, "")
     assert part in ended.out
 
 
 def test_table__shows_another_network_threshold_metric_and_folder(call: Call, suite: Path, tmp_path: Path):
-    ended = call(suite, "--network", "student", "--threshold", "0.001", "--metric", "AP50")
+    ended = call("table", suite, "--network", "student", "--threshold", "0.001", "--metric", "AP50")
     assert "AP50 (student, 0.001)" in ended.out
     assert "| Soft Teacher | 74.0 ± 1.4 | +13.0 " in ended.out
-    assert "0 of 4 trainings done" in call(suite, "--results", tmp_path / "nowhere").out
+    assert "0 of 4 trainings done" in call("table", suite, "--results", tmp_path / "nowhere").out
 
 
 def test_table__a_broken_result_is_named_and_the_others_are_shown(call: Call, suite: Path):
     broken = min((suite.parent / "results").glob("soft_teacher-*.json"))
     broken.write_text("{")
-    ended = call(suite)
+    ended = call("table", suite)
     assert ended.code == 0
     assert ended.err.startswith(f"left out: {broken} cannot be read as JSON")
     assert "| Soft Teacher | 53.0 (1 of 2 folds) | +11.0 " in ended.out
@@ -83,15 +56,15 @@ def test_table__a_broken_result_is_named_and_the_others_are_shown(call: Call, su
 def test_table__write_renews_the_page_beside_the_suite_and_prints_nothing(call: Call, suite: Path):
     page = suite.parent / "README.md"
     page.write_text("# Results\n\n<!-- table mine -->\n<!-- end -->\n")
-    assert call(suite, "--write") == (0, "", "")
-    shown = call(suite).out
+    assert call("table", suite, "--write") == (0, "", "")
+    shown = call("table", suite).out
     assert page.read_text() == f"# Results\n\n<!-- table mine -->\n\n{shown}\n<!-- end -->\n"
 
 
 def test_table__write_takes_a_page_of_your_own(call: Call, suite: Path, tmp_path: Path):
     page = tmp_path / "mine.md"
     page.write_text("<!-- table mine -->\n<!-- end -->\n")
-    assert call(suite, "--write", page).code == 0
+    assert call("table", suite, "--write", page).code == 0
     assert "+13.0" in page.read_text()
     assert not (suite.parent / "README.md").exists()
 
@@ -108,14 +81,14 @@ def test_table__write_takes_a_page_of_your_own(call: Call, suite: Path, tmp_path
     ],
 )
 def test_table__refuses_with_a_sentence(call: Call, suite: Path, arguments: list[str], code: int, reason: str):
-    ended = call(suite, *arguments)
+    ended = call("table", suite, *arguments)
     assert ended.code == code
     assert reason in " ".join(ended.err.split())
     assert "Traceback" not in ended.err
 
 
 def test_table__an_unknown_suite_is_refused_with_the_nearest(call: Call):
-    ended = call("digits_smal")
+    ended = call("table", "digits_smal")
     assert ended.code == 2
     assert "there is no suite 'digits_smal'" in ended.err
     assert "digits_small" in ended.err

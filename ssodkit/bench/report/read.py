@@ -4,13 +4,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
 import yaml
 
-from ssodkit.bench.results import CellResult
+from ssodkit.bench.results import CellResult, median_speed, peak_memory
 from ssodkit.engine.checkpoint import FIRST_STAGE, RECIPE
 from ssodkit.engine.gallery import FOLDER, MOMENTS
 from ssodkit.engine.logging import METRICS
@@ -44,6 +43,10 @@ class RunRecord:
     """`step`, `set` and `thresholds` of each; the last is the result's where the run is finished."""
     result: Record | None = None
     """Where, with what and how long it was trained."""
+    images_per_second: float | None = None
+    """Median over the log lines."""
+    memory_gb: float | None = None
+    """Peak."""
     moments: tuple[Record, ...] = ()
     """Of the gallery; each found box has its `iou` with the best true box, of any class."""
     gallery: Path | None = None
@@ -66,20 +69,6 @@ class RunRecord:
         """The last one that it wrote of."""
         return max((line[-1]["step"] for line in (self.steps, self.evaluations) if line), default=0)
 
-    @property
-    def images_per_second(self) -> float | None:
-        """Median over the log lines."""
-        if self.result is not None and "images_per_second" in self.result:
-            return self.result["images_per_second"]
-        return median(step["images_per_second"] for step in self.steps) if self.steps else None
-
-    @property
-    def memory_gb(self) -> float | None:
-        """Peak."""
-        if self.result is not None and "memory_gb" in self.result:
-            return self.result["memory_gb"]
-        return max((step["memory_gb"] for step in self.steps), default=None)
-
 
 def read_run(run: Path, name: str, row: str | None = None, panel: str = "") -> RunRecord:
     """A run folder, without its gallery. Raises TrainingError if it holds no run.
@@ -89,6 +78,7 @@ def read_run(run: Path, name: str, row: str | None = None, panel: str = "") -> R
     recipe = _read_recipe(run)
     lines, broken = _read_lines(run / METRICS)
     result = _read_result(run / RESULT)
+    steps = tuple(line for line in lines if line["kind"] == "step")
     evaluations = [line for line in lines if line["kind"] == "evaluation" and "thresholds" in line]
     notes = [f"{broken} of its log cannot be read."] if broken else []
     if result is not None:
@@ -103,10 +93,12 @@ def read_run(run: Path, name: str, row: str | None = None, panel: str = "") -> R
         is_finished=result is not None,
         recipe=recipe,
         recipe_text=(run / RECIPE).read_text(encoding="utf-8"),
-        steps=tuple(line for line in lines if line["kind"] == "step"),
+        steps=steps,
         health=tuple(line for line in lines if line["kind"] == "health"),
         evaluations=tuple(evaluations),
         result=result,
+        images_per_second=median_speed(steps),
+        memory_gb=peak_memory(steps),
         gallery=run / FOLDER,
         notes=tuple(notes),
     )
@@ -126,6 +118,8 @@ def from_result(result: CellResult, name: str, row: str, panel: str) -> RunRecor
         health=tuple(facts["health"]),
         evaluations=tuple(facts["evaluations"]),
         result={**facts, "step": result.steps},
+        images_per_second=result.images_per_second,
+        memory_gb=result.memory_gb,
         notes=("There is no run folder of this name; this is what its result file holds.",),
     )
 
