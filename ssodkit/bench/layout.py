@@ -1,10 +1,11 @@
 """A table in words: heads, rounded numbers, footnotes. What no format needs to know about results stands here."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from ssodkit.bench.published import SHARES, Published, Setting
 from ssodkit.bench.results import CellResult
@@ -153,12 +154,33 @@ def _gain(entry: Entry, notes: _Notes) -> Text:
     numbers = []
     if entry.steps != baseline.steps:
         numbers.append(notes.add(f"Trained for {entry.steps:,} steps, its baseline for {baseline.steps:,}."))
+    parts = [*_differing_parts(_detector(entry), _detector(baseline))]
+    if parts:
+        numbers.append(notes.add(f"Its detector differs from its baseline's in {', '.join(parts)}."))
     if gain.pairs < len(entry.points):
         numbers.append(notes.add(f"Over {_count(gain.pairs, 'fold')}: the baseline lacks others."))
     text = f"{gain.mean:+z.1f}"
     if gain.interval is not None:
         text += " ({:+z.1f} to {:+z.1f})".format(*gain.interval) + " wide" * gain.is_wide
     return Text(text, tuple(numbers))
+
+
+def _detector(entry: Entry) -> dict[str, Any]:
+    return entry.cells[0].recipe.detector.model_dump()
+
+
+def _differing_parts(ours: dict[str, Any], theirs: dict[str, Any]) -> Iterator[str]:
+    """Parts of two detectors that are not the same; of a stage, what in it is not."""
+    if ours["type"] != theirs["type"]:
+        yield "type"
+        return
+    for name in ours:
+        if ours[name] != theirs[name] and name != "stages":
+            yield name
+    for stage, parts in ours["stages"].items():
+        yield from (
+            f"stages.{stage}.{name}" for name in parts if parts[name] != theirs["stages"].get(stage, {}).get(name)
+        )
 
 
 def _paper(published: Published | None, notes: _Notes) -> Text:

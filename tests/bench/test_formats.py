@@ -125,6 +125,13 @@ def test_markdown__another_number_of_steps_than_the_baselines_says_so(make_table
     assert "\n1. Trained for 1,500 steps, its baseline for 1,000.\n" in text
 
 
+def test_markdown__another_detector_than_the_baselines_says_in_what(make_tables: MakeTable):
+    changed = {"detector.stages.roi.sampler.per_image": 64, "detector.stages.roi.sampler.positive_share": 0.25}
+    methods = [{**ROWS[0], "set": {**changed, "detector.test.score": 0.1, "detector.neck.channels": 16}}, ROWS[1]]
+    text = to_markdown(make_tables(BOTH, methods=methods))
+    assert "\n1. Its detector differs from its baseline's in test, neck, stages.roi.sampler.\n" in text
+
+
 def test_markdown__a_number_of_two_trainings_says_so(make_tables: MakeTable):
     text = to_markdown(make_tables({}, methods=[ROWS[0], {"recipe": "stac", "baseline": "supervised"}]))
     assert cells_in(text)[2][0] == "stac <sup>1</sup>"
