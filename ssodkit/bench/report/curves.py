@@ -13,7 +13,6 @@ METRICS = ("AP", "AP50", "AP75", "AP_voc07", "AP50_voc07", "AP50_voc10", "AR_100
 COLORS = 8
 """In the page's palettes."""
 
-
 Fate = tuple[str, bool]
 """Of a found box: the verdict on its class, and whether it teaches its place."""
 
@@ -115,17 +114,10 @@ def threshold_figures(records: Sequence[RunRecord]) -> list[Figure]:
         classes = dict.fromkeys(name for each in record.health for name in _thresholds(each))
         if not classes:
             continue
-        traces = [
-            line(
-                f"class {name}",
-                {each["step"]: _thresholds(each).get(name) for each in record.health},
-                f"color {place % COLORS}",
-                dash=DASHES[place // COLORS % len(DASHES)],
-                entry=len(classes) <= 20,
-            )
-            for place, name in enumerate(classes)
-        ]
-        variants.append((record.name, make_figure(traces, y="score", rangemode="tozero")))
+        curves = {
+            f"class {name}": {each["step"]: _thresholds(each).get(name) for each in record.health} for name in classes
+        }
+        variants.append((record.name, make_figure(_told_apart(curves), y="score", rangemode="tozero")))
     return [
         Figure(
             "thresholds",
@@ -134,6 +126,20 @@ def threshold_figures(records: Sequence[RunRecord]) -> list[Figure]:
             tuple(variants),
             "" if variants else "Nothing to show: no run has a selector with thresholds of its own for each class.",
         )
+    ]
+
+
+def _told_apart(curves: Mapping[str, Curve]) -> list[Trace]:
+    """A line of its own color and dash for each curve; with a legend where that can be read."""
+    return [
+        line(
+            name,
+            curve,
+            f"color {place % COLORS}",
+            dash=DASHES[place // COLORS % len(DASHES)],
+            entry=len(curves) <= 20,
+        )
+        for place, (name, curve) in enumerate(curves.items())
     ]
 
 
@@ -245,17 +251,9 @@ def loss_figures(records: Sequence[RunRecord]) -> list[Figure]:
     variants = []
     for record in records:
         names = dict.fromkeys(name for step in record.steps for name in step["losses"])
-        traces = [
-            line(
-                name,
-                of_lines(record.steps, "losses", name)[""],
-                f"color {place % COLORS}",
-                dash=DASHES[place // COLORS % len(DASHES)],
-            )
-            for place, name in enumerate(names)
-        ]
-        if traces:
-            variants.append((record.name, make_figure(traces, rangemode="tozero")))
+        curves = {name: of_lines(record.steps, "losses", name)[""] for name in names}
+        if curves:
+            variants.append((record.name, make_figure(_told_apart(curves), rangemode="tozero")))
     caption = "What is in the sum: each with its weight."
     return [total, Figure("terms", "Loss by term", caption, tuple(variants), total.note)]
 
