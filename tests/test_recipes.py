@@ -151,6 +151,7 @@ def test_recipes__unlabeled_weight_and_teacher_follow_the_published_schedules(na
         ("coco/unbiased_teacher_additional", (32, 32), None, "all", "fp32"),
         ("coco/stac", (8, 8), None, "weights", "fp32"),
         ("coco/supervised_retinanet", (8, 0), 20.0, "all", "fp32"),
+        ("coco/supervised_fam3d", (8, 0), 20.0, "all", "fp32"),
         ("voc/mean_teacher", (8, 32), 20.0, "all", "fp32"),
         ("voc/consistent_teacher", (8, 32), 20.0, "all", "fp32"),
         ("voc/unbiased_teacher", (8, 8), None, "all", "fp32"),

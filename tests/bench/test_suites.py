@@ -15,7 +15,7 @@ def test_suites__are_all_that_are_promised():
     assert {"digits_small", "digits", "coco_partial", "coco_additional", "voc"} <= set(SUITES)
     assert (
         len([name for name in SUITES if name.startswith(("soft_teacher", "consistent_teacher", "unbiased_teacher"))])
-        == 9
+        == 11
     )
 
 
@@ -57,6 +57,8 @@ SOFT, STAC, UNBIASED, CONSISTENT = "2106.09018", "2005.04757", "2102.09480", "22
         ("voc", "supervised", [42.13], UNBIASED),
         ("voc", "supervised_stac", [42.6], STAC),
         ("soft_teacher_components", "supervised", [27.1], SOFT),
+        ("consistent_teacher_full", "supervised_retinanet", [38.4], CONSISTENT),
+        ("consistent_teacher_full", "fam3d", [40.7], CONSISTENT),
     ],
 )
 def test_suite__a_supervised_row_has_the_number_of_the_paper_whose_baseline_it_is(
