@@ -39,7 +39,7 @@ def to_markdown(table: Table) -> str:
 
 
 def to_latex(table: Table) -> str:
-    """A `table` for a paper; needs the package booktabs."""
+    """A `table` for a paper, shrunk to the width of its line where it is wider; needs booktabs and graphicx."""
     layout = lay_out(table)
     escape = _escape_latex
 
@@ -47,11 +47,12 @@ def to_latex(table: Table) -> str:
         return " & ".join(cells) + r" \\"
 
     lines = [
-        "% needs \\usepackage{booktabs}",
+        "% needs \\usepackage{booktabs,graphicx}",
         "\\begin{table}",
         "\\centering",
         f"\\caption{{{escape(layout.about)}}}",
         f"\\label{{tab:{layout.name.replace('_', '-')}}}",
+        "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%",
         f"\\begin{{tabular}}{{l{'r' * (len(layout.columns) - 1)}}}",
         "\\toprule",
         *_latex_groups(layout.columns),
@@ -59,7 +60,7 @@ def to_latex(table: Table) -> str:
         "\\midrule",
         *(line(escape(cell.text) + _marks(cell, "\\textsuperscript{{{}}}") for cell in row) for row in layout.rows),
         "\\bottomrule",
-        "\\end{tabular}",
+        "\\end{tabular}}",
         "\\par\\smallskip",
         "\\begin{minipage}{\\linewidth}\\footnotesize",
         *([f"\\textbf{{{escape(layout.warning)}}}\\par"] if layout.warning else []),
@@ -250,6 +251,7 @@ LATEX = {
 
 
 def _escape_latex(text: str) -> str:
-    """Text for TeX; the sign of a number is a minus, not a hyphen."""
+    """Text for TeX; the sign of a number is a minus, not a hyphen, and a quotation begins with a quote of its own."""
     escaped = "".join(LATEX.get(sign, sign) for sign in " ".join(text.split()))
+    escaped = re.sub(r"(?<!\S)'(?=\S)", "`", escaped)
     return "--" if escaped == "-" else re.sub(r"(?:(?<=^)|(?<=[ (]))-(?=\d)", "$-$", escaped)
