@@ -14,6 +14,7 @@ from command import Call
 
 import ssodkit
 from ssodkit import cli
+from ssodkit.cli import runs
 from ssodkit.errors import RecipeError
 
 TINY = (
@@ -181,9 +182,9 @@ def test_list__shows_a_line_per_plugin_or_the_fields_of_a_slot(call: Call):
 
 def test_launch__the_same_command_line_without_the_number_of_processes():
     arguments = ["run", "a.yaml", "--processes", "2", "--set", "x=1"]
-    assert cli._without_processes(arguments) == ["run", "a.yaml", "--set", "x=1"]
-    assert cli._without_processes(["run", "--processes=2", "a.yaml"]) == ["run", "a.yaml"]
-    assert cli._without_processes(["run", "a.yaml"]) == ["run", "a.yaml"]
+    assert runs._without_processes(arguments) == ["run", "a.yaml", "--set", "x=1"]
+    assert runs._without_processes(["run", "--processes=2", "a.yaml"]) == ["run", "a.yaml"]
+    assert runs._without_processes(["run", "a.yaml"]) == ["run", "a.yaml"]
 
 
 def test_run__stopped_resumed_evaluated_and_used(

@@ -1,0 +1,60 @@
+"""Verbs that say what a recipe is and may be: list, recipe check, recipe show, recipe schema."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ssodkit.cli.options import Overrides, RecipeName
+
+
+def list_(
+    kind: Annotated[str | None, typer.Argument(metavar="KIND", help="Such as selector, to see its fields.")] = None,
+) -> None:
+    """List the plug-ins that recipes can name."""
+    from ssodkit.plugins import load_plugins
+    from ssodkit.recipe.catalog import describe_slot, list_plugins
+
+    load_plugins()
+    print(describe_slot(kind) if kind else list_plugins(), end="")
+
+
+def check(recipe: RecipeName, overrides: Overrides = None) -> None:
+    """Find every mistake in a recipe.
+
+    No data, weights or labels need exist.
+    """
+    from ssodkit.recipe.check import load_recipe
+
+    print(f"{load_recipe(recipe, overrides or ()).name}: no mistake found in {recipe}")
+
+
+def show(recipe: RecipeName, overrides: Overrides = None) -> None:
+    """Print a recipe and where its values come from."""
+    from ssodkit.recipe.check import load_with_places
+    from ssodkit.recipe.show import show_recipe
+
+    print(show_recipe(*load_with_places(recipe, overrides or ())), end="")
+
+
+def schema(
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Default: print it.")] = None,
+    recipe: Annotated[str | None, typer.Argument(metavar="RECIPE", help="Include the plug-ins it names.")] = None,
+) -> None:
+    """Write the JSON schema of recipes.
+
+    With it, editors complete and explain recipes while they are written.
+    """
+    from ssodkit.plugins import load_plugins
+    from ssodkit.recipe.check import read_with_plugins
+    from ssodkit.recipe.schema import recipe_schema
+
+    if recipe is None:
+        load_plugins()
+    else:
+        read_with_plugins(recipe)
+    text = recipe_schema()
+    if out is None:
+        print(text, end="")
+    else:
+        out.write_text(text, encoding="utf-8")

@@ -1,0 +1,134 @@
+"""Verbs that make a run or use one: run, eval, predict, label."""
+
+import logging
+import signal
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ssodkit.cli.options import Network, OnDevice, Overrides, RunFolder
+
+
+class ImageSize(StrEnum):
+    """The size in which a network sees images."""
+
+    ORIGINAL = "original"
+    TEST = "test"
+
+
+def run(
+    recipe: Annotated[
+        str | None, typer.Argument(metavar="RECIPE", help="A file, or the name of a shipped recipe.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Run folder; default: a new one in runs/.")] = None,
+    overrides: Overrides = None,
+    device: OnDevice = None,
+    processes: Annotated[int, typer.Option(min=1, metavar="N", help="Processes on this machine.")] = 1,
+    stop_after: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="End after step N, to go on later.")
+    ] = None,
+    resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Go on with the run in this folder.")] = None,
+) -> None:
+    """Train a recipe, or go on with a run."""
+    if (recipe is None) == (resume is None):
+        raise typer.BadParameter("give either a RECIPE or --resume DIR")
+    if resume is not None and (out is not None or overrides):
+        raise typer.BadParameter("a resumed run keeps its folder and its recipe: leave out --out and --set")
+    from ssodkit.recipe.check import load_recipe
+
+    loaded = load_recipe(recipe, overrides or ()) if recipe is not None else None
+    if processes > 1:
+        _launch(processes)
+        return
+    from ssodkit.engine import train
+
+    if loaded is not None:
+        train.train(loaded, out=out, device=device, stop_after=stop_after)
+    elif resume is not None:
+        train.resume(resume, device=device, stop_after=stop_after)
+
+
+def evaluate(run: RunFolder, device: OnDevice = None) -> None:
+    """Score the last checkpoint of a run again: student and teacher."""
+    from ssodkit.engine.evaluate import evaluate
+
+    evaluate(run, device=device)
+
+
+def predict(
+    run: RunFolder,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGES", help="Image files, and folders of them.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="New folder for the pictures and the COCO results.")],
+    score: Annotated[float, typer.Option(min=0.0, max=1.0, metavar="SCORE", help="Lowest score that is drawn.")] = 0.5,
+    network: Annotated[
+        Network | None, typer.Option(metavar="student|teacher", help="Default: the recipe's result.")
+    ] = None,
+    device: OnDevice = None,
+) -> None:
+    """Draw what a network detects.
+
+    The detections are also written as COCO results, with the category ids of the training data.
+    """
+    from ssodkit.engine.predict import predict
+
+    predict(run, images, out, network=network and network.value, score=score, device=device)
+
+
+def label(
+    run: RunFolder,
+    images: Annotated[
+        Path | None, typer.Argument(metavar="FOLDER", help="Default: the run's unlabeled images.", show_default=False)
+    ] = None,
+    *,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="New file for the labels.")],
+    score: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, metavar="SCORE", help="Default: the recipe's test threshold.")
+    ] = None,
+    network: Annotated[
+        Network | None, typer.Option(metavar="student|teacher", help="Default: the recipe's result.")
+    ] = None,
+    size: Annotated[
+        ImageSize, typer.Option(metavar="original|test", help="Of the images: their own, or as in the test.")
+    ] = ImageSize.ORIGINAL,
+    device: OnDevice = None,
+) -> None:
+    """Write pseudo-labels: what a network finds in unlabeled images.
+
+    The file is COCO JSON with a score per box, for a training with `data.unlabeled: {type: stored, file: FILE}`.
+    """
+    from ssodkit.engine.label import label
+
+    label(run, out, images, network and network.value, score, size.value, device)
+
+
+def _launch(processes: int) -> None:
+    """Run this command line in several processes on this machine, under torch's own launcher."""
+    from torch.distributed import run as launcher
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    for handler in logging.getLogger("torch.distributed").handlers:
+        handler.addFilter(lambda record: ".elastic." not in record.name)  # each process speaks for itself
+    place = ["--standalone", "--nproc-per-node", str(processes), "-m", "ssodkit"]
+    try:
+        launcher.run(launcher.parse_args([*place, *_without_processes(sys.argv[1:])]))
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        if failure.exitcode > 0:
+            raise typer.Exit(failure.exitcode) from error
+        name = signal.Signals(-failure.exitcode).name
+        print(f"process {rank} was ended by {name}; mostly the machine's memory is full then", file=sys.stderr)
+        raise typer.Exit(128 - failure.exitcode) from error
+    except SignalException as error:
+        raise typer.Exit(128 + error.sigval) from error
+
+
+def _without_processes(arguments: list[str]) -> list[str]:
+    kept = [argument for argument in arguments if not argument.startswith("--processes=")]
+    if "--processes" in kept:
+        position = kept.index("--processes")
+        del kept[position : position + 2]
+    return kept
