@@ -42,6 +42,8 @@ class DataSets:
     """Without labels, or with stored ones; None where a step takes no unlabeled image."""
     hidden: ImageSet | None
     """The unlabeled images, in the same order, with the labels that no step may see; None where nobody knows them."""
+    labeled_too: NDArray[np.int64]
+    """Ids of those unlabeled images that are labeled ones as well, which health reports leave out."""
     test: ImageSet
     validation: ImageSet | None
     fold: Fold
@@ -78,6 +80,7 @@ def open_data(config: DataConfig, on_progress: OnProgress | None = None) -> Data
         labeled=labeled,
         unlabeled=unlabeled,
         hidden=_known_labels(pool, train.categories),
+        labeled_too=_same_files(labeled, unlabeled),
         test=test,
         validation=validation,
         fold=fold,
@@ -223,6 +226,14 @@ def _missing_boxes(labeled: ImageSet, test: ImageSet) -> list[str]:
         elif missing:
             notes.append(f"{len(missing)} of {len(names)} classes have no box in the {what} images: {listed(missing)}")
     return notes
+
+
+def _same_files(labeled: ImageSet, unlabeled: ImageSet | None) -> NDArray[np.int64]:
+    """Ids of the unlabeled images that are labeled ones. Equal ids of two sources mean nothing: many count from 1."""
+    if unlabeled is None:
+        return np.zeros(0, dtype=np.int64)
+    known = {str(labeled.path(place)) for place in range(len(labeled))}
+    return unlabeled.ids[[str(unlabeled.path(place)) in known for place in range(len(unlabeled))]]
 
 
 def _leaks(config: DataConfig, train: ImageSet, pool: ImageSet | None, test: ImageSet) -> list[str]:

@@ -100,7 +100,7 @@ def _look(session: Session, wanted: int) -> Iterator[tuple[NDArray[np.uint8], Se
     """
     recipe, steps = session.recipe, session.recipe.engine.steps
     each = max(1, recipe.data.batch.unlabeled // session.processes.count)
-    labeled = torch.from_numpy(session.sets.labeled.ids)
+    labeled_too = torch.from_numpy(session.sets.labeled_too)
     is_unlabeled, now = False, Progress(min(session.step, steps - 1), steps)
     for batches in session.batches_of(range(max(0, steps - math.ceil(wanted / each)), steps), workers=0):
         for batch in batches:
@@ -114,7 +114,7 @@ def _look(session: Session, wanted: int) -> Iterator[tuple[NDArray[np.uint8], Se
                 autocast(recipe.engine.precision, session.processes.device),
             ):
                 report = session.method(batch, now).report
-            is_new = ~torch.isin(view.image_ids.cpu(), labeled)
+            is_new = ~torch.isin(view.image_ids.cpu(), labeled_too)
             yield from _describe(session, view, session.sets.hidden, report, is_new)
     if not is_unlabeled:
         streams = test_batches(

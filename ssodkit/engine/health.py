@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float64, Int64, Shaped
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import one_hot
 
@@ -41,12 +42,19 @@ class Health:
     """Collects the reports of steps, and counts them every so often."""
 
     def __init__(
-        self, labeled: ImageSet, hidden: ImageSet | None, steps: int, quiet_after: int, device: torch.device
+        self,
+        labeled: ImageSet,
+        hidden: ImageSet | None,
+        labeled_too: NDArray[np.int64],
+        steps: int,
+        quiet_after: int,
+        device: torch.device,
     ) -> None:
-        """`hidden` are the images of the unlabeled stream with their labels, None where these do not exist."""
+        """`hidden` are the images of the unlabeled stream with their labels, None where these do not exist, and
+        `labeled_too` the ids of those that are labeled images as well."""
         self.names = tuple(category.name for category in labeled.categories)
         self.hidden = hidden
-        self.labeled_ids = torch.from_numpy(labeled.ids)
+        self.labeled_too = torch.from_numpy(labeled_too)
         self.labeled_boxes_per_image = _boxes_per_image(labeled)
         self.last_begins = steps - max(1, round(LAST_SHARE * steps))
         self.quiet_after = quiet_after
@@ -116,7 +124,7 @@ class Health:
 
     def _count(self, report: Report) -> Counts:
         ids = report.view.image_ids.cpu()
-        counted = ~torch.isin(ids, self.labeled_ids)
+        counted = ~torch.isin(ids, self.labeled_too)
         total: Counts = {}
         for start in range(0, len(ids), CHUNK):
             rows = slice(start, start + CHUNK)
@@ -168,14 +176,17 @@ class Health:
         return summary
 
 
-def describe_stored(stored: ImageSet | None, hidden: ImageSet | None, labeled: ImageSet) -> Summary | None:
+def describe_stored(
+    stored: ImageSet | None, hidden: ImageSet | None, labeled: ImageSet, labeled_too: NDArray[np.int64]
+) -> Summary | None:
     """What stored boxes of unlabeled images are worth, before any step; None where none are stored.
 
-    `hidden` are the same images with their own labels, where these exist; labeled images are left out.
+    `hidden` are the same images with their own labels, where these exist. Those that are labeled images as well, with
+    the ids `labeled_too`, are left out.
     """
     if stored is None or not len(stored.boxes):
         return None
-    places = np.flatnonzero(~np.isin(stored.ids, labeled.ids))
+    places = np.flatnonzero(~np.isin(stored.ids, labeled_too))
     names, images = [category.name for category in labeled.categories], max(1, len(places))
     counts: Counts = {"taught": torch.zeros(len(names)), "right": torch.zeros(len(names)), "hidden": torch.zeros(1)}
     for start in range(0, len(places), CHUNK):

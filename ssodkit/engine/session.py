@@ -57,9 +57,14 @@ class Session:
         self.method = place(method, recipe, processes.device)
         self.updater = Updater(self.method, engine, processes, recipe.seed, self.plan.lr_factor)
         self.health = Health(
-            self.sets.labeled, self.sets.hidden, engine.steps, recipe.watch.quiet_after, processes.device
+            self.sets.labeled,
+            self.sets.hidden,
+            self.sets.labeled_too,
+            engine.steps,
+            recipe.watch.quiet_after,
+            processes.device,
         )
-        self.stored = describe_stored(self.sets.unlabeled, self.sets.hidden, self.sets.labeled)
+        self.stored = describe_stored(self.sets.unlabeled, self.sets.hidden, self.sets.labeled, self.sets.labeled_too)
         self.pace = Pace(processes)
         self.origin = Origin.of(recipe, categories, fold)
         self.step, self.best, self.seconds = 0, -1.0, 0.0

@@ -90,6 +90,22 @@ def test_open_data__the_rest_may_include_the_labeled_images(config):
     assert sets.unlabeled.ids.tolist() == list(range(1, 21))
 
 
+def test_open_data__labeled_images_among_the_unlabeled_are_known_by_their_files(config, tmp_path):
+    """Another source counts from 1 as well; its images are others."""
+    sets = open_data(config())
+    assert sets.labeled_too.tolist() == []
+    sets = open_data(config(unlabeled=RestSource(include_labeled=True)))
+    assert sets.labeled_too.tolist() == sets.labeled.ids.tolist()
+    shutil.copytree(tmp_path / "test", tmp_path / "more")
+    sets = open_data(config(unlabeled=FolderSource(images=tmp_path / "more"), percent=100.0))
+    assert set(sets.unlabeled.ids) <= set(sets.labeled.ids)
+    assert sets.labeled_too.tolist() == []
+    sets = open_data(config(unlabeled=FolderSource(images=tmp_path / "train")))
+    assert [sets.unlabeled.path(place) for place in sets.unlabeled.positions(sets.labeled_too).tolist()] == [
+        sets.labeled.path(place) for place in range(len(sets.labeled))
+    ]
+
+
 def test_open_data__unlabeled_images_have_no_labels_and_hidden_ones_have(config):
     sets = open_data(config())
     assert len(sets.unlabeled.boxes) == 0

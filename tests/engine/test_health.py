@@ -1,6 +1,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -51,9 +52,10 @@ def report(ids, rows, homography=None):
 
 def make_health(hidden, labeled=None, steps=100, quiet_after=4):
     labeled = labeled if labeled is not None else images([1, 2], [(0, BOX, 0), (1, BOX, 1), (1, FAR, 1)])
-    return Health(labeled, hidden, steps, quiet_after, CPU)
+    return Health(labeled, hidden, np.array([1, 2]), steps, quiet_after, CPU)
 
 
+NONE = np.zeros(0, dtype=np.int64)
 HIDDEN = images([10, 11, 1], [(0, BOX, 0), (0, FAR, 1), (1, BOX, 0), (2, BOX, 0)])
 
 
@@ -195,7 +197,7 @@ def test_match_one_to_one__nothing_is_found_in_nothing(boxes, true):
 def test_describe_stored__counts_against_the_same_images_without_those_that_are_labeled():
     stored = images([11, 1, 10], [(0, NEAR, 0), (0, FAR, 1), (1, BOX, 0), (2, BOX, 1), (2, FAR, 1)])
     hidden = images([11, 1, 10], [(0, BOX, 0), (1, BOX, 0), (2, BOX, 0), (2, FAR, 1)])
-    summary = describe_stored(stored, hidden, images([1, 2], [(0, BOX, 0)]))
+    summary = describe_stored(stored, hidden, images([1, 2], [(0, BOX, 0)]), np.array([1]))
     assert summary == {
         "images": 2,
         "boxes_per_image": 2.0,
@@ -208,6 +210,6 @@ def test_describe_stored__counts_against_the_same_images_without_those_that_are_
 
 def test_describe_stored__without_hidden_labels_counts_and_without_stored_boxes_is_nothing():
     labeled, stored = images([1], [(0, BOX, 0)]), images([10], [(0, BOX, 1)])
-    assert "precision" not in (describe_stored(stored, None, labeled) or {"precision": 0})
-    assert describe_stored(images([10]), HIDDEN, labeled) is None
-    assert describe_stored(None, None, labeled) is None
+    assert "precision" not in (describe_stored(stored, None, labeled, NONE) or {"precision": 0})
+    assert describe_stored(images([10]), HIDDEN, labeled, NONE) is None
+    assert describe_stored(None, None, labeled, NONE) is None
