@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Literal
 
 from ssodkit.bench.folders import TRIES, CellFolder
-from ssodkit.bench.results import collect, write_result
+from ssodkit.bench.results import CellResult, collect, hash_in, write_result
 from ssodkit.bench.suite import Cell
 from ssodkit.data.files import write_whole
 from ssodkit.engine.checkpoint import can_go_on
 from ssodkit.engine.results import RESULT
 from ssodkit.engine.stopping import SIGNALS
-from ssodkit.errors import SsodkitError
+from ssodkit.errors import SsodkitError, TrainingError
 from ssodkit.recipe.show import dump_recipe
 
 POLL = 0.2
@@ -163,7 +163,7 @@ def _conclude(job: Job, code: int) -> Ending:
     try:
         if code == 0:
             if not job.result.exists():  # of a bench that works in another folder: the first one stays
-                write_result(collect(job.folder.run), job.result)
+                write_result(_collect(job), job.result)
             return Ending(job.name, "done")
         text = _last_line(job.folder.log)
     except (SsodkitError, OSError, ValueError) as error:  # a score that is no number is a ValueError of the result's
@@ -171,6 +171,18 @@ def _conclude(job: Job, code: int) -> Ending:
     if number is not None:
         text = f"ended by {number.name}; mostly the machine's memory is full then"
     return _fail(job, text)
+
+
+def _collect(job: Job) -> CellResult:
+    """The result of the cell's finished run. Raises TrainingError where it is none, or another training's."""
+    cure = f"Delete {job.folder.path}, and the cell runs again."
+    try:
+        result = collect(job.folder.run)
+    except TrainingError as error:
+        raise TrainingError(f"{error} {cure}") from error
+    if result.recipe_hash != hash_in(job.name):
+        raise TrainingError(f"the recipe of its first stage was changed before that one was trained. {cure}")
+    return result
 
 
 def _fail(job: Job, text: str) -> Ending:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ssodkit.bench.cell import POLL, Attempt, Ending, Job, begin, run_cell
 from ssodkit.engine.stopping import Stopping
-from ssodkit.errors import Interrupted, TrainingError
+from ssodkit.errors import Interrupted, RecipeError, TrainingError
 
 ADVICE = "what was trained is kept: go on with the same command"
 LIMIT = 240
@@ -109,6 +109,10 @@ def run_on_slurm(
     if cluster == "slurm":
         gpus = None if jobs[0].device == "cpu" else jobs[0].processes
         usual |= {"gpus_per_node": gpus, "slurm_array_parallelism": parallel}
+    elif parallel is not None:
+        raise RecipeError(f"with cluster={cluster} submitit starts all cells at once; leave --parallel out")
+    else:
+        usual["gpus_per_node"] = 0 if jobs[0].device == "cpu" else len(_gpus())
     try:
         executor = submitit.AutoExecutor(folder=jobs[0].folder.path.parent / ".submitit", cluster=cluster)
         executor.update_parameters(**(usual | given))

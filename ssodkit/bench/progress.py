@@ -15,8 +15,6 @@ from ssodkit.bench.suite import Cell
 from ssodkit.engine.checkpoint import FIRST_STAGE
 from ssodkit.engine.logging import METRICS
 from ssodkit.errors import TrainingError
-from ssodkit.recipe.check import first_stage
-from ssodkit.recipe.model import Recipe
 
 TAIL = 1 << 16
 """Bytes at the end of a log that are read: a line has a few hundred, one with scores a few thousand."""
@@ -80,7 +78,7 @@ class Watch:
         """The cells that some process trains; no result is read for this."""
         open_ones = [cell for cell in self._cells if cell.name not in self._done]
         folders = [(cell, CellFolder(self._runs / cell.name)) for cell in open_ones]
-        return [Status(cell, "running", position(cell.recipe, at.run)) for cell, at in folders if at.is_claimed()]
+        return [Status(cell, "running", position(cell.steps, at.run)) for cell, at in folders if at.is_claimed()]
 
     def _look(self, cell: Cell) -> Status:
         refusal = None if cell.name in self._done else self._read(cell)
@@ -115,17 +113,14 @@ class Watch:
         return Status(cell, "done", self._position(cell), result)
 
     def _position(self, cell: Cell) -> Position:
-        return position(cell.recipe, CellFolder(self._runs / cell.name).run)
+        return position(cell.steps, CellFolder(self._runs / cell.name).run)
 
 
-def position(recipe: Recipe, run: Path) -> Position:
-    """How far the training in a run folder is; at step 0 where there is none."""
+def position(steps: int, run: Path) -> Position:
+    """How far the training in a run folder is, of so many steps in both stages; at step 0 where there is none."""
     step, seconds = _last_step(run / METRICS)
-    first = first_stage(recipe)
-    if first is None:
-        return Position(step, recipe.engine.steps, seconds)
     first_step, first_seconds = _last_step(run / FIRST_STAGE / METRICS)
-    return Position(step + first_step, recipe.engine.steps + first.engine.steps, seconds or first_seconds)
+    return Position(step + first_step, steps, seconds or first_seconds)
 
 
 def seconds_left(statuses: Sequence[Status]) -> dict[str, float | None]:

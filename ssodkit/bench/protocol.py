@@ -65,7 +65,7 @@ def choose_scored(
     return scored
 
 
-CURE = "Delete its result file, and its cell runs again."
+CURE = "Delete its result file and its folder among the runs, and its cell runs again."
 
 
 def _names(result: CellResult) -> list[str]:
@@ -153,7 +153,8 @@ def check_protocol(cells: Sequence[Cell], done: Done) -> None:
             raise TrainingError(
                 f"{earlier.name} and {cell.name} were trained on different labeled images, although both are fold "
                 f"{cell.fold} of {cell.percent:g} % (hashes {theirs.fold.hash} and {result.fold.hash}), so they "
-                "cannot be compared. Delete the result file of the wrong one, and its cell runs again."
+                "cannot be compared. Delete the result file of the wrong one and its folder among the runs, and its "
+                "cell runs again."
             )
 
 

@@ -41,7 +41,7 @@ class Source(Config):
     """Whether package and recipes were as committed."""
 
 
-class LabeledFold(Config, extra="allow"):
+class LabeledFold(Config, extra="allow", allow_inf_nan=False):
     """Which images were labeled."""
 
     mode: str
@@ -60,7 +60,7 @@ class Evaluation(Config):
     """Test threshold -> network -> scores."""
 
 
-class Health(Config):
+class Health(Config, allow_inf_nan=False):
     """The pseudo-labels between the record before and this step, as the run's health report has them."""
 
     step: int = Field(ge=0)
@@ -71,7 +71,7 @@ class Health(Config):
     recall: float | None = None
 
 
-class CellResult(Config):
+class CellResult(Config, allow_inf_nan=False):
     """One finished training."""
 
     format: Literal[1] = 1
@@ -204,7 +204,7 @@ def read_result(path: Path) -> CellResult:
     try:
         content = from_json(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise TrainingError(f"{path} cannot be read as JSON: {error}. Delete it, and its cell runs again.") from error
+        raise TrainingError(f"{path} cannot be read as JSON: {error}. Delete it, and it is made again.") from error
     if not isinstance(content, dict) or not isinstance(content.get("format"), int):
         raise TrainingError(f"{path} is no result file: it names no format. Move it elsewhere.")
     if content["format"] > FORMAT:
@@ -251,10 +251,15 @@ def read_results(folder: Path, wanted: Iterable[Cell] | None = None, brief: bool
     return Found(results, tuple(refused))
 
 
+def hash_in(name: str) -> str:
+    """The hash of the recipe at the end of a cell's name."""
+    return name.rpartition("-")[2]
+
+
 def read_named(path: Path) -> CellResult:
     """One file that is called like its recipe. Raises TrainingError, with a sentence that names it, if it is none."""
     result = read_result(path)
-    if path.stem.rpartition("-")[2] != result.recipe_hash:
+    if hash_in(path.stem) != result.recipe_hash:
         raise TrainingError(
             f"{path} holds the result of the recipe {result.recipe_hash}, which is not what its name says. "
             "Give it back its name, or move it elsewhere."
@@ -276,7 +281,7 @@ def _refuse_other_recipe(result: CellResult, path: Path) -> None:
         thresholds = recipe["evaluation"]["thresholds"]
         if not isinstance(thresholds, list) or not thresholds:
             raise TypeError("evaluation.thresholds is no list of numbers")
-        recipe["name"]
+        recipe["name"], recipe["method"]["type"], recipe["data"]["batch"]["unlabeled"]
     except (KeyError, TypeError) as error:
         raise TrainingError(f"{path} holds no whole recipe: {_first_line(error)}. Move it elsewhere.") from error
     wrong = [f"{name} {theirs} instead of {ours}" for name, ours, theirs in pairs if ours != theirs]
@@ -298,8 +303,7 @@ def _hash_today(result: CellResult, path: Path, understood: dict[str, Redrawn]) 
             understood[key] = Redrawn(Recipe.model_validate(plain), first)
     except (KeyError, TypeError, ValueError, RecipeError) as error:
         raise TrainingError(
-            f"{path} is of a recipe that this version does not understand: {_first_line(error)}. "
-            "Delete it, and its cell runs again."
+            f"{path} is of a recipe that this version does not understand: {_first_line(error)}. Move it elsewhere."
         ) from error
     return understood[key].at(*draw)[1]
 

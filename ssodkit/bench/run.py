@@ -106,7 +106,10 @@ def _read_settings(engine: Engine, settings: Iterable[str]) -> dict[str, Any]:
         name, sign, value = setting.partition("=")
         if not sign or not name:
             raise RecipeError(f"--engine-set is written key=value, such as timeout_min=60, not '{setting}'")
-        options[name] = yaml.safe_load(value)
+        try:
+            options[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise RecipeError(f"--engine-set {setting}: '{value}' is no YAML; put text in quotes") from error
     if options and engine == "local":
         raise RecipeError("--engine-set is for the engines slurm and ray; the local one has --parallel and --device")
     return options

@@ -142,6 +142,8 @@ class Cell:
     recipe: Recipe
     hash: str
     """Of the recipe and its first stage's: cells of other suites with the same hash are the same training."""
+    steps: int
+    """Of both stages, where there are two."""
 
     @property
     def name(self) -> str:
@@ -161,8 +163,16 @@ def find_suite(name: Path | str) -> Path:
     raise RecipeError(f"there is no suite '{name}': no such file, and none of this name is shipped; {hint}")
 
 
-def results_folder(path: Path | str) -> Path:
-    """Where the result files of a suite lie by default: beside it, or below here if it came with the package."""
+def results_folder(path: Path | str, named: Path | None = None) -> Path:
+    """Where the result files of a suite are read: the folder that somebody `named`, else the suite's own, which need
+    not exist. That is beside it, or below here if it came with the package.
+
+    Raises RecipeError where the named one is no folder.
+    """
+    if named is not None:
+        if not named.is_dir():
+            raise RecipeError(f"--results {named} is no folder; leave it out for {results_folder(path)}")
+        return named
     path = find_suite(path)
     package = Path(str(importlib.resources.files("ssodkit")))
     return Path("benchmarks/results") if path.resolve().is_relative_to(package) else path.parent / "results"
@@ -176,19 +186,21 @@ def cells_of(path: Path | str) -> tuple[Suite, tuple[Cell, ...]]:
     path = find_suite(path)
     suite, tree = _load(path)
     _refuse_overwritten(suite, tree)
-    rows: list[Redrawn] = []
+    rows: list[tuple[Redrawn, int]] = []
     for index, row in enumerate(suite.methods):
         try:
             recipe = _load_row(path.parent, suite, row)
-            rows.append(Redrawn(recipe, first_stage(recipe)))
+            first = first_stage(recipe)
+            steps = recipe.engine.steps + (first.engine.steps if first else 0)
+            rows.append((Redrawn(recipe, first), steps))
         except RecipeError as error:
             place = locate(tree, ("methods", index, "recipe"))[1].place
             raise RecipeError(f"{place} methods.{index} ({row.name}): {error}") from error
     cells = [
-        _make_cell(row.name, recipe, percent, fold, seed)
+        _make_cell(row.name, recipe, steps, percent, fold, seed)
         for percent in suite.percents or (None,)
         for fold in suite.folds or (None,)
-        for row, recipe in zip(suite.methods, rows, strict=True)
+        for row, (recipe, steps) in zip(suite.methods, rows, strict=True)
         for seed in _seeds(suite, fold)
     ]
     _refuse_equal(cells, tree)
@@ -245,15 +257,18 @@ def _load_row(folder: Path, suite: Suite, row: MethodRow) -> Recipe:
     name = folder / row.recipe if (folder / row.recipe).is_file() else row.recipe
     percent, fold = (suite.percents or (None,))[0], (suite.folds or (None,))[0]
     drawn = {"data.percent": percent, "data.fold": fold, "seed": next(_seeds(suite, fold))}
-    values = {**suite.set, **row.set, **{key: value for key, value in drawn.items() if value is not None}}
-    return load_recipe(name, [f"{key}={json.dumps(value)}" for key, value in values.items()])
+    known = [(key, value) for key, value in drawn.items() if value is not None]
+    values = [*suite.set.items(), *row.set.items(), *known]
+    return load_recipe(name, [f"{key}={json.dumps(value)}" for key, value in values])
 
 
-def _make_cell(method: str, row: Redrawn, percent: float | None, fold: int | None, seed: int | None) -> Cell:
+def _make_cell(
+    method: str, row: Redrawn, steps: int, percent: float | None, fold: int | None, seed: int | None
+) -> Cell:
     percent = row.recipe.data.percent if percent is None else percent
     fold = row.recipe.data.fold if fold is None else fold
     seed = row.recipe.seed if seed is None else seed
-    return Cell(method, percent, fold, seed, *row.at(percent, fold, seed))
+    return Cell(method, percent, fold, seed, *row.at(percent, fold, seed), steps)
 
 
 def _refuse_overwritten(suite: Suite, tree: Written) -> None:

@@ -103,10 +103,10 @@ def load_table(
     """The table of a suite, and a sentence for each result file that was left out because it cannot be read.
 
     `results` is the folder of the result files, by default the suite's own. Errors are those of `make_table`, and
-    RecipeError where the suite has a mistake.
+    RecipeError where the suite has a mistake or the folder is none.
     """
     suite, cells = cells_of(path)
-    found = read_results(results or results_folder(path), cells, brief=True)
+    found = read_results(results_folder(path, results), cells, brief=True)
     published = read_published() if suite.published else ()
     return make_table(suite, cells, found.of(cells), published, metric, network, threshold), found.refused
 

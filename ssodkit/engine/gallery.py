@@ -57,7 +57,8 @@ class Gallery:
         self._file = None
         if session.processes.is_first and self.images:
             self.folder.mkdir(exist_ok=True)
-            self._file = MetricsFile(self.folder / MOMENTS, session.step)
+            # The last moment is looked at after the last step, also where a finished run is scored again.
+            self._file = MetricsFile(self.folder / MOMENTS, session.step - (session.step == steps))
 
     def is_due(self) -> bool:
         """Whether the step just made is a moment before the run's end."""

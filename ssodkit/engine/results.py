@@ -39,6 +39,7 @@ def conclude(session: Session, gallery: Gallery, evaluates: bool) -> RunResult:
     session.log.say(f"scoring {' and '.join(session.method.networks())} on {len(session.sets.test)} test images")
     scores = session.score()
     pseudo_labels = session.health.last() or session.stored
+    pictures = gallery.conclude()  # before the result: a run that has one is finished
     result = {**scores, "pseudo_labels": pseudo_labels, **session.facts()}
     if session.processes.is_first:
         write_whole(session.run / RESULT, json.dumps(result, indent=2, allow_nan=False) + "\n")
@@ -47,7 +48,6 @@ def conclude(session: Session, gallery: Gallery, evaluates: bool) -> RunResult:
     if pseudo_labels is not None:
         which = "stored pseudo-labels" if session.stored else f"pseudo-labels of the last {LAST_SHARE:.0%} of the steps"
         session.log.say(_describe(which, pseudo_labels))
-    pictures = gallery.conclude()
     session.log.say(f"run folder   {session.run}\ncheckpoint   {checkpoint}")
     if pictures is not None:
         session.log.say(f"pictures     {pictures}")

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from ssodkit.data.config import DataConfig
 from ssodkit.recipe.model import Recipe
 from ssodkit.recipe.read import FLOAT, Written, parse_yaml
 from ssodkit.recipe.validate import Location, locate
@@ -40,17 +41,27 @@ class Redrawn:
     def at(self, percent: float, fold: int, seed: int) -> tuple[Recipe, str]:
         """The recipe as it is read with these values, which are in their ranges, and its hash."""
         data = self.recipe.data.model_copy(update={"percent": percent, "fold": fold})
-        drawn = {"data": _as_json(data.model_dump()), "seed": _as_json(seed)}
+        drawn = {"data": _as_json(_plain(data)), "seed": _as_json(seed)}
         return self.recipe.model_copy(update={"data": data, "seed": seed}), _hash({**self._parts, **drawn})
 
 
 def _parts(recipe: Recipe, first: Recipe | None = None) -> dict[str, str]:
     """What counts of a recipe, key by key. Its first stage has the same data, fold and seed, but its own batch."""
-    parts = {key: _as_json(value) for key, value in recipe.model_dump(exclude={"plugins"}).items()}
+    content = {**recipe.model_dump(exclude={"plugins", "data"}), "data": _plain(recipe.data)}
+    parts = {key: _as_json(value) for key, value in content.items()}
     if first is None:
         return parts
     own = {key: part for key, part in _parts(first).items() if key not in ("data", "seed")}
     return {**parts, "first_stage": _as_json(_hash({**own, "batch": _as_json(first.data.batch.model_dump())}))}
+
+
+def _plain(data: DataConfig) -> dict[str, Any]:
+    """As written, but for the folder of the recipe that makes its labels."""
+    plain = data.model_dump()
+    source = plain["unlabeled"]
+    if source is not None and source.get("made_by") is not None and Path(source["made_by"]).is_absolute():
+        source["made_by"] = Path(source["made_by"]).name
+    return plain
 
 
 def _as_json(value: Any) -> str:

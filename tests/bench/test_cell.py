@@ -102,6 +102,17 @@ def test_conclude__a_run_that_holds_no_result_is_a_failure(job: Job):
     ending = _conclude(job, 0)
     assert ending.how == "failed"
     assert "holds no run" in ending.text
+    assert ending.text.endswith(f"Delete {job.folder.path}, and the cell runs again.")
+
+
+def test_conclude__a_run_of_another_recipe_than_the_cells_is_a_failure(job: Job, watched_run: Path):
+    """As where the recipe of its first stage was edited after the cell was made of it."""
+    job.folder.path.mkdir()
+    job.folder.run.symlink_to(watched_run)
+    ending = _conclude(job, 0)
+    assert ending.how == "failed"
+    assert ending.text.startswith("the recipe of its first stage was changed before that one was trained. Delete ")
+    assert not job.result.exists()
 
 
 def test_child__gets_one_sigterm_when_its_parent_is_killed(tmp_path: Path):

@@ -38,19 +38,19 @@ def write_metrics(run: Path, *steps: int) -> None:
 
 
 def test_position__is_the_last_whole_line_of_a_step(cells: tuple[Cell, ...], tmp_path: Path):
-    recipe = cells[0].recipe
-    assert position(recipe, tmp_path / "run") == Position(0, 100, None)
+    steps = cells[0].steps
+    assert position(steps, tmp_path / "run") == Position(0, 100, None)
     write_metrics(tmp_path / "run", *range(1, 2001))
-    assert position(recipe, tmp_path / "run") == Position(2000, 100, 0.5)
+    assert position(steps, tmp_path / "run") == Position(2000, 100, 0.5)
     with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
         file.write('\n[]\n{}\n{"kind": "step"}\n')
-    assert position(recipe, tmp_path / "run") == Position(2000, 100, 0.5)
+    assert position(steps, tmp_path / "run") == Position(2000, 100, 0.5)
     (tmp_path / "run" / "metrics.jsonl").write_text("")
-    assert position(recipe, tmp_path / "run") == Position(0, 100, None)
+    assert position(steps, tmp_path / "run") == Position(0, 100, None)
 
 
 def test_position__counts_the_steps_of_both_stages(cells: tuple[Cell, ...], tmp_path: Path):
-    stac = next(cell for cell in cells if cell.method == "stac").recipe
+    stac = next(cell for cell in cells if cell.method == "stac").steps
     write_metrics(tmp_path / "run" / "stage1", 100)
     assert position(stac, tmp_path / "run") == Position(100, 200, 0.5)
     write_metrics(tmp_path / "other" / "stage1", 100)

@@ -18,7 +18,9 @@ from ssodkit.recipe.show import recipe_hash
 
 
 def make_cell(recipe: Recipe) -> Cell:
-    return Cell("mine", recipe.data.percent, recipe.data.fold, recipe.seed, recipe, recipe_hash(recipe))
+    return Cell(
+        "mine", recipe.data.percent, recipe.data.fold, recipe.seed, recipe, recipe_hash(recipe), recipe.engine.steps
+    )
 
 
 @pytest.fixture
@@ -195,6 +197,7 @@ def test_read_results__a_result_without_an_evaluation_of_the_test_set_is_refused
     [
         ({"fold": {"mode": "stac", "percent": 20, "fold": 1, "images": 4}}, "fold.hash: Field required"),
         ({"seed": 7}, "seed 0 instead of 7"),
+        ({"seconds": float("inf")}, "seconds: Input should be a finite number"),
         (
             {"evaluations": [{"step": 4, "set": "test", "thresholds": {"0.05": {"teacher": {"AP": 57.0}}}}]},
             "equal to 1",
@@ -233,7 +236,7 @@ def test_read_results__a_recipe_that_is_no_longer_understood_is_refused(folder: 
     assert "this version does not understand: method.selector" in sentence
 
 
-@pytest.mark.parametrize("lost", ["data", "seed"])
+@pytest.mark.parametrize("lost", ["data", "seed", "method"])
 def test_read_results__a_recipe_without_its_parts_is_refused(folder: Path, cell: Cell, lost: str):
     recipe = cell.recipe.model_dump(mode="json")
     del recipe[lost]

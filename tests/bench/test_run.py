@@ -127,7 +127,7 @@ def train_up_to(step: int, here: Path, cache: Path, folder: CellFolder, cell, nu
     """Start a bench and send it a signal after this step; its exit code, and what it complained of."""
     process = start(here, environment(cache), *arguments)
     deadline = time.monotonic() + 120
-    while position(cell.recipe, folder.run).step < step:
+    while position(cell.steps, folder.run).step < step:
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -172,7 +172,7 @@ def test_bench__a_file_that_is_no_result_is_not_overwritten(
     file.write_text("{")
     (refused,) = bench(work)
     assert refused.how == "failed"
-    assert refused.text.endswith("Delete it, and its cell runs again.")
+    assert refused.text.endswith("Delete it, and it is made again.")
     assert f"warning: {refused.text}" in capsys.readouterr().out
     assert file.read_text() == "{"
     assert not (tiny / "runs").exists()
@@ -216,6 +216,10 @@ def test_bench__settings_of_an_engine_are_pairs(tiny: Path):
     work = open_work(write_suite(tiny, 2))
     with pytest.raises(RecipeError, match=r"--engine-set is written key=value, .* not 'timeout_min'"):
         bench(work, engine="slurm", settings=["timeout_min"])
+    with pytest.raises(RecipeError, match=r"--engine-set num_gpus=\[: '\[' is no YAML"):
+        bench(work, engine="ray", settings=["num_gpus=["])
+    with pytest.raises(RecipeError, match="submitit starts all cells at once; leave --parallel out"):
+        bench(work, parallel=2, engine="slurm", settings=["cluster=local"])
     with pytest.raises(RecipeError, match="the local one has --parallel and --device"):
         bench(work, settings=["num_gpus=1"])
 

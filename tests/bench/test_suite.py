@@ -127,6 +127,15 @@ def test_cells_of__values_of_a_row_come_after_those_of_the_suite(tmp_path: Path)
     assert {cell.method: cell.recipe.engine.steps for cell in cells} == {"supervised": 7, "stac": 9}
 
 
+def test_cells_of__values_join_and_replace_each_other_in_the_order_in_which_they_stand(tmp_path: Path):
+    text = (
+        "set: {watch.gallery: {images: 4}, watch.gallery.moments: 3}\n"
+        "methods: [{recipe: supervised, set: {watch.gallery: {moments: 9}}}]\n"
+    )
+    (cell,) = cells_of(write(tmp_path, text))[1]
+    assert (cell.recipe.watch.gallery.images, cell.recipe.watch.gallery.moments) == (4, 9)
+
+
 def test_cells_of__names_tell_cells_apart_and_are_those_of_any_suite(tmp_path: Path):
     short = "{recipe: supervised, name: short, set: {engine.steps: 9}}"
     _, cells = cells_of(write(tmp_path, f"percents: [2.5, 10]\nmethods: [{{recipe: supervised}}, {short}]\n"))

@@ -41,7 +41,7 @@ def test_table__shows_another_network_threshold_metric_and_folder(call: Call, su
     ended = call("table", suite, "--network", "student", "--threshold", "0.001", "--metric", "AP50")
     assert "AP50 (student, 0.001)" in ended.out
     assert "| Soft Teacher | 74.0 ± 1.4 | +13.0 " in ended.out
-    assert "0 of 4 trainings done" in call("table", suite, "--results", tmp_path / "nowhere").out
+    assert "0 of 4 trainings done" in call("table", suite, "--results", tmp_path).out
 
 
 def test_table__a_broken_result_is_named_and_the_others_are_shown(call: Call, suite: Path):
@@ -77,6 +77,7 @@ def test_table__write_takes_a_page_of_your_own(call: Call, suite: Path, tmp_path
         (["--network", "uncle"], 2, "'uncle' is not one of"),
         (["--write"], 2, "README.md cannot be read or written: No such file"),
         (["page.md"], 2, "a FILE is changed only with --write"),
+        (["--results", "nowhere"], 2, "--results nowhere is no folder; leave it out for "),
         (["--write", "--format", "csv"], 2, "--write writes Markdown"),
     ],
 )

@@ -1,5 +1,6 @@
 import json
 
+import pytest
 import torch
 from PIL import Image
 
@@ -77,6 +78,27 @@ def test_gallery__the_same_images_at_even_distances_and_at_the_end(tiny_recipe, 
         lengths = {len(values) for values in (*image["found"]["scores"].values(), image["found"]["verdict"])}
         assert len(lengths) == 1
         assert set(image["found"]["scores"]) == {"confidence", "box_jitter"}
+
+
+def test_gallery__a_finished_run_that_is_scored_again_has_its_last_moment_once(tiny_recipe, tmp_path):
+    run = train(tiny_recipe("watch.gallery.moments=2", "engine.steps=2"), tmp_path / "run").run
+    before = moments(run)
+    assert [moment["step"] for moment in before] == [1, 2]
+    resume(run)
+    assert moments(run) == before
+
+
+def test_gallery__the_run_is_finished_after_its_last_moment(tiny_recipe, tmp_path, monkeypatch):
+    def fail(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ssodkit.engine.gallery.Gallery.conclude", fail)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_recipe("engine.steps=2"), tmp_path / "run")
+    assert not (tmp_path / "run" / "result.json").exists()
+    monkeypatch.undo()
+    assert resume(tmp_path / "run").scores
+    assert moments(tmp_path / "run")[-1]["step"] == 2
 
 
 def test_gallery__looking_changes_nothing_and_a_resumed_run_repeats_no_moment(tiny_recipe, tmp_path):

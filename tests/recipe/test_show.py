@@ -97,6 +97,18 @@ def test_show_recipe__is_the_dumped_recipe_with_comments(toy: Path):
     }
 
 
+def test_recipe_hash__does_not_depend_on_where_the_first_stage_lies(tmp_path: Path):
+    hashes = []
+    for folder in (tmp_path / "one", tmp_path / "other"):
+        folder.mkdir()
+        (folder / "first.yaml").write_text("extends: supervised\nname: first\n")
+        (folder / "mine.yaml").write_text("extends: stac\ndata: {unlabeled: {made_by: first.yaml}}\n")
+        recipe = load_recipe(folder / "mine.yaml")
+        hashes.append((recipe_hash(recipe), Redrawn(recipe).at(5.0, 2, 1)[1]))
+    assert hashes[0] == hashes[1]
+    assert hashes[0][0] != recipe_hash(load_recipe("stac"))
+
+
 @pytest.mark.parametrize("name", ["supervised", "stac", "consistent_teacher", "coco/soft_teacher", "voc/mean_teacher"])
 def test_redrawn__is_the_recipe_that_would_have_been_read(name: str):
     again = Redrawn(load_recipe(name, ["data.percent=10", "data.fold=1"]))

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ssodkit.bench.report.figures import DASHES, Curve, Figure, Trace, by_run, line, make_figure, text
-from ssodkit.bench.report.read import Record, RunRecord
+from ssodkit.bench.report.figures import DASHES, Curve, Figure, Trace, by_run, line, make_figure, not_shown, text
+from ssodkit.bench.report.read import GALLERIES, Record, RunRecord
 
 METRICS = ("AP", "AP50", "AP75", "AP_voc07", "AP50_voc07", "AP50_voc10", "AR_100")
 COLORS = 8
@@ -124,7 +124,7 @@ def threshold_figures(records: Sequence[RunRecord]) -> list[Figure]:
             "Threshold of each class",
             "Mean over the teacher's detections of a class; as Figure 6 of Consistent-Teacher.",
             tuple(variants),
-            "" if variants else "Nothing to show: no run has a selector with thresholds of its own for each class.",
+            not_shown(records, {name for name, _ in variants}, "no selector with thresholds of its own for each class"),
         )
     ]
 
@@ -151,6 +151,9 @@ def reliability_figures(records: Sequence[RunRecord]) -> list[Figure]:
     """Each score of the teacher's boxes against their true IoU, at the last moment of the gallery."""
     seen = [(record, *found_boxes(record.moments[-1])) for record in records if record.moments]
     names = list(dict.fromkeys(name for _, found, _, _ in seen for name in found))
+    shown = {record.name for record, found, _, _ in seen if found}
+    why = f"no gallery with pseudo-boxes and hidden labels, or not among the first {GALLERIES} runs"
+    note = not_shown(records, shown, why)
     figures = []
     for name in names:
         variants = [
@@ -164,11 +167,8 @@ def reliability_figures(records: Sequence[RunRecord]) -> list[Figure]:
                 "any class, that it overlaps most. The line joins means of equally many boxes. As Figure 3 of Soft "
                 "Teacher."
             )
-            figures.append(Figure(f"reliability-{name}", f"{_titled(name)} and IoU", caption, tuple(variants)))
-    if figures:
-        return figures
-    why = "Nothing to show: no gallery among the runs has pseudo-boxes and hidden labels."
-    return [Figure("reliability", "Score and IoU", "", (), why)]
+            figures.append(Figure(f"reliability-{name}", f"{_titled(name)} and IoU", caption, tuple(variants), note))
+    return figures or [Figure("reliability", "Score and IoU", "", (), note)]
 
 
 def found_boxes(moment: Record) -> tuple[dict[str, list[float | None]], list[float], list[Fate]]:

@@ -85,7 +85,7 @@ def by_run(
             traces += extra([record for record, _ in drawn])
             name = ", ".join(part for part in (label, panel) if part)
             variants.append((name, make_figure(traces, **axis)))
-    return Figure(key, title, caption, tuple(variants), _not_shown(records, shown, absent))
+    return Figure(key, title, caption, tuple(variants), not_shown(records, shown, absent))
 
 
 def _row_traces(
@@ -186,7 +186,8 @@ def _has_points(curve: Curve) -> bool:
     return any(value is not None for value in curve.values())
 
 
-def _not_shown(records: Sequence[RunRecord], shown: set[str], absent: str) -> str:
+def not_shown(records: Sequence[RunRecord], shown: set[str], absent: str) -> str:
+    """Which runs are not among those that are `shown` by name, and that `absent` is why; empty where all are."""
     absents = [record for record in records if record.name not in shown]
     if not absents:
         return ""

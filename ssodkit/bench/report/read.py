@@ -18,6 +18,11 @@ from ssodkit.errors import TrainingError
 from ssodkit.ops.boxes import pairwise_iou
 from ssodkit.recipe.read import Mistake, read_yaml_file
 
+GALLERIES = 8
+"""The first so many runs that have one are shown with it."""
+IMAGES = 16
+"""At most, of each of them."""
+
 Record = Mapping[str, Any]
 """A line of `metrics.jsonl` or of `moments.jsonl`, or a file of plain numbers."""
 

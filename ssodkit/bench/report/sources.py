@@ -5,18 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from ssodkit.bench.folders import CellFolder
-from ssodkit.bench.report.read import RunRecord, from_result, read_run, with_moments
+from ssodkit.bench.report.read import GALLERIES, IMAGES, RunRecord, from_result, read_run, with_moments
 from ssodkit.bench.results import read_results
 from ssodkit.bench.suite import Cell, Suite, cells_of, results_folder
 from ssodkit.engine.checkpoint import RECIPE
 from ssodkit.engine.gallery import MOMENTS
 from ssodkit.engine.results import RESULT
 from ssodkit.errors import RecipeError, TrainingError
-
-GALLERIES = 8
-"""The first so many runs that have one are shown with it."""
-IMAGES = 16
-"""At most, of each of them."""
 
 
 def read_sources(sources: Sequence[str], runs: Path, results: Path | None) -> tuple[list[RunRecord], list[str]]:
@@ -61,7 +56,7 @@ def _read_suite(
         if "there is no suite" in str(error):
             raise TrainingError(f"{source} is no folder of a run, and {error}") from error
         raise
-    folder = results or results_folder(source)
+    folder = results_folder(source, results)
     found = read_results(folder, cells)
     left = found.of(cells)
     baselines = {row.baseline for row in suite.methods}

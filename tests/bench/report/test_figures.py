@@ -143,6 +143,14 @@ def test_figures__a_run_that_has_nothing_is_named_beside_one_that_has(record):
     )
 
 
+def test_figures__of_each_score_and_class_name_the_runs_that_have_none(record):
+    bare = replace(record, name="bare", row="bare", health=(), moments=())
+    reason = "no gallery with pseudo-boxes and hidden labels, or not among the first 8 runs"
+    assert {figure.note for figure in reliability_figures([record, bare])} == {f"Not shown: bare ({reason})."}
+    (thresholds,) = threshold_figures([bare])
+    assert thresholds.note == "Nothing to show: no selector with thresholds of its own for each class."
+
+
 def test_mean_curve__only_where_all_have_a_value():
     assert mean_curve([{1: 2.0, 2: None, 3: 4.0}, {1: 4.0, 2: 1.0}]) == {1: 3.0}
 
