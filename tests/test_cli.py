@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from command import Call
 import ssodkit
 from ssodkit import cli
 from ssodkit.cli import runs
+from ssodkit.engine.folders import is_held
 from ssodkit.errors import RecipeError
 
 TINY = (
@@ -244,10 +246,7 @@ def test_run__a_signal_ends_it_after_a_checkpoint_with_its_code(tmp_path: Path, 
         text=True,
     )
     metrics = tmp_path / "r" / "metrics.jsonl"
-    deadline = time.monotonic() + 120
-    while not (metrics.is_file() and metrics.stat().st_size) and process.poll() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until(lambda: process.poll() is not None or (metrics.is_file() and metrics.stat().st_size > 0))
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
@@ -266,6 +265,32 @@ def test_run__in_two_processes(tmp_path: Path, environment: dict[str, str]):
     )
     assert ended.returncode == 0, ended.stderr
     assert (tmp_path / "r" / "checkpoints" / "last" / "state.pt").is_file()
+
+
+def test_run__where_their_launcher_is_killed_all_processes_stop_after_a_checkpoint(
+    tmp_path: Path, environment: dict[str, str]
+):
+    words = ["run", "supervised", "--out", "r", "--processes", "2", "--device", "cpu"]
+    process = subprocess.Popen(
+        command(*words, *settings(*TINY, "engine.steps=100000")),
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+    )
+    metrics = tmp_path / "r" / "metrics.jsonl"
+    wait_until(lambda: metrics.is_file() and metrics.stat().st_size > 0)
+    assert is_held(tmp_path / "r")
+    process.kill()
+    process.wait()
+    wait_until(lambda: not is_held(tmp_path / "r"))
+    assert (tmp_path / "r" / "checkpoints" / "last" / "state.pt").is_file()
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_run__a_mistake_in_two_processes_has_the_same_code(tmp_path: Path, environment: dict[str, str]):

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ssodkit.bench.folders import TRIES, CellFolder
+from ssodkit.bench.folders import CellFolder
 from ssodkit.bench.results import CellResult, collect, hash_in, write_result
 from ssodkit.bench.suite import Cell
 from ssodkit.data.files import write_whole
 from ssodkit.engine.checkpoint import can_go_on
+from ssodkit.engine.locks import TRIES
 from ssodkit.engine.results import RESULT
 from ssodkit.engine.stopping import SIGNALS
 from ssodkit.errors import SsodkitError, TrainingError

@@ -4,28 +4,11 @@ It stops as after SIGTERM, with a checkpoint. Slurm sends SIGUSR2 to every proce
 for submitit, which stops us, and would kill a training and its loaders without a checkpoint.
 """
 
-import os
 import runpy
 import signal
 import sys
-import threading
-import time
 
-POLL = 0.1
-"""Seconds between two looks at the parent. Linux would tell (PR_SET_PDEATHSIG), but once for each thread of a dying
-parent, and a second SIGTERM ends a training without a checkpoint."""
-
-
-def stop_with(parent: int) -> None:
-    """From here on, this process gets SIGTERM when the process number `parent`, which has started it, dies."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(POLL)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, daemon=True).start()
-
+from ssodkit.engine.stopping import stop_with
 
 if __name__ == "__main__":
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)

@@ -7,16 +7,15 @@ RUNS/CELL/error.txt      why the last attempt failed; absent where it did not
 RUNS/CELL/claim          locked by the processes that train it
 """
 
-import fcntl
 import os
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from ssodkit.engine.folders import is_held
+from ssodkit.engine.locks import is_taken, take
+
 RUNS = Path("runs/bench")
 """Where cells are trained, unless the user says otherwise."""
-TRIES, PAUSE = 6, 0.1
-"""To claim a cell, and the seconds between two of them."""
 
 
 @dataclass(frozen=True)
@@ -60,38 +59,17 @@ class CellFolder:
             return None
 
     def claim(self, tries: int = 1) -> int | None:
-        """The right to train this cell, as a descriptor; None where another process has it.
+        """The right to train this cell, as the descriptor of a lock; None where another process has it.
 
-        Whoever looks at a claim holds it for an instant: who would ask only once shall try `TRIES` times.
-
-        It is a lock that lasts until every process with the descriptor, or one inherited from it, has closed it or
-        died. So a crash leaves none behind, and a training that outlives whoever started it keeps its own.
+        A training that outlives whoever started it keeps its own: it inherits the claim, or holds its run.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.path / "claim", os.O_RDWR | os.O_CREAT, 0o666)
-        for left in reversed(range(tries)):
-            if _lock(descriptor, fcntl.LOCK_EX):
-                return descriptor
-            if left:
-                time.sleep(PAUSE)
-        os.close(descriptor)
-        return None
+        claim = take(self.path / "claim", tries)
+        if claim is not None and is_held(self.run):
+            os.close(claim)
+            return None
+        return claim
 
     def is_claimed(self) -> bool:
         """Whether a process trains this cell."""
-        try:
-            descriptor = os.open(self.path / "claim", os.O_RDONLY)
-        except FileNotFoundError:
-            return False
-        try:
-            return not _lock(descriptor, fcntl.LOCK_SH)
-        finally:
-            os.close(descriptor)
-
-
-def _lock(descriptor: int, kind: int) -> bool:
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        return is_taken(self.path / "claim") or is_held(self.run)

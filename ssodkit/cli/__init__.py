@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ssodkit.cli import benchmark, recipes, runs
-from ssodkit.engine.stopping import Stopping
+from ssodkit.engine.stopping import Stopping, stop_with
 from ssodkit.errors import Interrupted, SsodkitError
 
 app = typer.Typer(
@@ -42,6 +42,8 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     stopping = Stopping()
+    if os.environ.get(runs.LAUNCHER) == str(os.getppid()):
+        stop_with(os.getppid())
     try:
         with _stopping_at_once(stopping):
             app(arguments, prog_name="ssodkit")

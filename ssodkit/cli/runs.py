@@ -1,6 +1,7 @@
 """Verbs that make a run or use one: run, eval, predict, label."""
 
 import logging
+import os
 import signal
 import sys
 from enum import StrEnum
@@ -104,6 +105,10 @@ def label(
     label(run, out, images, network and network.value, score, size.value, device)
 
 
+LAUNCHER = "SSODKIT_LAUNCHER"
+"""Names the process of `--processes` to those that it has started, which stop when it dies."""
+
+
 def _launch(processes: int) -> None:
     """Run this command line in several processes on this machine, under torch's own launcher."""
     from torch.distributed import run as launcher
@@ -112,6 +117,7 @@ def _launch(processes: int) -> None:
 
     for handler in logging.getLogger("torch.distributed").handlers:
         handler.addFilter(lambda record: ".elastic." not in record.name)  # each process speaks for itself
+    os.environ[LAUNCHER] = str(os.getpid())
     place = ["--standalone", "--nproc-per-node", str(processes), "-m", "ssodkit"]
     try:
         launcher.run(launcher.parse_args([*place, *_without_processes(sys.argv[1:])]))

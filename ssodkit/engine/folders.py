@@ -1,9 +1,13 @@
-"""Folders that a run or a prediction writes into: new or empty ones, so that nothing is ever overwritten."""
+"""Folders that a run or a prediction writes into: new or empty ones, nothing is overwritten, and one run at a time."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ssodkit.engine.checkpoint import RECIPE, can_go_on
 from ssodkit.engine.distributed import Processes
+from ssodkit.engine.locks import TRIES, is_taken, take
 from ssodkit.errors import TrainingError
 
 RUNS = Path("runs")
@@ -16,6 +20,32 @@ def make_run_folder(out: Path | None, name: str, processes: Processes) -> Path:
     run = processes.gather(made)[0]
     assert run is not None
     return run
+
+
+@contextmanager
+def held(run: Path, processes: Processes) -> Iterator[None]:
+    """Within it, no other run may go on in this folder. Raises TrainingError where one is under way there."""
+    descriptor = processes.first_alone(lambda: _hold(run))
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def is_held(run: Path) -> bool:
+    """Whether a run is under way in this folder, on its file system's word."""
+    return is_taken(run / RECIPE)
+
+
+def _hold(run: Path) -> int | None:
+    try:
+        descriptor = take(run / RECIPE, TRIES)
+    except OSError:  # of a file system without locks, which is no reason not to train
+        return None
+    if descriptor is None:
+        raise TrainingError(f"another process trains in {run}. Wait until it has ended, or stop it.")
+    return descriptor
 
 
 def make_folder(out: Path) -> Path:

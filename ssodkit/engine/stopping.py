@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -11,6 +12,9 @@ from ssodkit.errors import Interrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 STDOUT = 1
+POLL = 0.1
+"""Seconds between two looks at a parent. Linux would tell (PR_SET_PDEATHSIG), but once for each thread of a dying
+parent, and a second SIGTERM ends a training without a checkpoint."""
 SHOW_CURSOR = b"\x1b[?25h\n"
 """For a terminal: a progress bar hides the cursor, and has no time to bring it back."""
 
@@ -60,3 +64,14 @@ class Stopping:
 
     def _interrupted(self, received: signal.Signals) -> Interrupted:
         return Interrupted(f"stopped by {received.name}{self._advice}", received)
+
+
+def stop_with(parent: int) -> None:
+    """From here on, this process gets SIGTERM when the process number `parent`, which has started it, dies."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(POLL)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()

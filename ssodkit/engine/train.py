@@ -8,7 +8,7 @@ from ssodkit.data.files import write_whole
 from ssodkit.engine.checkpoint import FIRST_STAGE, RECIPE, find_checkpoints, find_last, read_recipe
 from ssodkit.engine.distributed import Processes, open_processes
 from ssodkit.engine.failures import explained
-from ssodkit.engine.folders import make_run_folder, refuse_used
+from ssodkit.engine.folders import held, make_run_folder, refuse_used
 from ssodkit.engine.gallery import Gallery
 from ssodkit.engine.label import open_images, write_labels
 from ssodkit.engine.results import RESULT, RunResult, conclude
@@ -43,12 +43,14 @@ def train(
         run = make_run_folder(out, recipe.name, processes)
         if first is None:
             session.open(run)
-            return _run(session, stop_after)
+            with held(run, processes):
+                return _run(session, stop_after)
         if processes.is_first:
             write_whole(run / RECIPE, dump_recipe(recipe))
             (run / FIRST_STAGE).mkdir()
         session.open(run / FIRST_STAGE, whole=run)
-        return _run_stages(recipe, first, run, processes, stop_after, session)
+        with held(run, processes):
+            return _run_stages(recipe, first, run, processes, stop_after, session)
 
 
 def resume(run: Path | str, device: str | None = None, stop_after: int | None = None) -> RunResult:
@@ -60,7 +62,7 @@ def resume(run: Path | str, device: str | None = None, stop_after: int | None = 
     recipe = read_recipe(run)
     first = first_stage(recipe)
     checkpoint = find_last(run) if first is None else None
-    with open_processes(device) as processes, explained():
+    with open_processes(device) as processes, explained(), held(run, processes):
         if first is not None:
             return _run_stages(recipe, first, run, processes, stop_after)
         session = Session(recipe, processes, checkpoint)

@@ -118,7 +118,7 @@ def test_conclude__a_run_of_another_recipe_than_the_cells_is_a_failure(job: Job,
 def test_child__gets_one_sigterm_when_its_parent_is_killed(tmp_path: Path):
     child = (
         "import pathlib, os, signal, time\n"
-        "from ssodkit.bench.child import POLL, stop_with\n"
+        "from ssodkit.engine.stopping import POLL, stop_with\n"
         "told = []\n"
         "signal.signal(signal.SIGTERM, lambda number, _: told.append(number))\n"
         "stop_with(os.getppid())\n"

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ssodkit.bench.folders import TRIES, CellFolder
+from ssodkit.bench.folders import CellFolder
+from ssodkit.engine.locks import TRIES
 
 
 def test_claim__is_given_once_until_it_is_closed(tmp_path: Path):

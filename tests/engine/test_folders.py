@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from ssodkit.engine.distributed import Processes
-from ssodkit.engine.folders import make_folder, make_run_folder, refuse_used
+from ssodkit.engine.folders import held, is_held, make_folder, make_run_folder, refuse_used
 from ssodkit.errors import TrainingError
 
 ALONE = Processes(torch.device("cpu"))
@@ -57,3 +57,23 @@ def test_make_run_folder__where_runs_is_a_file_another_is_asked_for(tmp_path, mo
     (tmp_path / "runs").write_text("mine")
     with pytest.raises(TrainingError, match=r"runs/a-1 cannot be made: .* by --out"):
         make_run_folder(None, "a", ALONE)
+
+
+def test_held__one_run_at_a_time_goes_on_in_a_folder(tmp_path):
+    assert not is_held(tmp_path)
+    (tmp_path / "recipe.yaml").write_text("name: x\n")
+    with held(tmp_path, ALONE):
+        assert is_held(tmp_path)
+        with pytest.raises(TrainingError, match=f"another process trains in {tmp_path}. Wait until it has ended"):
+            held(tmp_path, ALONE).__enter__()
+    assert not is_held(tmp_path)
+    assert (tmp_path / "recipe.yaml").read_text() == "name: x\n"
+
+
+def test_held__without_locks_a_run_goes_on(tmp_path, monkeypatch):
+    def refuse(descriptor, kind):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with held(tmp_path, ALONE):
+        pass
