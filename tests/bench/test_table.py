@@ -304,6 +304,7 @@ def test_load_table__reads_what_lies_beside_the_suite_and_says_what_it_left_out(
     assert entry_of(table, "supervised").mean == pytest.approx(42.0)
     assert len(left_out) == 1
     assert left_out[0].startswith(str(broken))
+    (path.parent / "nothing").mkdir()
     elsewhere, _ = load_table(path, path.parent / "nothing")
     assert elsewhere.results == ()
 
