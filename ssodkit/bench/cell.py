@@ -182,7 +182,9 @@ def _collect(job: Job) -> CellResult:
     except TrainingError as error:
         raise TrainingError(f"{error} {cure}") from error
     if result.recipe_hash != hash_in(job.name):
-        raise TrainingError(f"the recipe of its first stage was changed before that one was trained. {cure}")
+        raise TrainingError(
+            f"its run is of another recipe, as where that of its first stage was changed meanwhile. {cure}"
+        )
     return result
 
 

@@ -25,7 +25,7 @@ from ssodkit.plugins import Config, suggest
 from ssodkit.recipe.check import first_stage, load_recipe
 from ssodkit.recipe.model import NAME, Recipe
 from ssodkit.recipe.read import Mistake, Place, Written, read_yaml_file, refuse
-from ssodkit.recipe.show import Redrawn
+from ssodkit.recipe.show import Redrawn, leaves
 from ssodkit.recipe.validate import dotted, locate, validate_config
 
 CHOICES = ("method", "percent", "fold", "seed")
@@ -277,20 +277,11 @@ def _refuse_overwritten(suite: Suite, tree: Written) -> None:
     mistakes = []
     for location in locations:
         found, node = locate(tree, location)
-        for key, item in _leaves(node) if found == location else ():
-            if key in suite.draws:
-                text = f"the suite's own `{suite.draws[key]}` sets this; leave one of them out"
-                mistakes.append(Mistake(item.place, dotted((*location, key)), text))
+        for path, item in leaves(node, ()) if found == location else ():
+            if dotted(path) in suite.draws:
+                text = f"the suite's own `{suite.draws[dotted(path)]}` sets this; leave one of them out"
+                mistakes.append(Mistake(item.place, dotted((*location, *path)), text))
     refuse(mistakes)
-
-
-def _leaves(node: Written, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Written]]:
-    """Dotted keys, however deep they are nested, and what is written there."""
-    if isinstance(node.value, dict):
-        for key, item in node.value.items():
-            yield from _leaves(item, (*path, key))
-    else:
-        yield dotted(path), node
 
 
 def _refuse_equal(cells: list[Cell], tree: Written) -> None:

@@ -9,6 +9,11 @@ import typer
 
 from ssodkit.cli.options import Network, OnDevice
 
+SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="A file, or the name of a shipped suite.")]
+ResultsFolder = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Of the result files; default: results/ beside the suite.")
+]
+
 
 class Engine(StrEnum):
     """What runs the cells of a suite."""
@@ -28,7 +33,7 @@ class TableFormat(StrEnum):
 
 
 def bench(
-    suite: Annotated[str, typer.Argument(metavar="SUITE", help="A file, or the name of a shipped suite.")],
+    suite: SuiteName,
     is_list: Annotated[bool, typer.Option("--list", help="Only show what is done and what is left.")] = False,
     only: Annotated[
         list[str] | None,
@@ -44,9 +49,7 @@ def bench(
     processes: Annotated[
         int, typer.Option(min=1, metavar="N", help="Processes of each cell, on as many GPUs, where there are any.")
     ] = 1,
-    results: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Of the result files; default: results/ beside the suite.")
-    ] = None,
+    results: ResultsFolder = None,
     runs: Annotated[
         Path | None,
         typer.Option(
@@ -82,14 +85,12 @@ def bench(
 
 
 def table(
-    suite: Annotated[str, typer.Argument(metavar="SUITE", help="A file, or the name of a shipped suite.")],
+    suite: SuiteName,
     file: Annotated[
         Path | None, typer.Argument(metavar="[FILE]", help="With --write; default: README.md beside the suite.")
     ] = None,
     form: Annotated[TableFormat, typer.Option("--format", metavar="markdown|latex|csv|html")] = TableFormat.MARKDOWN,
-    results: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Result files; default: results/ beside the suite.")
-    ] = None,
+    results: ResultsFolder = None,
     metric: Annotated[str | None, typer.Option(metavar="AP", help="Default: that of the suite's papers.")] = None,
     network: Annotated[
         Network | None, typer.Option(metavar="student|teacher", help="Default: the recipes' result.")
@@ -127,9 +128,7 @@ def report(
     runs: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Of the runs of suites; default: runs/bench.")
     ] = None,
-    results: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Of the result files; default: results/ beside the suite.")
-    ] = None,
+    results: ResultsFolder = None,
 ) -> None:
     """Show what happened in runs: a page to open in a browser."""
     from ssodkit.bench.report.page import report

@@ -83,7 +83,7 @@ def show_recipe(recipe: Recipe, tree: Written) -> str:
     text = dump_recipe(recipe)
     resolved = parse_yaml(text, "", [])
     assert resolved is not None
-    origins = {leaf.place.line: _origin(path, leaf, tree) for path, leaf in _leaves(resolved, ())}
+    origins = {leaf.place.line: _origin(path, leaf, tree) for path, leaf in leaves(resolved, ())}
     lines = (
         f"{line:<{COMMENT_COLUMN - 2}}  # {origins[number]}" if number in origins else line
         for number, line in enumerate(text.splitlines(), start=1)
@@ -91,14 +91,14 @@ def show_recipe(recipe: Recipe, tree: Written) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _leaves(node: Written, path: Location) -> Iterator[tuple[Location, Written]]:
+def leaves(node: Written, path: Location) -> Iterator[tuple[Location, Written]]:
     """What the dumped text holds in one line each: scalars, empty mappings, and lists without mappings."""
     if isinstance(node.value, dict) and node.value:
         for key, item in node.value.items():
-            yield from _leaves(item, (*path, key))
+            yield from leaves(item, (*path, key))
     elif isinstance(node.value, list) and not _is_flat(node.plain):
         for index, item in enumerate(node.value):
-            yield from _leaves(item, (*path, index))
+            yield from leaves(item, (*path, index))
     else:
         yield path, node
 

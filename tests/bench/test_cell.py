@@ -111,7 +111,9 @@ def test_conclude__a_run_of_another_recipe_than_the_cells_is_a_failure(job: Job,
     job.folder.run.symlink_to(watched_run)
     ending = _conclude(job, 0)
     assert ending.how == "failed"
-    assert ending.text.startswith("the recipe of its first stage was changed before that one was trained. Delete ")
+    assert ending.text.startswith(
+        "its run is of another recipe, as where that of its first stage was changed meanwhile. Delete "
+    )
     assert not job.result.exists()
 
 
