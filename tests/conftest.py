@@ -6,10 +6,12 @@ import sys
 from collections import Counter
 from contextlib import ExitStack, contextmanager
 
+import attack
 import pytest
 import tiny
 import torch
 from command import Ended
+from hypothesis import HealthCheck, settings
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -20,6 +22,24 @@ from ssodkit.plugins import BuildContext, load_plugins
 # Tests share the cores process by process; threads of their own would wait for one another.
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--attacks",
+        type=int,
+        default=1,
+        metavar="N",
+        help="property tests draw N times as many examples, and other ones each time",
+    )
+
+
+def pytest_configure(config):
+    settings.register_profile(
+        "attacks", deadline=None, database=None, print_blob=True, suppress_health_check=list(HealthCheck)
+    )
+    settings.load_profile("attacks")
+    attack.times = config.getoption("--attacks")
 
 
 class _Operators(TorchDispatchMode):
