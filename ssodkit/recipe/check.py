@@ -35,7 +35,8 @@ def load_with_places(path: str | Path, overrides: Iterable[str] = ()) -> tuple[R
     try:
         first_stage(recipe)
     except RecipeError as error:
-        refuse([Mistake(locate(tree, MADE_BY.split("."))[1].place, MADE_BY, str(error))], error)
+        place = locate(tree, MADE_BY.split("."))[1].place
+        refuse([Mistake(place, MADE_BY, line) for line in str(error).splitlines()], error)
     return recipe, tree
 
 
