@@ -12,7 +12,7 @@ from ssodkit.data.config import StoredSource
 from ssodkit.detectors.backbones.base import BackboneConfig
 from ssodkit.detectors.criteria.base import BoxCriterionConfig, ClassCriterionConfig
 from ssodkit.plugins import Config, PluginConfig, members, slots, suggest
-from ssodkit.recipe.model import Recipe
+from ssodkit.recipe.model import AdamWConfig, Recipe
 from ssodkit.recipe.read import Mistake, Written, refuse
 from ssodkit.recipe.validate import Location, dotted, locate
 from ssodkit.schedules.base import HIGHEST_RATE, StepMarker
@@ -38,7 +38,7 @@ def check_fit(recipe: Recipe, tree: Written) -> None:
         *_wrong_criteria(recipe),
         *_frozen_noise(parts),
         *_late_steps(recipe),
-        *_high_rate(recipe),
+        *_high_rates(recipe),
     ]
     refuse(_at_place(tree, path, text) for path, text in problems)
 
@@ -219,17 +219,17 @@ def _late_steps(recipe: Recipe) -> Iterator[Problem]:
                     yield (*path, *end_of_path), text
 
 
-def _high_rate(recipe: Recipe) -> Iterator[Problem]:
-    """The schedule is within its range; scaled to the images of a step it may not be."""
+def _high_rates(recipe: Recipe) -> Iterator[Problem]:
+    """The learning rate is within its range, but what multiplies it may take weights beyond what a float holds."""
     engine, images = recipe.engine, recipe.data.batch.slots
-    if engine.lr_for_images is not None:
-        rate = engine.lr.span[1] * images / engine.lr_for_images
-        if rate > HIGHEST_RATE:
-            text = (
-                f"for the {images} images of a step, the learning rate reaches {rate:g}; at most {HIGHEST_RATE:g} is "
-                "possible"
-            )
-            yield ("engine", "lr_for_images"), text
+    rate = engine.lr.span[1] * (images / engine.lr_for_images if engine.lr_for_images else 1.0)
+    if rate > HIGHEST_RATE:
+        text = f"for the {images} images of a step, the learning rate reaches {rate:g}, which is above {HIGHEST_RATE:g}"
+        yield ("engine", "lr_for_images"), text
+    factor = max(1.0, engine.optimizer.backbone_lr) if isinstance(engine.optimizer, AdamWConfig) else 1.0
+    if rate * factor * engine.optimizer.weight_decay > 1.0:
+        text = f"times the learning rate, which reaches {rate * factor:g}, it is above 1: weights would grow, not decay"
+        yield ("engine", "optimizer", "weight_decay"), text
 
 
 def _holds_step_numbers(field: FieldInfo) -> bool:

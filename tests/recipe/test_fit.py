@@ -242,8 +242,20 @@ def test_check_fit__a_key_without_effect_is_refused(name: str, override: str, mi
     assert len(str(refusal.value).splitlines()) == 1
 
 
-def test_check_fit__the_learning_rate_for_the_images_of_a_step_is_in_range():
-    with pytest.raises(
-        RecipeError, match=r"engine.lr_for_images: for the 2 images of a step, the learning rate reaches 200;"
-    ):
-        load_recipe("supervised", ["engine.lr=100", "engine.lr_for_images=1", "data.batch={labeled: 2, unlabeled: 0}"])
+@pytest.mark.parametrize(
+    ("changes", "mistake"),
+    [
+        (
+            ["engine.lr=100", "engine.lr_for_images=1", "data.batch={labeled: 2, unlabeled: 0}"],
+            "engine.lr_for_images: for the 2 images of a step, the learning rate reaches 200, which is above 100",
+        ),
+        (
+            ["engine.lr=2", "engine.optimizer={type: adamw, weight_decay: 0.1, backbone_lr: 6}"],
+            "engine.optimizer.weight_decay: times the learning rate, which reaches 12, it is above 1: weights would g",
+        ),
+    ],
+)
+def test_check_fit__what_multiplies_the_learning_rate_is_in_range(changes: list[str], mistake: str):
+    with pytest.raises(RecipeError) as refusal:
+        load_recipe("supervised", changes)
+    assert mistake in str(refusal.value)
