@@ -38,7 +38,8 @@ class AnchorConfig(Config):
 
     @model_validator(mode="after")
     def _levels_are_alike(self) -> "AnchorConfig":
-        if not self.ratios or not self.sides or len({len(sides) for sides in self.sides} | {0}) != 2:
+        sides = {len(sides) for sides in self.sides}  # on each level
+        if not self.ratios or len(sides) != 1 or 0 in sides:
             raise ValueError("anchors need a ratio, and equally many sides on every level: all levels share one head")
         return self
 
