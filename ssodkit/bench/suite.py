@@ -87,7 +87,7 @@ class Suite(Config):
     """A sentence that nobody who reads the table shall miss."""
     percents: tuple[Annotated[float, Field(gt=0.0, le=100.0)], ...] | None = Field(None, min_length=1)
     """`data.percent`, a column each; None: the recipes' own, one column."""
-    folds: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(None, min_length=1)
+    folds: tuple[Annotated[int, Field(ge=1, lt=2**32)], ...] | None = Field(None, min_length=1)
     """`data.fold`; None: the recipes' own."""
     seeds: Literal["per_fold"] | tuple[Annotated[int, Field(ge=0)], ...] = "per_fold"
     """`per_fold`: fold k is trained with seed k - 1, so that folds differ in all that is random. A list: every fold
