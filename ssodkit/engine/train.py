@@ -11,6 +11,8 @@ from ssodkit.engine.failures import explained
 from ssodkit.engine.folders import held, make_run_folder, refuse_used
 from ssodkit.engine.gallery import Gallery
 from ssodkit.engine.label import open_images, write_labels
+from ssodkit.engine.logging import METRICS
+from ssodkit.engine.output import outliving_readers
 from ssodkit.engine.results import RESULT, RunResult, conclude
 from ssodkit.engine.session import Session
 from ssodkit.engine.stopping import Stopping
@@ -21,6 +23,7 @@ from ssodkit.recipe.show import dump_recipe
 
 LABELS = "pseudo_labels.json"
 """In the folder of a first stage: what its network found in the unlabeled images."""
+GOES_ON = f"nobody reads what the training says any more; it goes on, and writes to {METRICS} in its folder"
 
 
 def train(
@@ -36,7 +39,7 @@ def train(
         out = Path(out)
         refuse_used(out)
     first = first_stage(recipe)
-    with open_processes(device) as processes, explained():
+    with outliving_readers(GOES_ON), open_processes(device) as processes, explained():
         if first is not None:
             processes.first_alone(lambda: open_images(first))  # broken ones are found before step 1
         session = Session(first or recipe, processes)
@@ -62,7 +65,7 @@ def resume(run: Path | str, device: str | None = None, stop_after: int | None = 
     recipe = read_recipe(run)
     first = first_stage(recipe)
     checkpoint = find_last(run) if first is None else None
-    with open_processes(device) as processes, explained(), held(run, processes):
+    with outliving_readers(GOES_ON), open_processes(device) as processes, explained(), held(run, processes):
         if first is not None:
             return _run_stages(recipe, first, run, processes, stop_after)
         session = Session(recipe, processes, checkpoint)
