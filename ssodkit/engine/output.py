@@ -1,4 +1,4 @@
-"""Standard output and error of work that goes on when nobody reads them any more, as behind `| head` or a closed pager."""
+"""Standard output and error of work that goes on when nobody reads them any more, as behind `| head`."""
 
 import os
 import sys

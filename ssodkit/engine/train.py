@@ -1,11 +1,12 @@
 """Training: a recipe becomes a run."""
 
 import signal
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from ssodkit.data.files import write_whole
-from ssodkit.engine.checkpoint import FIRST_STAGE, RECIPE, find_checkpoints, find_last, read_recipe
+from ssodkit.engine.checkpoint import FIRST_STAGE, RECIPE, find_checkpoints, find_last, read_recipe, read_step
 from ssodkit.engine.distributed import Processes, open_processes
 from ssodkit.engine.failures import explained
 from ssodkit.engine.folders import held, make_run_folder, refuse_used
@@ -96,7 +97,8 @@ def _run_stages(
             return replace(result, run=run)
     session = None  # its memory is needed
     if not is_labeled:
-        with Stopping() as stopping, stopping.at_once(f"; go on with `ssodkit run --resume {run}`"):
+        way_on = f"go on with `ssodkit run --resume {run}`"
+        with Stopping(lambda: way_on) as stopping, stopping.at_once(f"; {way_on}"):
             write_labels(first, find_last(folder), open_images(first), labels, processes)
     second = _open(recipe, run, processes, labels=labels)
     return _run(second, None if stop_after is None else max(0, stop_after - first.engine.steps))
@@ -115,11 +117,21 @@ def _run(session: Session, stop_after: int | None) -> RunResult:
     session.introduce()
     gallery = Gallery(session)
     steps = session.recipe.engine.steps
-    with session.log, Stopping() as stopping, explained(lambda: session.way_on):
+    with session.log, Stopping(_last_words(session)) as stopping, explained(lambda: session.way_on):
         with session.log.progress():
             _train(session, gallery, steps if stop_after is None else min(stop_after, steps), stopping)
         with stopping.at_once(f"; {session.way_on}"):
             return conclude(session, gallery, evaluates=stop_after is None or stop_after > steps)
+
+
+def _last_words(session: Session) -> Callable[[], str] | None:
+    """What a second signal leaves: the first process tells, from what is on the disk at that moment."""
+
+    def tell() -> str:
+        saved = find_checkpoints(session.run)
+        return f"{f'the last checkpoint is of step {read_step(saved[0])}; ' if saved else ''}{session.way_on}"
+
+    return tell if session.processes.is_first else None
 
 
 def _train(session: Session, gallery: Gallery, last: int, stopping: Stopping) -> None:
