@@ -29,7 +29,6 @@ from ssodkit.errors import SsodkitError, TrainingError
 from ssodkit.ops.random import make_key
 from ssodkit.structures.geometry import SemiBatch, Stream
 
-
 FILES, FILES_PER_WORKER = 64, 64
 """That a process has open: by itself, and for each loader process, which hands over every tensor as an open file. Two
 steps are under way in each, of a few dozen tensors."""

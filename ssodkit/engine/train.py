@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ssodkit.data.files import write_whole
+from ssodkit.engine.ahead import Ahead
 from ssodkit.engine.checkpoint import FIRST_STAGE, RECIPE, find_checkpoints, find_last, read_recipe, read_step
 from ssodkit.engine.distributed import Processes, open_processes
 from ssodkit.engine.failures import explained
@@ -24,6 +25,8 @@ from ssodkit.recipe.show import dump_recipe
 
 LABELS = "pseudo_labels.json"
 """In the folder of a first stage: what its network found in the unlabeled images."""
+STEPS_TO_STOP = 2
+"""Of several processes, from the first in which one of them wishes to stop to the last that is made."""
 GOES_ON = f"nobody reads what the training says any more; it goes on, and writes to {METRICS} in its folder"
 
 
@@ -138,23 +141,24 @@ def _train(session: Session, gallery: Gallery, last: int, stopping: Stopping) ->
     """Train up to step number `last`. A checkpoint is written there, and where data or a signal end it before."""
     try:
         _make_steps(session, gallery, last, stopping)
-    except DataError:
-        if session.processes.count == 1:  # of several, the others wait within their step
-            session.settle()
-            session.save()
+    except DataError:  # in all processes, after the same step
+        session.settle()
+        session.save()
         raise
     session.save()
 
 
 def _make_steps(session: Session, gallery: Gallery, last: int, stopping: Stopping) -> None:
-    engine, watch = session.recipe.engine, session.recipe.watch
-    wished = False
+    engine, watch, processes = session.recipe.engine, session.recipe.watch, session.processes
+    wished, is_alone = False, processes.count == 1
     with stopping.at_once(f" while it scored; {session.way_on}"):
         session.evaluate_if_cut_off()
-    for batches in session.batches(until=last):
-        wished |= session.update(batches, wish_to_stop=stopping.received is not None)
+    ahead = Ahead(session.batches(until=last), 0 if is_alone else STEPS_TO_STOP)
+    processes.together(ahead.begin)
+    for batches in ahead:
+        wished |= session.update(batches, wish_to_stop=stopping.received is not None or ahead.failure is not None)
         # One process stops after the step of the signal; several do one later, when all of them know.
-        stops = wished if session.processes.count > 1 else stopping.received is not None
+        stops = stopping.received is not None if is_alone else wished
 
         if session.is_due(watch.health_every):
             session.report_health()
@@ -165,6 +169,7 @@ def _make_steps(session: Session, gallery: Gallery, last: int, stopping: Stoppin
             wished |= session.settle()  # what is not finite is neither saved nor scored
             session.save()
         if stops:
+            processes.together(ahead.refuse)
             received = stopping.received or signal.SIGTERM  # another process may have got it
             raise Interrupted(f"stopped after step {session.step}; {session.way_on}", received)
         if scores:

@@ -35,9 +35,9 @@ def test_explained__a_killed_loader_process_is_a_sentence():
     ],
 )
 def test_explained__too_many_open_files_say_what_raises_the_limit(error):
-    with pytest.raises(TrainingError, match=r"`ulimit -n 4096`.*engine\.workers.*mended, try again\.$"):
-        with explained(lambda: "try again"):
-            raise error
+    said = r"`ulimit -n 4096`.*engine\.workers.*mended, try again\.$"
+    with pytest.raises(TrainingError, match=said), explained(lambda: "try again"):
+        raise error
 
 
 def test_explained__a_full_gpu_says_which_fields_need_less():
