@@ -140,6 +140,14 @@ def semi_batch():
     return tiny.make_semi_batch()
 
 
+@pytest.fixture(autouse=True, scope="session")
+def settings_of_nobody(tmp_path_factory):
+    """Which plug-ins are trusted is not read from the home of whoever runs the tests, nor written there."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        yield
+
+
 @pytest.fixture
 def file_limit():
     """Bytes -> a context in which longer files cannot be written, as if the disk were full."""

@@ -37,16 +37,18 @@ def label(
     score: float | None = None,
     size: Size = "original",
     device: str | None = None,
+    trust_plugins: bool = False,
 ) -> Path:
     """Write what the last checkpoint of a run finds in its unlabeled images, or in the folder `images`, to `out`.
 
     The file is COCO JSON with a `score` per annotation, the image ids and file names of the data set, and the category
     ids of the run's classes. `network` is the recipe's result if not given, `score` its first test threshold. Raises
-    DataError for an image that cannot be read, TrainingError for a run without that network, and where `out` exists.
+    DataError for an image that cannot be read, TrainingError for a run without that network, and where `out` exists,
+    RecipeError for plug-ins that were never run here, unless `trust_plugins`.
     """
     run, out = Path(run), Path(out)
     refuse_existing(out)
-    recipe, checkpoint = read_run(run)
+    recipe, checkpoint = read_run(run, trust_plugins)
     with open_processes(device) as processes, explained():
         pictures = processes.first_alone(lambda: open_images(recipe, images))
         pictures = open_images(recipe, images) if pictures is None else pictures
