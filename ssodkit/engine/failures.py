@@ -60,8 +60,8 @@ def explained(way_on: Callable[[], str] = str) -> Iterator[None]:
 def _memory_is_full(cure: str) -> TrainingError:
     return TrainingError(
         "this machine has not enough memory. Smaller or fewer images at once need less: set the sizes in views "
-        "(resize, pad_to), engine.images_per_device for the training, evaluation.images for an evaluation, or engine.workers "
-        f"lower in the run's recipe.{cure}"
+        "(resize, pad_to), engine.images_per_device for the training, evaluation.images for an evaluation, or "
+        f"engine.workers lower in the run's recipe.{cure}"
     )
 
 
