@@ -4,6 +4,7 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 
+from ssodkit.data.config import StoredSource
 from ssodkit.data.files import write_whole
 from ssodkit.engine.checkpoint import FIRST_STAGE, RECIPE, find_checkpoints, find_last, read_recipe
 from ssodkit.engine.distributed import Processes, open_processes
@@ -94,7 +95,9 @@ def _run_stages(
     session = None  # its memory is needed
     if not is_labeled:
         with Stopping() as stopping, stopping.at_once(f"; go on with `ssodkit run --resume {run}`"):
-            write_labels(first, find_last(folder), open_images(first), labels, processes)
+            source = recipe.data.unlabeled
+            assert isinstance(source, StoredSource)
+            write_labels(first, find_last(folder), open_images(first), labels, processes, size=source.made_at)
     second = _open(recipe, run, processes, labels=labels)
     return _run(second, None if stop_after is None else max(0, stop_after - first.engine.steps))
 
