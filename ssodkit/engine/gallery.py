@@ -103,7 +103,8 @@ def _look(session: Session, wanted: int) -> Iterator[tuple[NDArray[np.uint8], Se
     each = max(1, recipe.data.batch.unlabeled // session.processes.count)
     labeled_too = torch.from_numpy(session.sets.labeled_too)
     is_unlabeled, now = False, Progress(min(session.step, steps - 1), steps)
-    for batches in session.batches_of(range(max(0, steps - math.ceil(wanted / each)), steps), workers=0):
+    numbers = range(max(0, steps - math.ceil(wanted / each)), steps)
+    for batches in session.processes.together(lambda: list(session.batches_of(numbers, workers=0))):
         for batch in batches:
             if batch.unlabeled is None or "weak" not in batch.unlabeled.views:
                 continue
@@ -121,7 +122,8 @@ def _look(session: Session, wanted: int) -> Iterator[tuple[NDArray[np.uint8], Se
         streams = test_batches(
             session.sets.test, test_views(recipe), recipe.evaluation.images, device=session.processes.device
         )
-        for stream in islice(streams, math.ceil(wanted / recipe.evaluation.images)):
+        first = islice(streams, math.ceil(wanted / recipe.evaluation.images))
+        for stream in session.processes.together(lambda: list(first)):
             (view,) = stream.views.values()
             everything = torch.ones(len(view.image_ids), dtype=torch.bool)
             yield from _describe(session, view, session.sets.test, None, everything)
