@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ssodkit.data.files import new_draft
 from ssodkit.data.sets import open_data
 from ssodkit.data.stored import read_stored
 from ssodkit.engine import train as training
@@ -209,12 +210,14 @@ def test_resume__goes_on_with_labeling_where_that_was_cut_off(stac, finished, tm
     (run / "result.json").unlink()
     labels = (run / "stage1" / LABELS).read_bytes()
     (run / "stage1" / LABELS).unlink()
-    (run / "stage1" / f"{LABELS}.partial").write_text('{"images": [')
+    draft = new_draft(run / "stage1")
+    draft.write_text('{"images": [')
     before = (run / "stage1" / "result.json").read_bytes()
     again = resume(run)
     assert (run / "stage1" / LABELS).read_bytes() == labels
     assert (run / "stage1" / "result.json").read_bytes() == before  # the first stage was not scored again
     assert again.scores == finished.scores
+    assert not draft.exists()
 
 
 @pytest.mark.parametrize("size", ["test", "original"])
