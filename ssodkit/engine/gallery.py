@@ -5,7 +5,6 @@ sheet shows the last moment.
 """
 
 import math
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
@@ -19,6 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ssodkit.data.annotations import ImageSet
+from ssodkit.data.files import written_whole
 from ssodkit.data.loader import test_batches
 from ssodkit.engine.evaluate import evaluating, test_views
 from ssodkit.engine.logging import MetricsFile
@@ -73,9 +73,8 @@ class Gallery:
                 for pixels, image in seen:
                     path = self.folder / f"{image['id']}.png"
                     if not path.exists():
-                        draft = path.with_suffix(".partial")
-                        Image.fromarray(pixels).save(draft, format="PNG")
-                        os.replace(draft, path)
+                        with written_whole(path) as stream:
+                            Image.fromarray(pixels).save(stream, format="PNG")
         return seen
 
     def conclude(self) -> Path | None:

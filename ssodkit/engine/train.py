@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from ssodkit.data.config import StoredSource
 from ssodkit.data.files import write_whole
 from ssodkit.engine.ahead import Ahead
 from ssodkit.engine.checkpoint import FIRST_STAGE, RECIPE, find_checkpoints, find_last, read_recipe, read_step
@@ -102,9 +103,11 @@ def _run_stages(
             return replace(result, run=run)
     session = None  # its memory is needed
     if not is_labeled:
+        source = recipe.data.unlabeled
+        assert isinstance(source, StoredSource)
         way_on = f"go on with `ssodkit run --resume {run}`"
         with Stopping(lambda: way_on) as stopping, stopping.at_once(f"; {way_on}"):
-            write_labels(first, find_last(folder), open_images(first), labels, processes)
+            write_labels(first, find_last(folder), open_images(first), labels, processes, size=source.made_at)
     second = _open(recipe, run, processes, labels=labels)
     return _run(second, None if stop_after is None else max(0, stop_after - first.engine.steps))
 
