@@ -186,8 +186,17 @@ def _custom_error(kind: str, message: str) -> PydanticCustomError:
 
 
 def _error_at_type(kind: str, message: str, value: object) -> ValidationError:
-    error = InitErrorDetails(type=_custom_error(kind, message), loc=("type",), input=value)
-    return ValidationError.from_exception_data("slot", [error])
+    return ValidationError.from_exception_data("slot", [mistake_at(("type",), message, value, kind)])
+
+
+def mistake_at(
+    location: tuple[str | int, ...], message: str, value: object, kind: str = "value_error"
+) -> InitErrorDetails:
+    """One of the mistakes that a validator of several fields may raise together, at its own place below the model's.
+
+    For `ValidationError.from_exception_data`; a ValueError would have the place of the whole model.
+    """
+    return InitErrorDetails(type=_custom_error(kind, message), loc=location, input=value)
 
 
 def load_plugins(modules: Iterable[str] = (), folder: Path | None = None) -> None:

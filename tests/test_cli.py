@@ -125,6 +125,22 @@ def test_main__a_wrong_use_is_refused_with_code_2(call: Call, arguments: list[st
     assert "Traceback" not in ended.err
 
 
+def test_main__a_reader_that_leaves_early_is_no_error(tmp_path: Path, environment: dict[str, str]):
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w") as nobody:
+        ended = subprocess.run(command("list"), stdout=nobody, stderr=subprocess.PIPE, env=environment, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_main__what_a_terminal_cannot_show_is_escaped(call: Call, monkeypatch: pytest.MonkeyPatch):
+    with open(os.dup(1), "w", encoding="ascii") as terminal:
+        monkeypatch.setattr(sys, "stdout", terminal)
+        ended = call("table", "digits_small")
+    assert ended.code == 0
+    assert "\\xb1" in ended.out
+
+
 def test_recipe_check__says_that_a_recipe_is_right(call: Call):
     assert call("recipe", "check", "supervised") == (0, "supervised: no mistake found in supervised\n", "")
 

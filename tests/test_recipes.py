@@ -84,6 +84,11 @@ def test_recipes__stac_learns_at_the_published_rates_in_both_stages():
         assert engine.lr_for_images == load_recipe(name).data.batch.slots
 
 
+def test_recipes__stac_labels_at_original_size_where_it_follows_the_paper():
+    sizes = {name: load_recipe(name).data.unlabeled.made_at for name in ("stac", "coco/stac", "voc/stac")}
+    assert sizes == {"stac": "test", "coco/stac": "original", "voc/stac": "original"}
+
+
 def test_recipes__both_stages_of_stac_have_one_detector():
     for name in ("stac", "coco/stac", "voc/stac"):
         recipe = load_recipe(name)

@@ -16,8 +16,8 @@ from ssodkit.cli.options import Network, OnDevice, Overrides, RunFolder
 class ImageSize(StrEnum):
     """The size in which a network sees images."""
 
-    ORIGINAL = "original"
     TEST = "test"
+    ORIGINAL = "original"
 
 
 def run(
@@ -92,8 +92,8 @@ def label(
         Network | None, typer.Option(metavar="student|teacher", help="Default: the recipe's result.")
     ] = None,
     size: Annotated[
-        ImageSize, typer.Option(metavar="original|test", help="Of the images: their own, or as in the test.")
-    ] = ImageSize.ORIGINAL,
+        ImageSize, typer.Option(metavar="test|original", help="Of the images: as in the test, or their own.")
+    ] = ImageSize.TEST,
     device: OnDevice = None,
 ) -> None:
     """Write pseudo-labels: what a network finds in unlabeled images.

@@ -40,17 +40,23 @@ class Processes:
 
         An error of the user's there is raised in all of them: who waits would not learn of it.
         """
-        result: T | None = None
+        return self.together(lambda: action() if self.is_first else None)
+
+    def together(self, action: Callable[[], T]) -> T:
+        """What `action` gives in each process. All processes must call it; the host waits for the last of them.
+
+        An error of the user's in one of them, of the lowest rank, is raised in all: the others do not go on alone.
+        """
+        answer: list[T] = []
         failure: SsodkitError | None = None
-        if self.is_first:
-            try:
-                result = action()
-            except SsodkitError as error:
-                failure = error
-        failure = self.gather(failure)[0]
-        if failure is not None:
-            raise failure
-        return result
+        try:
+            answer.append(action())
+        except SsodkitError as error:
+            failure = error
+        for each in self.gather(failure):
+            if each is not None:
+                raise each
+        return answer[0]
 
     def agree(self, facts: Mapping[str, str]) -> None:
         """Raise TrainingError on every process if one of them differs from the first in any of `facts`."""

@@ -97,7 +97,7 @@ def find_all(
     if on_progress is not None:
         share = len(images) * (processes.rank + 1) // processes.count - len(images) * processes.rank // processes.count
         batches = _told(batches, math.ceil(share / each), on_progress)
-    found = detect(networks, batches, images, score, recipe.engine.precision)
+    found = processes.together(lambda: detect(networks, batches, images, score, recipe.engine.precision))
     return {name: DetectionTable.join(processes.gather(table)) for name, table in found.items()}
 
 

@@ -1,5 +1,6 @@
 """What stops networks at work and is no mistake in the code, as sentences with a cure."""
 
+import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -24,6 +25,8 @@ def explained(way_on: Callable[[], str] = str) -> Iterator[None]:
     except DataError as error:
         raise DataError(f"{error}{cure()}") from error
     except OSError as error:
+        if error.errno == errno.EMFILE:
+            raise _too_many_files(cure()) from error
         file = error.filename or "a file"
         raise TrainingError(f"{file} cannot be read or written: {error.strerror or error}.{cure()}") from error
     except torch.OutOfMemoryError as error:
@@ -36,12 +39,22 @@ def explained(way_on: Callable[[], str] = str) -> Iterator[None]:
     except RuntimeError as error:
         if "third_party/gloo" in str(error):
             raise _left_alone() from error
+        text = f"{error} {error.__cause__}"  # torch says which worker is gone, and its cause says how it went
+        if "Too many open files" in text or "exited unexpectedly with exit code" in text:
+            raise _too_many_files(cure()) from error
         if "DataLoader worker" not in str(error):  # torch says it so, wherever the process is just then
             raise
         raise TrainingError(
             "a loader process was killed. Mostly the machine's memory is full, or what a container may share of it "
             f"(docker's --shm-size). Give it more, or set engine.workers lower in the run's recipe.{cure()}"
         ) from error
+
+
+def _too_many_files(cure: str) -> TrainingError:
+    return TrainingError(
+        "this process or a loader process has as many files open as it may. Raise the limit (`ulimit -n 4096`), or set "
+        f"engine.workers lower in the run's recipe.{cure}"
+    )
 
 
 def _left_alone() -> TrainingError:

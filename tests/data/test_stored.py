@@ -245,6 +245,7 @@ def test_open_data__a_missing_file_is_named(config, tmp_path):
         ({}, "give either `file` or `made_by`"),
         ({"file": "a.json", "made_by": "supervised"}, "give either `file` or `made_by`"),
         ({"file": "a.json", "made_with": ["engine.steps=2"]}, "`made_with` changes the recipe that `made_by` names"),
+        ({"file": "a.json", "made_at": "original"}, "`made_at` says how the recipe of `made_by` labels"),
     ],
 )
 def test_stored_source__has_one_origin(fields, message):

@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 
@@ -23,6 +24,20 @@ def test_explained__a_killed_loader_process_is_a_sentence():
         explained(lambda: "try again"),
     ):
         next(iter(DataLoader(KillsItsWorker(), num_workers=1)))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EMFILE, "Too many open files"),
+        RuntimeError("Too many open files. Communication with the workers is no longer possible. ..."),
+        RuntimeError("DataLoader worker (pid 7) exited unexpectedly with exit code 1. Details are lost ..."),
+    ],
+)
+def test_explained__too_many_open_files_say_what_raises_the_limit(error):
+    said = r"`ulimit -n 4096`.*engine\.workers.*mended, try again\.$"
+    with pytest.raises(TrainingError, match=said), explained(lambda: "try again"):
+        raise error
 
 
 def test_explained__a_full_gpu_says_which_fields_need_less():

@@ -4,6 +4,7 @@ import re
 import signal
 import threading
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -171,6 +172,18 @@ def test_evaluate__repeats_the_numbers_of_the_run_exactly(finished, capsys):
     printed = capsys.readouterr().out
     assert "teacher (the result)" in printed
     assert f"{100 * scores['teacher']['AP']:.1f}" in printed
+
+
+def test_train__goes_on_when_nobody_reads_what_it_says(tiny_recipe, tmp_path, capsys):
+    reads, writes = os.pipe()
+    os.close(reads)
+    with open(writes, "w") as stream, redirect_stdout(stream):
+        result = train(tiny_recipe("engine.steps=2", name="supervised"), tmp_path / "run")
+    assert result.step == 2
+    assert (result.run / "result.json").is_file()
+    assert capsys.readouterr().err == (
+        "nobody reads what the training says any more; it goes on, and writes to metrics.jsonl in its folder\n"
+    )
 
 
 def test_train__a_folder_that_holds_anything_is_refused(tiny_recipe, tmp_path):
