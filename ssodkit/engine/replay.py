@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ssodkit.data.checks import listed
+from ssodkit.data.mistakes import listed
 from ssodkit.engine.build import build_method, place
 from ssodkit.engine.distributed import open_processes
 from ssodkit.engine.update import Numbers, Outcome, Updater
