@@ -13,6 +13,7 @@ import sys
 import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
@@ -210,11 +211,8 @@ def load_plugins(modules: Iterable[str] = (), folder: Path | None = None) -> Non
 
     Raises RecipeError that names the module or distribution which cannot be imported.
     """
-    for package in PACKAGES:
-        for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
-            if not module.ispkg:
-                importlib.import_module(f"{package}.{module.name}")
-    for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
+    _load_built_in()
+    for entry in _installed(tuple(sys.path)):
         try:
             entry.load()
         except _STOPS:
@@ -225,6 +223,20 @@ def load_plugins(modules: Iterable[str] = (), folder: Path | None = None) -> Non
             raise RecipeError(f"{plugin} cannot be imported: {_reason(error)}") from error
     for name in modules:
         load_module(locate_module(name, folder or Path.cwd()))
+
+
+@cache
+def _load_built_in() -> None:
+    for package in PACKAGES:
+        for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+            if not module.ispkg:
+                importlib.import_module(f"{package}.{module.name}")
+
+
+@lru_cache(maxsize=1)
+def _installed(path: tuple[str, ...]) -> importlib.metadata.EntryPoints:
+    """Plug-ins of the distributions on the import path. All of them are opened to see, so it is done once."""
+    return importlib.metadata.entry_points(group=ENTRY_POINTS)
 
 
 def locate_module(name: str, folder: Path) -> str:

@@ -1,5 +1,6 @@
 """What several folders test with: tiny detectors and batches (see tiny.py), and what an operation costs."""
 
+import gc
 import os
 import resource
 import sys
@@ -40,6 +41,12 @@ def pytest_configure(config):
     )
     settings.load_profile("attacks")
     attack.times = config.getoption("--attacks")
+
+
+def pytest_collection_finish():
+    # Hundreds of thousands of objects, which stay for good: a collection of garbage need not walk over them each time.
+    gc.collect()
+    gc.freeze()
 
 
 class _Operators(TorchDispatchMode):
