@@ -8,6 +8,7 @@ import difflib
 import importlib
 import importlib.metadata
 import importlib.util
+import math
 import pkgutil
 import sys
 import traceback
@@ -18,7 +19,15 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
+from pydantic import (
+    AfterValidator,
+    AllowInfNan,
+    BaseModel,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ValidationError,
+)
 from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 
 from ssodkit.errors import Interrupted, RecipeError
@@ -42,8 +51,23 @@ PACKAGES = (
 """Folders whose every module is imported by `load_plugins`."""
 
 
+def _make_numbers_strict(schema: Any) -> None:
+    """Let every number inside a schema take numbers alone; paths and tuples still take what YAML has for them."""
+    if isinstance(schema, dict):
+        if schema.get("type") in ("int", "float"):
+            schema["strict"] = True
+        schema = list(schema.values())
+    if isinstance(schema, list | tuple):
+        for part in schema:
+            _make_numbers_strict(part)
+
+
 class Config(BaseModel):
-    """Base of everything in a recipe: frozen, and unknown keys are refused."""
+    """Base of everything in a recipe: frozen, and unknown keys are refused.
+
+    Numbers are finite, and neither a boolean nor a text is one. `UpToInfinity` is for fields in which infinity has a
+    meaning; NaN has none anywhere.
+    """
 
     model_config = ConfigDict(
         frozen=True,
@@ -51,13 +75,37 @@ class Config(BaseModel):
         use_attribute_docstrings=True,
         validate_default=True,
         serialize_by_alias=True,
+        allow_inf_nan=False,
         ser_json_inf_nan="constants",
     )
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: type[BaseModel], handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        schema = handler(source)
+        _make_numbers_strict(schema)
+        return schema
 
     @classmethod
     def fields_by_key(cls) -> Mapping[str, str]:
         """The keys that recipes write, and the fields they set: another name only where a field has an alias."""
         return {field.alias or name: name for name, field in cls.model_fields.items()}
+
+    @property
+    def key_needs(self) -> Mapping[str, str]:
+        """Keys that, as they are set here, have an effect only where another part provides a capability: which one."""
+        return {}
+
+
+def _check_up_to_infinity(number: float) -> float:
+    if math.isnan(number) or number == -math.inf:
+        raise ValueError(f"must be a number or `.inf`, not {number}")
+    return number
+
+
+UpToInfinity = Annotated[float, AllowInfNan(True), AfterValidator(_check_up_to_infinity)]
+"""A number, or positive infinity."""
 
 
 class PluginConfig(Config):
@@ -155,6 +203,8 @@ class SlotMarker:
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
         """A placeholder: slots nest, so only the schema of the whole recipe can say what they hold."""
+        while schema["type"] == "function-after":  # what the field asks of the member, beside the slot
+            schema = schema["schema"]
         return {"slot": schema["metadata"]["slot"]}
 
 

@@ -203,6 +203,7 @@ def test_recipe_schema__is_printed_or_written_and_knows_the_plugins_of_a_recipe(
         "@register\n"
         "class PlugConfig(ScheduleConfig):\n"
         "    type: Literal['plug_cli'] = 'plug_cli'\n"
+        "    span = property(lambda self: (0.0, 0.0))\n"
         "    def at(self, progress):\n"
         "        return 0.0\n"
     )

@@ -39,7 +39,8 @@ def load_with_places(
     try:
         first_stage(recipe, trust_plugins)
     except RecipeError as error:
-        refuse([Mistake(locate(tree, MADE_BY.split("."))[1].place, MADE_BY, str(error))], error)
+        place = locate(tree, MADE_BY.split("."))[1].place
+        refuse([Mistake(place, MADE_BY, line) for line in str(error).splitlines()], error)
     return recipe, tree
 
 
