@@ -7,12 +7,15 @@ registered member of that slot, looked up when a value is validated, so plug-ins
 import difflib
 import importlib
 import importlib.metadata
+import importlib.util
 import math
 import pkgutil
 import sys
 import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache, lru_cache
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
@@ -27,7 +30,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 
-from ssodkit.errors import RecipeError
+from ssodkit.errors import Interrupted, RecipeError
 
 T = TypeVar("T")
 
@@ -236,8 +239,21 @@ def _custom_error(kind: str, message: str) -> PydanticCustomError:
 
 
 def _error_at_type(kind: str, message: str, value: object) -> ValidationError:
-    error = InitErrorDetails(type=_custom_error(kind, message), loc=("type",), input=value)
-    return ValidationError.from_exception_data("slot", [error])
+    return ValidationError.from_exception_data("slot", [mistake_at(("type",), message, value, kind)])
+
+
+def mistake_at(
+    location: tuple[str | int, ...], message: str, value: object, kind: str = "value_error"
+) -> InitErrorDetails:
+    """One of the mistakes that a validator of several fields may raise together, at its own place below the model's.
+
+    For `ValidationError.from_exception_data`; a ValueError would have the place of the whole model.
+    """
+    return InitErrorDetails(type=_custom_error(kind, message), loc=location, input=value)
+
+
+_STOPS = (Interrupted, KeyboardInterrupt)
+"""What ends the program while somebody's module is imported. All else that leaves it is its own, SystemExit, too."""
 
 
 def load_plugins(modules: Iterable[str] = (), folder: Path | None = None) -> None:
@@ -245,14 +261,13 @@ def load_plugins(modules: Iterable[str] = (), folder: Path | None = None) -> Non
 
     Raises RecipeError that names the module or distribution which cannot be imported.
     """
-    for package in PACKAGES:
-        for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
-            if not module.ispkg:
-                importlib.import_module(f"{package}.{module.name}")
-    for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
+    _load_built_in()
+    for entry in _installed(tuple(sys.path)):
         try:
             entry.load()
-        except Exception as error:
+        except _STOPS:
+            raise
+        except BaseException as error:
             owner = entry.dist.name if entry.dist else entry.value
             plugin = f"the plug-in '{entry.name}' of the installed package {owner}"
             raise RecipeError(f"{plugin} cannot be imported: {_reason(error)}") from error
@@ -260,13 +275,30 @@ def load_plugins(modules: Iterable[str] = (), folder: Path | None = None) -> Non
         load_module(locate_module(name, folder or Path.cwd()))
 
 
+@cache
+def _load_built_in() -> None:
+    for package in PACKAGES:
+        for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+            if not module.ispkg:
+                importlib.import_module(f"{package}.{module.name}")
+
+
+@lru_cache(maxsize=1)
+def _installed(path: tuple[str, ...]) -> importlib.metadata.EntryPoints:
+    """Plug-ins of the distributions on the import path. All of them are opened to see, so it is done once."""
+    return importlib.metadata.entry_points(group=ENTRY_POINTS)
+
+
 def locate_module(name: str, folder: Path) -> str:
     """The absolute path of a plug-in module that lies beside a recipe in `folder`, else the name itself.
 
-    A name is a path ending in `.py`, or dotted: a module or package in the folder, else an installed one.
+    A name is a path ending in `.py`, or dotted: a module or package in the folder, else an installed one. Raises
+    RecipeError where it is neither.
     """
-    if name.endswith(".py"):
+    if name.endswith(".py") and "\0" not in name:
         return str((folder / name).resolve())
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise RecipeError(f"{name!r} names no module; write a path such as mine.py, or a name such as package.module")
     stem = folder.joinpath(*name.split("."))
     for path in (stem.with_name(f"{stem.name}.py"), stem / "__init__.py"):
         if path.is_file():
@@ -287,19 +319,22 @@ def load_module(location: str) -> None:
         path = Path(location)
         if not path.is_file():
             raise RecipeError(f"there is no file {path}")
-        name, root = _module_name(path)
+        name, root = module_name(path)
         if str(root) not in sys.path:
             sys.path.append(str(root))
         importlib.invalidate_caches()
-        found = importlib.import_module(name).__file__
-        if found is None or Path(found).resolve() != path:
+        *_, found = [None, *files_of_module(name)]
+        if found is None or found.resolve() != path:
             raise RecipeError(f"its module name '{name}' is taken by {found or 'another module'}; rename the file")
-    except Exception as error:
+        importlib.import_module(name)
+    except _STOPS:
+        raise
+    except BaseException as error:
         raise RecipeError(f"the module '{location}' cannot be imported: {_reason(error)}") from error
 
 
-def _module_name(path: Path) -> tuple[str, Path]:
-    """The dotted name of a file, and the folder that it is imported from: the first that is no package."""
+def module_name(path: Path) -> tuple[str, Path]:
+    """The dotted name of a plug-in's file, and the folder that it is imported from: the first that is no package."""
     names = [] if path.stem == "__init__" else [path.stem]
     root = path.parent
     while (root / "__init__.py").is_file():
@@ -308,10 +343,28 @@ def _module_name(path: Path) -> tuple[str, Path]:
     return ".".join(names), root
 
 
-def _reason(error: Exception) -> str:
+def files_of_module(name: str) -> list[Path]:
+    """The files that importing a module runs: its packages' and, in the end, its own; nothing is run here."""
+    first, *rest = name.split(".")
+    try:
+        spec = importlib.util.find_spec(first)
+    except ValueError:  # of a module without a spec, such as __main__: it runs already
+        return []
+    files = []
+    while spec is not None:
+        if spec.has_location and spec.origin is not None:
+            files.append(Path(spec.origin))
+        if not rest:
+            break
+        spec = PathFinder.find_spec(f"{spec.name}.{rest.pop(0)}", spec.submodule_search_locations or [])
+    return files
+
+
+def _reason(error: BaseException) -> str:
     """What went wrong in somebody's module, and in which line of it."""
     if isinstance(error, RecipeError):
         return str(error)
     _, *frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
     place = f" ({frames[0].filename}, line {frames[0].lineno})" if frames else ""
-    return f"{type(error).__name__}: {error}{place}"
+    said = f": {error}" if str(error) else ""
+    return f"{type(error).__name__}{said}{place}"

@@ -41,7 +41,7 @@ def test_recipes__every_shipped_recipe_is_right(name: str, tmp_path: Path):
 @pytest.mark.parametrize("name", NAMES)
 def test_recipes__every_shipped_recipe_takes_two_steps_at_a_tiny_size(name: str):
     recipe = load_recipe(name)
-    changes = [] if name in EMBEDDED else ["detector.backbone.name=resnet18", "detector.neck.channels=32"]
+    changes = [] if name in EMBEDDED else ["detector.backbone.name=test_resnet", "detector.neck.channels=32"]
     if "roi" in recipe.detector.stages:
         changes += ["detector.roi.width=16"]
     if isinstance(recipe.method, PseudoLabelConfig):  # whatever a new network says is taught
@@ -82,6 +82,11 @@ def test_recipes__stac_learns_at_the_published_rates_in_both_stages():
         seen = {step: engine.lr.at(Progress(step, engine.steps)) for step in rates}
         assert seen == pytest.approx(rates), name
         assert engine.lr_for_images == load_recipe(name).data.batch.slots
+
+
+def test_recipes__stac_labels_at_original_size_where_it_follows_the_paper():
+    sizes = {name: load_recipe(name).data.unlabeled.made_at for name in ("stac", "coco/stac", "voc/stac")}
+    assert sizes == {"stac": "test", "coco/stac": "original", "voc/stac": "original"}
 
 
 def test_recipes__both_stages_of_stac_have_one_detector():

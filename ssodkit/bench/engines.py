@@ -60,7 +60,7 @@ def run_here(jobs: Sequence[Job], slots: Sequence[Slot], listener: Listener) -> 
     """
     left, free = deque(jobs), list(slots)
     running: list[tuple[Attempt, Slot]] = []
-    with Stopping() as stopping:
+    with Stopping(lambda: ADVICE) as stopping:
         try:
             while (left or running) and stopping.received is None:
                 claimed: list[Job] = []
@@ -158,7 +158,7 @@ def run_on_ray(
         raise TrainingError(f"the cells cannot be given to Ray: {_first_line(error)}") from error
     left = deque(jobs)
     running: dict[Any, Job] = {}
-    with Stopping() as stopping:
+    with Stopping(lambda: ADVICE) as stopping:
         try:
             while (left or running) and stopping.received is None:
                 while left and (parallel is None or len(running) < parallel):

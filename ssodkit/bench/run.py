@@ -13,9 +13,11 @@ from ssodkit.bench.folders import RUNS, CellFolder
 from ssodkit.bench.news import News, print_list
 from ssodkit.bench.progress import Status, Watch
 from ssodkit.bench.suite import Cell, Suite, cells_of, choose, results_folder
+from ssodkit.engine.output import outliving_readers
 from ssodkit.errors import RecipeError
 
 Engine = Literal["local", "slurm", "ray"]
+GOES_ON = "nobody reads any more how far the suite is; its trainings go on"
 
 
 @dataclass(frozen=True)
@@ -33,10 +35,14 @@ class Work:
 
 
 def open_work(
-    suite: Path | str, only: Iterable[str] = (), results: Path | None = None, runs: Path | None = None
+    suite: Path | str,
+    only: Iterable[str] = (),
+    results: Path | None = None,
+    runs: Path | None = None,
+    trust_plugins: bool = False,
 ) -> Work:
     """A suite, narrowed to the cells that `only` chooses. Raises RecipeError for what is wrong with either."""
-    read, cells = cells_of(suite)
+    read, cells = cells_of(suite, trust_plugins)
     return Work(read, choose(cells, only), results or results_folder(suite), runs or RUNS)
 
 
@@ -69,9 +75,8 @@ def bench(
     at_once = len(slots) or parallel or (1 if engine == "local" else len(statuses))
     if slots and len(slots) < (parallel or 1):
         warnings += (f"only {len(slots)} of {parallel} cells run at once: each takes {processes} GPUs",)
-    news = News(work.suite, statuses, warnings, watch, at_once)
     endings = list(unread)
-    with news:
+    with outliving_readers(GOES_ON), News(work.suite, statuses, warnings, watch, at_once) as news:
         for ending in _run(jobs, engine, parallel, options, slots, news.listener) if jobs else ():
             news.ended(ending)
             endings.append(ending)

@@ -1,5 +1,6 @@
 """The command line: one verb per thing a user does. What a verb needs is imported when it runs: help is quick."""
 
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from typing import Annotated
 import typer
 
 from ssodkit.cli import benchmark, recipes, runs
+from ssodkit.engine.output import outliving_readers
 from ssodkit.engine.stopping import Stopping, stop_with
 from ssodkit.errors import Interrupted, SsodkitError
 
@@ -40,6 +42,14 @@ def main() -> None:
     # Threads that wait for each other shall sleep: spinning, they take cores from the loader, and a busy machine with
     # two of them trains three times as slowly. OpenMP reads this when torch is imported, which nothing has done yet.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # what a terminal cannot show is no reason to end
+    with outliving_readers():
+        _run_verb()
+
+
+def _run_verb() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     stopping = Stopping()
     if os.environ.get(runs.LAUNCHER) == str(os.getppid()):
@@ -58,7 +68,7 @@ def main() -> None:
             sys.exit(128 + stopping.received)
         if not isinstance(error, SsodkitError | OSError):
             raise
-        rank = f"process {os.environ['RANK']}: " if "RANK" in os.environ else ""
+        rank = f"process {os.environ['RANK']}: " if os.environ.get("RANK") else ""
         sys.stderr.write(f"{rank}{_sentence(error)}\n")  # in one piece, as other processes write there too
         sys.exit(2)
 

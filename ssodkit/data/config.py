@@ -109,6 +109,9 @@ class StoredSource(Config):
     made_with: tuple[str, ...] = ()
     """Changes of that recipe, as `--set` takes them. The command line's join them: those of engine, detector,
     evaluation, watch, and the labeled images of a step."""
+    made_at: Literal["test", "original"] = "test"
+    """The size in which that recipe's network sees the images when it labels them: that of its test view, or their own
+    (STAC's code)."""
     of: ImageSource = RestSource()
     """The images."""
     above: float = Field(0.9, ge=0.0, le=1.0)
@@ -122,6 +125,8 @@ class StoredSource(Config):
             raise ValueError("give either `file` or `made_by`; null takes one away that a base has set")
         if self.made_with and self.made_by is None:
             raise ValueError("`made_with` changes the recipe that `made_by` names, and there is none")
+        if self.made_at != "test" and self.made_by is None:
+            raise ValueError("`made_at` says how the recipe of `made_by` labels, and there is none; leave it at `test`")
         return self
 
 

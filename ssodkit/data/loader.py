@@ -4,6 +4,9 @@ An item of the training data is a step, not an image: what a step gets depends o
 run and any number of workers see the same batches.
 """
 
+import multiprocessing.queues
+import os
+import resource
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -22,9 +25,13 @@ from ssodkit.data.raw import RawBatch
 from ssodkit.data.sampler import StepSampler
 from ssodkit.data.sets import DataSets
 from ssodkit.data.views import ViewMaker, ViewsConfig
-from ssodkit.errors import SsodkitError
+from ssodkit.errors import SsodkitError, TrainingError
 from ssodkit.ops.random import make_key
 from ssodkit.structures.geometry import SemiBatch, Stream
+
+FILES, FILES_PER_WORKER = 64, 64
+"""That a process has open: by itself, and for each loader process, which hands over every tensor as an open file. Two
+steps are under way in each, of a few dozen tensors."""
 
 
 def _always(step: int) -> bool:
@@ -185,13 +192,15 @@ class _Items(Dataset[object], Generic[R, T]):
 
 def _load(source: _Source[R, T], numbers: range, device: torch.device, workers: int) -> Iterator[T]:
     on_host = device.type == "cpu"
+    if workers:
+        _allow_open_files(FILES + workers * FILES_PER_WORKER)
     loader = DataLoader(
         _Items(source, finished=on_host),
         sampler=numbers,
         batch_size=None,
         collate_fn=_as_it_is,
         num_workers=workers,
-        worker_init_fn=_ignore_signals,
+        worker_init_fn=_prepare_worker,
         pin_memory=device.type == "cuda",
         generator=torch.Generator(),  # torch seeds its workers; without this it would draw from the global generator
     )
@@ -205,10 +214,30 @@ def _as_it_is(item: T) -> T:
     return item
 
 
-def _ignore_signals(worker: int) -> None:
-    """The training process decides when to stop; a worker that dies of the same Ctrl-C would be an error of its own."""
+def _allow_open_files(wanted: int) -> None:
+    """Raise the soft limit of open files that far. Raises TrainingError where the hard one is lower."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if resource.RLIM_INFINITY != soft < wanted:
+        if resource.RLIM_INFINITY != hard < wanted:
+            raise TrainingError(
+                f"loader processes need {wanted} open files, and `ulimit -n` allows {hard}. Raise it to {wanted}, or "
+                "set engine.workers lower; with 0 there are none."
+            )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _prepare_worker(worker: int) -> None:
+    """The training process decides when to stop; a worker that dies of the same Ctrl-C would be an error of its own.
+
+    What a worker has made and cannot hand over, because too many files are open, would be waited for for ever.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_end_worker)  # type: ignore[attr-defined]
+
+
+def _end_worker(error: Exception, item: object) -> None:
+    os._exit(1)
 
 
 def _annotated_sizes(images: ImageSet) -> NDArray[np.int32]:

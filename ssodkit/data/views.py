@@ -4,14 +4,14 @@ from collections.abc import Mapping
 
 import torch
 from jaxtyping import Int64
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 from torch import Tensor
 
 from ssodkit.data.augment.base import TransformConfig, draw_view
 from ssodkit.data.augment.render import render
 from ssodkit.data.raw import RawBatch
 from ssodkit.ops.random import derive_keys
-from ssodkit.plugins import Config, Slot
+from ssodkit.plugins import Config, Slot, mistake_at
 from ssodkit.structures.geometry import Stream, carry_labels
 from ssodkit.structures.views import View
 
@@ -21,7 +21,8 @@ class ViewConfig(Config):
 
     transforms: tuple[Slot[TransformConfig], ...] = ()
     draws_as: str | None = None
-    """Draw with the key of this other view of the stream: same transforms then draw the same, as shared geometry."""
+    """Draw the transforms with the key of this other view of the stream: the same transforms then draw the same, as
+    shared geometry. What is drawn about the finished view, such as a sample of its anchors, stays its own."""
     fill: int = Field(125, ge=0, le=255)
     """Gray value of what lies outside the original image and still in the view."""
 
@@ -44,12 +45,31 @@ class ViewsConfig(Config):
     """Canvas sides are multiples of this."""
 
     @model_validator(mode="after")
-    def _draws_as_names_a_view(self) -> "ViewsConfig":
-        for stream in (self.labeled, self.unlabeled):
-            for name, view in stream.items():
-                if view.draws_as is not None and (view.draws_as not in stream or view.draws_as == name):
-                    raise ValueError(f"view '{name}' draws as '{view.draws_as}', which is no other view of its stream")
+    def _draws_as_names_a_view_with_draws_of_its_own(self) -> "ViewsConfig":
+        streams = ((("labeled",), self.labeled), (("unlabeled",), self.unlabeled), ((), {"test": self.test}))
+        mistakes = [
+            mistake_at((*stream, name, "draws_as"), text, view.draws_as)
+            for stream, views in streams
+            for name, view in views.items()
+            if (text := _wrong_partner(name, views)) is not None
+        ]
+        if mistakes:
+            raise ValidationError.from_exception_data("views", mistakes)
         return self
+
+
+def _wrong_partner(name: str, views: Mapping[str, ViewConfig]) -> str | None:
+    """What is wrong with the view that this one of a stream draws as, if anything is."""
+    other = views[name].draws_as
+    if other is None:
+        return None
+    said = f"view '{name}' draws as '{other}', which"
+    if other == name or other not in views:
+        return f"{said} is no other view of its stream"
+    third = views[other].draws_as
+    if third is not None:
+        return f"{said} draws as '{third}' itself; name a view that does not draw as another"
+    return None
 
 
 class ViewMaker:
@@ -68,10 +88,10 @@ class ViewMaker:
 
     def _make_view(self, raw: RawBatch, name: str) -> View:
         config = self.views[name]
-        keys = derive_keys(raw.keys, config.draws_as or name)
-        drawn = draw_view(config.transforms, raw.sizes, keys, raw.known or raw.targets, self.minimum_visible)
+        shared = derive_keys(raw.keys, config.draws_as or name)
+        drawn = draw_view(config.transforms, raw.sizes, shared, raw.known or raw.targets, self.minimum_visible)
         pixels = render(drawn, raw.pixels, raw.sizes, self.pad_to, config.fill)
-        return _view(raw, keys, drawn.sizes, drawn.homography, pixels)
+        return _view(raw, derive_keys(raw.keys, name), drawn.sizes, drawn.homography, pixels)
 
 
 def _view(raw: RawBatch, keys: Int64[Tensor, "batch"], sizes: Tensor, homography: Tensor, pixels: Tensor) -> View:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ssodkit.assigners.matchers.base import Matcher
 from ssodkit.detectors.base import Sampler, StageRule
-from ssodkit.ops.boxes import at_least_fp32
+from ssodkit.ops.boxes import at_least_fp32, has_area
 from ssodkit.ops.coding import BoxCoder
 from ssodkit.ops.matching import best_coverage
 from ssodkit.ops.random import uniform
@@ -90,6 +90,8 @@ def sample_regions(
     def draw(targets: Targets) -> tuple[Candidates, Assignment]:
         pool = _append(proposals, targets) if append_targets else proposals
         matched = match(matcher, _unanswered(pool), targets, supervision.progress)
+        if append_targets:
+            matched = _with_own_targets(matched, pool, targets)
         return pool, sample(matched, rule.sampler, keys, "regions")
 
     pool, for_class = draw(taught["class"])
@@ -125,10 +127,29 @@ def _largest(
 
 
 def _append(proposals: Candidates, targets: Targets) -> Candidates:
-    """The proposals, followed by the boxes of the targets that teach."""
-    teaches = targets.valid & (targets.weight > 0.0) & ~targets.crowd
+    """The proposals, followed by the boxes of the targets that teach and have an area."""
+    teaches = targets.valid & (targets.weight > 0.0) & ~targets.crowd & has_area(targets.boxes)
     boxes = targets.boxes.to(proposals.boxes.dtype)
     return Candidates(torch.cat([proposals.boxes, boxes], dim=1), torch.cat([proposals.valid, teaches], dim=1))
+
+
+def _with_own_targets(matched: Assignment, pool: Candidates, targets: Targets) -> Assignment:
+    """The same assignment of a pool in which each appended box learns from the target that it is.
+
+    A matcher gives equal boxes to the first of their targets, whatever their classes. Source: open-mmlab/mmdetection;
+    torchvision leaves it to the matcher.
+    """
+    count = targets.boxes.shape[1]
+    proposed = pool.boxes.shape[1] - count
+    itself = torch.arange(count, device=pool.boxes.device).expand(len(pool.boxes), count)
+    index = itself.masked_fill(~pool.valid[:, proposed:], IGNORE)
+    weight = targets.weight.to(matched.weight.dtype)
+    return replace(
+        matched,
+        index=torch.cat([matched.index[:, :proposed], index], dim=1),
+        weight=torch.cat([matched.weight[:, :proposed], weight], dim=1),
+        quality=torch.cat([matched.quality[:, :proposed], torch.ones_like(weight)], dim=1),
+    )
 
 
 def _unanswered(candidates: Candidates) -> Predictions:

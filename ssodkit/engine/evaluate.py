@@ -33,13 +33,14 @@ ScoreTable = dict[str, dict[str, Scores]]
 """Test threshold, such as `0.05` -> network -> its scores."""
 
 
-def evaluate(run: Path | str, device: str | None = None) -> dict[str, Any]:
+def evaluate(run: Path | str, device: str | None = None, trust_plugins: bool = False) -> dict[str, Any]:
     """Score the networks of a run's last checkpoint on its test images, and show the table of the run's end.
 
     On the device of the run the numbers are exactly those of its `result.json`. Raises TrainingError if there is no
-    checkpoint or it does not fit the recipe, DataError if images are missing.
+    checkpoint or it does not fit the recipe, DataError if images are missing, RecipeError for plug-ins that were never
+    run here, unless `trust_plugins`.
     """
-    recipe, checkpoint = read_run(Path(run))
+    recipe, checkpoint = read_run(Path(run), trust_plugins)
     with open_processes(device) as processes, explained():
         sets = open_data(recipe.data.model_copy(update={"unlabeled": None}))  # nobody looks at unlabeled images here
         if sets.categories != read_categories(checkpoint):
@@ -97,7 +98,7 @@ def find_all(
     if on_progress is not None:
         share = len(images) * (processes.rank + 1) // processes.count - len(images) * processes.rank // processes.count
         batches = _told(batches, math.ceil(share / each), on_progress)
-    found = detect(networks, batches, images, score, recipe.engine.precision)
+    found = processes.together(lambda: detect(networks, batches, images, score, recipe.engine.precision))
     return {name: DetectionTable.join(processes.gather(table)) for name, table in found.items()}
 
 

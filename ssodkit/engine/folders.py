@@ -12,6 +12,8 @@ from ssodkit.errors import TrainingError
 
 RUNS = Path("runs")
 """Where run folders are made that nobody named."""
+_held: set[int] = set()
+"""Descriptors of locks that no fork of this process keeps: its loaders may outlive it by seconds."""
 
 
 def make_run_folder(out: Path | None, name: str, processes: Processes) -> Path:
@@ -26,11 +28,15 @@ def make_run_folder(out: Path | None, name: str, processes: Processes) -> Path:
 def held(run: Path, processes: Processes) -> Iterator[None]:
     """Within it, no other run may go on in this folder. Raises TrainingError where one is under way there."""
     descriptor = processes.first_alone(lambda: _hold(run))
+    if descriptor is None:
+        yield
+        return
+    _held.add(descriptor)
     try:
         yield
     finally:
-        if descriptor is not None:
-            os.close(descriptor)
+        _held.remove(descriptor)
+        os.close(descriptor)
 
 
 def is_held(run: Path) -> bool:
@@ -46,6 +52,14 @@ def _hold(run: Path) -> int | None:
     if descriptor is None:
         raise TrainingError(f"another process trains in {run}. Wait until it has ended, or stop it.")
     return descriptor
+
+
+def _let_go() -> None:
+    while _held:
+        os.close(_held.pop())
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 def make_folder(out: Path) -> Path:

@@ -5,7 +5,6 @@ sheet shows the last moment.
 """
 
 import math
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
@@ -19,6 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ssodkit.data.annotations import ImageSet
+from ssodkit.data.files import written_whole
 from ssodkit.data.loader import test_batches
 from ssodkit.engine.evaluate import evaluating, test_views
 from ssodkit.engine.logging import MetricsFile
@@ -73,9 +73,8 @@ class Gallery:
                 for pixels, image in seen:
                     path = self.folder / f"{image['id']}.png"
                     if not path.exists():
-                        draft = path.with_suffix(".partial")
-                        Image.fromarray(pixels).save(draft, format="PNG")
-                        os.replace(draft, path)
+                        with written_whole(path) as stream:
+                            Image.fromarray(pixels).save(stream, format="PNG")
         return seen
 
     def conclude(self) -> Path | None:
@@ -103,7 +102,8 @@ def _look(session: Session, wanted: int) -> Iterator[tuple[NDArray[np.uint8], Se
     each = max(1, recipe.data.batch.unlabeled // session.processes.count)
     labeled_too = torch.from_numpy(session.sets.labeled_too)
     is_unlabeled, now = False, Progress(min(session.step, steps - 1), steps)
-    for batches in session.batches_of(range(max(0, steps - math.ceil(wanted / each)), steps), workers=0):
+    numbers = range(max(0, steps - math.ceil(wanted / each)), steps)
+    for batches in session.processes.together(lambda: list(session.batches_of(numbers, workers=0))):
         for batch in batches:
             if batch.unlabeled is None or "weak" not in batch.unlabeled.views:
                 continue
@@ -121,7 +121,8 @@ def _look(session: Session, wanted: int) -> Iterator[tuple[NDArray[np.uint8], Se
         streams = test_batches(
             session.sets.test, test_views(recipe), recipe.evaluation.images, device=session.processes.device
         )
-        for stream in islice(streams, math.ceil(wanted / recipe.evaluation.images)):
+        first = islice(streams, math.ceil(wanted / recipe.evaluation.images))
+        for stream in session.processes.together(lambda: list(first)):
             (view,) = stream.views.values()
             everything = torch.ones(len(view.image_ids), dtype=torch.bool)
             yield from _describe(session, view, session.sets.test, None, everything)

@@ -1,16 +1,20 @@
 """Labeling: a run's network looks at unlabeled images once, and what it finds is stored for another training.
 
-Source: Sohn et al., STAC, arXiv:2005.04757; google-research/ssl_detection: images in their original size, no flip,
-every box and class above the test threshold.
+Source: Sohn et al., STAC, arXiv:2005.04757; google-research/ssl_detection: no flip, every box and class above the test
+threshold. The images are seen as in the test; STAC's code sees them in their original size.
 """
 
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import torch
 from rich.console import Console
 from rich.progress import Progress as Bar
+from rich.text import Text
 
 from ssodkit.data.annotations import Category, ImageSet, make_image_set
+from ssodkit.data.augment.base import draw_view
 from ssodkit.data.folder import read_folder
 from ssodkit.data.pictures import measured
 from ssodkit.data.sets import open_unlabeled
@@ -25,8 +29,8 @@ from ssodkit.engine.predict import open_network
 from ssodkit.errors import TrainingError
 from ssodkit.recipe.model import Recipe
 
-Size = Literal["original", "test"]
-"""Of the images that the network sees: their own, or that of the recipe's test view."""
+Size = Literal["test", "original"]
+"""Of the images that the network sees: that of the recipe's test view, or their own."""
 
 
 def label(
@@ -35,18 +39,21 @@ def label(
     images: Path | str | None = None,
     network: str | None = None,
     score: float | None = None,
-    size: Size = "original",
+    size: Size = "test",
     device: str | None = None,
+    trust_plugins: bool = False,
 ) -> Path:
     """Write what the last checkpoint of a run finds in its unlabeled images, or in the folder `images`, to `out`.
 
     The file is COCO JSON with a `score` per annotation, the image ids and file names of the data set, and the category
-    ids of the run's classes. `network` is the recipe's result if not given, `score` its first test threshold. Raises
-    DataError for an image that cannot be read, TrainingError for a run without that network, and where `out` exists.
+    ids of the run's classes. `network` is the recipe's result if not given, `score` its first test threshold. Where the
+    original size is not that of the test, it warns of the factor. Raises DataError for an image that cannot be read,
+    TrainingError for a run without that network, and where `out` exists, RecipeError for plug-ins that were never run
+    here, unless `trust_plugins`.
     """
     run, out = Path(run), Path(out)
     refuse_existing(out)
-    recipe, checkpoint = read_run(run)
+    recipe, checkpoint = read_run(run, trust_plugins)
     with open_processes(device) as processes, explained():
         pictures = processes.first_alone(lambda: open_images(recipe, images))
         pictures = open_images(recipe, images) if pictures is None else pictures
@@ -61,7 +68,7 @@ def write_labels(
     processes: Processes,
     network: str | None = None,
     score: float | None = None,
-    size: Size = "original",
+    size: Size = "test",
 ) -> Path:
     """Store what a checkpoint's network finds in `images`; the processes share them, and the first one writes."""
     categories = read_categories(checkpoint)
@@ -69,6 +76,8 @@ def write_labels(
     lowest = recipe.evaluation.thresholds[0] if score is None else score
     views = test_views(recipe)
     if size == "original":
+        if processes.is_first:
+            _warn_of_size(images, recipe)
         views = ViewMaker({"original": ViewConfig()}, recipe.views.minimum_visible, recipe.views.pad_to)
     with Bar(transient=True, disable=not (processes.is_first and Console().is_terminal)) as bar:
         task = bar.add_task("labeling")
@@ -112,6 +121,20 @@ def refuse_existing(out: Path) -> None:
 def open_images(recipe: Recipe, folder: Path | str | None = None) -> ImageSet:
     """The images that are labeled, their sizes known; a recipe's unlabeled ones where there is no `folder`."""
     return measured(open_unlabeled(recipe.data) if folder is None else read_folder(Path(folder)))
+
+
+def _warn_of_size(images: ImageSet, recipe: Recipe) -> None:
+    """Say by which factor images in their original size differ from what the network was tested on, if they do."""
+    sizes = torch.from_numpy(images.sizes).long()
+    drawn = draw_view(recipe.views.test.transforms, sizes, torch.zeros(len(sizes), dtype=torch.int64))
+    scale = torch.linalg.det(drawn.homography[:, :2, :2]).abs().sqrt()
+    factor = float(np.median(1.0 / scale.numpy())) if len(sizes) else 1.0
+    if f"{factor:.2f}" != "1.00":
+        text = (
+            f"warning: in their original size the images are {factor:.2f} times as large as in the test view (median), "
+            "for which the run's scores hold; boxes may be much worse. The size `test` labels as the test does"
+        )
+        Console(soft_wrap=True).print(Text(text, style="yellow"))
 
 
 def _write(

@@ -1,5 +1,6 @@
 """Locks on files: whoever holds one is alive. A lock lasts until every process with its descriptor, or one inherited
-from it, has closed it or died, so that a crash leaves none behind."""
+from it, has closed it or died, so that a crash leaves none behind. A loader inherits as well, and may outlive its
+training by seconds: `engine/folders.py` keeps the lock on a run from it."""
 
 import fcntl
 import os

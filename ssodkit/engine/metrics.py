@@ -60,7 +60,10 @@ class DetectionTable:
 
 
 def coco_scores(found: DetectionTable, truth: ImageSet) -> Scores:
-    """The COCO metric, at most 100 detections per image. Crowd and difficult boxes are ignored.
+    """The COCO metric, at most 100 detections per image.
+
+    What answers to a crowd does not count, and of what answers to a difficult box the first alone does not: it is
+    ignored one to one, as an object outside of a range of areas is.
 
     Source: Lin et al., Microsoft COCO, arXiv:1405.0312; computed by pycocotools.
     """
@@ -182,15 +185,18 @@ def _pairwise_iou(first: NDArray[np.float32], second: NDArray[np.float32]) -> ND
 def _truth_as_coco(truth: ImageSet) -> list[dict[str, object]]:
     boxes = truth.boxes.astype(np.float64)
     image_ids = np.repeat(truth.ids, truth.boxes_per_image())
+    # pycocotools overwrites `ignore` by `iscrowd`, and any number of detections match a crowd. What lies outside of a
+    # range of areas it ignores one to one, and no range has areas below 0.
+    areas = np.where(truth.difficult, -1.0, truth.areas)
     return [
-        {"id": row, "image_id": image, "category_id": category, "bbox": box, "area": area, "iscrowd": int(ignored)}
-        for row, (image, category, box, area, ignored) in enumerate(
+        {"id": row, "image_id": image, "category_id": category, "bbox": box, "area": area, "iscrowd": int(crowd)}
+        for row, (image, category, box, area, crowd) in enumerate(
             zip(
                 image_ids.tolist(),
                 truth.category_ids[truth.labels].tolist(),
                 np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).tolist(),
-                truth.areas.astype(np.float64).tolist(),
-                (truth.crowd | truth.difficult).tolist(),
+                areas.tolist(),
+                truth.crowd.tolist(),
                 strict=True,
             ),
             start=1,  # pycocotools takes the id 0 for "matched nothing"

@@ -34,17 +34,18 @@ def predict(
     network: str | None = None,
     score: float = 0.5,
     device: str | None = None,
+    trust_plugins: bool = False,
 ) -> Path:
     """Detect in image files, and in all images of folders; draw what scores above `score` into the folder `out`.
 
     The file it returns holds those detections as COCO results with the data set's own category ids; images count
     from 1 in the order given, and `file_name` says which is which. `network` is the recipe's result if not given.
     Raises DataError for an image that cannot be read, TrainingError for a run without that network, and where `out`
-    holds anything.
+    holds anything, RecipeError for plug-ins that were never run here, unless `trust_plugins`.
     """
     out = Path(out)
     refuse_used(out)
-    recipe, checkpoint = read_run(Path(run))
+    recipe, checkpoint = read_run(Path(run), trust_plugins)
     categories = read_categories(checkpoint)
     pictures = _gather_images([Path(image) for image in images])
     with open_processes(device) as processes, explained():

@@ -4,14 +4,14 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from ssodkit.errors import Interrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-STDOUT = 1
+STDOUT, STDERR = 1, 2
 POLL = 0.1
 """Seconds between two looks at a parent. Linux would tell (PR_SET_PDEATHSIG), but once for each thread of a dying
 parent, and a second SIGTERM ends a training without a checkpoint."""
@@ -20,9 +20,13 @@ SHOW_CURSOR = b"\x1b[?25h\n"
 
 
 class Stopping:
-    """Within its `with`, the first signal is remembered in `received`; a second one has its usual effect."""
+    """Within its `with`, the first signal is remembered in `received`; a second one ends the process at once.
 
-    def __init__(self) -> None:
+    Its last words are what `way_on` says then, such as how to go on; None where another process speaks.
+    """
+
+    def __init__(self, way_on: Callable[[], str] | None = str) -> None:
+        self._way_on = way_on
         self.received: signal.Signals | None = None
         self._raises = False
         self._advice = ""
@@ -53,14 +57,23 @@ class Stopping:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
-            if os.isatty(STDOUT):
-                os.write(STDOUT, SHOW_CURSOR)
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
+            self._end(signal.Signals(number))
             return
         self.received = signal.Signals(number)
         if self._raises:
             raise self._interrupted(self.received)
+
+    def _end(self, received: signal.Signals) -> None:
+        """Whatever the last words meet, the signal has its usual effect."""
+        signal.signal(received, signal.SIG_DFL)
+        try:
+            if os.isatty(STDOUT):
+                os.write(STDOUT, SHOW_CURSOR)
+            if self._way_on is not None:
+                way_on = self._way_on()
+                os.write(STDERR, f"ended at once by {received.name}{'; ' if way_on else ''}{way_on}\n".encode())
+        finally:
+            os.kill(os.getpid(), received)
 
     def _interrupted(self, received: signal.Signals) -> Interrupted:
         return Interrupted(f"stopped by {received.name}{self._advice}", received)

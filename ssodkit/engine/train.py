@@ -1,16 +1,21 @@
 """Training: a recipe becomes a run."""
 
 import signal
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from ssodkit.data.config import StoredSource
 from ssodkit.data.files import write_whole
-from ssodkit.engine.checkpoint import FIRST_STAGE, RECIPE, find_checkpoints, find_last, read_recipe
+from ssodkit.engine.ahead import Ahead
+from ssodkit.engine.checkpoint import FIRST_STAGE, RECIPE, find_checkpoints, find_last, read_recipe, read_step
 from ssodkit.engine.distributed import Processes, open_processes
 from ssodkit.engine.failures import explained
 from ssodkit.engine.folders import held, make_run_folder, refuse_used
 from ssodkit.engine.gallery import Gallery
 from ssodkit.engine.label import open_images, write_labels
+from ssodkit.engine.logging import METRICS
+from ssodkit.engine.output import outliving_readers
 from ssodkit.engine.results import RESULT, RunResult, conclude
 from ssodkit.engine.session import Session
 from ssodkit.engine.stopping import Stopping
@@ -21,6 +26,9 @@ from ssodkit.recipe.show import dump_recipe
 
 LABELS = "pseudo_labels.json"
 """In the folder of a first stage: what its network found in the unlabeled images."""
+STEPS_TO_STOP = 2
+"""Of several processes, from the first in which one of them wishes to stop to the last that is made."""
+GOES_ON = f"nobody reads what the training says any more; it goes on, and writes to {METRICS} in its folder"
 
 
 def train(
@@ -36,7 +44,7 @@ def train(
         out = Path(out)
         refuse_used(out)
     first = first_stage(recipe)
-    with open_processes(device) as processes, explained():
+    with outliving_readers(GOES_ON), open_processes(device) as processes, explained():
         if first is not None:
             processes.first_alone(lambda: open_images(first))  # broken ones are found before step 1
         session = Session(first or recipe, processes)
@@ -53,16 +61,18 @@ def train(
             return _run_stages(recipe, first, run, processes, stop_after, session)
 
 
-def resume(run: Path | str, device: str | None = None, stop_after: int | None = None) -> RunResult:
+def resume(
+    run: Path | str, device: str | None = None, stop_after: int | None = None, trust_plugins: bool = False
+) -> RunResult:
     """Go on with a run from its last checkpoint, in the stage it was in, as if it had never stopped.
 
-    Errors are those of `train`.
+    Errors are those of `train`, and RecipeError for plug-ins that were never run here, unless `trust_plugins`.
     """
     run = Path(run)
-    recipe = read_recipe(run)
+    recipe = read_recipe(run, trust_plugins)
     first = first_stage(recipe)
     checkpoint = find_last(run) if first is None else None
-    with open_processes(device) as processes, explained(), held(run, processes):
+    with outliving_readers(GOES_ON), open_processes(device) as processes, explained(), held(run, processes):
         if first is not None:
             return _run_stages(recipe, first, run, processes, stop_after)
         session = Session(recipe, processes, checkpoint)
@@ -93,8 +103,11 @@ def _run_stages(
             return replace(result, run=run)
     session = None  # its memory is needed
     if not is_labeled:
-        with Stopping() as stopping, stopping.at_once(f"; go on with `ssodkit run --resume {run}`"):
-            write_labels(first, find_last(folder), open_images(first), labels, processes)
+        source = recipe.data.unlabeled
+        assert isinstance(source, StoredSource)
+        way_on = f"go on with `ssodkit run --resume {run}`"
+        with Stopping(lambda: way_on) as stopping, stopping.at_once(f"; {way_on}"):
+            write_labels(first, find_last(folder), open_images(first), labels, processes, size=source.made_at)
     second = _open(recipe, run, processes, labels=labels)
     return _run(second, None if stop_after is None else max(0, stop_after - first.engine.steps))
 
@@ -112,34 +125,45 @@ def _run(session: Session, stop_after: int | None) -> RunResult:
     session.introduce()
     gallery = Gallery(session)
     steps = session.recipe.engine.steps
-    with session.log, Stopping() as stopping, explained(lambda: session.way_on):
+    with session.log, Stopping(_last_words(session)) as stopping, explained(lambda: session.way_on):
         with session.log.progress():
             _train(session, gallery, steps if stop_after is None else min(stop_after, steps), stopping)
         with stopping.at_once(f"; {session.way_on}"):
             return conclude(session, gallery, evaluates=stop_after is None or stop_after > steps)
 
 
+def _last_words(session: Session) -> Callable[[], str] | None:
+    """What a second signal leaves: the first process tells, from what is on the disk at that moment."""
+
+    def tell() -> str:
+        saved = find_checkpoints(session.run)
+        return f"{f'the last checkpoint is of step {read_step(saved[0])}; ' if saved else ''}{session.way_on}"
+
+    return tell if session.processes.is_first else None
+
+
 def _train(session: Session, gallery: Gallery, last: int, stopping: Stopping) -> None:
     """Train up to step number `last`. A checkpoint is written there, and where data or a signal end it before."""
     try:
         _make_steps(session, gallery, last, stopping)
-    except DataError:
-        if session.processes.count == 1:  # of several, the others wait within their step
-            session.settle()
-            session.save()
+    except DataError:  # in all processes, after the same step
+        session.settle()
+        session.save()
         raise
     session.save()
 
 
 def _make_steps(session: Session, gallery: Gallery, last: int, stopping: Stopping) -> None:
-    engine, watch = session.recipe.engine, session.recipe.watch
-    wished = False
+    engine, watch, processes = session.recipe.engine, session.recipe.watch, session.processes
+    wished, is_alone = False, processes.count == 1
     with stopping.at_once(f" while it scored; {session.way_on}"):
         session.evaluate_if_cut_off()
-    for batches in session.batches(until=last):
-        wished |= session.update(batches, wish_to_stop=stopping.received is not None)
+    ahead = Ahead(session.batches(until=last), 0 if is_alone else STEPS_TO_STOP)
+    processes.together(ahead.begin)
+    for batches in ahead:
+        wished |= session.update(batches, wish_to_stop=stopping.received is not None or ahead.failure is not None)
         # One process stops after the step of the signal; several do one later, when all of them know.
-        stops = wished if session.processes.count > 1 else stopping.received is not None
+        stops = stopping.received is not None if is_alone else wished
 
         if session.is_due(watch.health_every):
             session.report_health()
@@ -150,6 +174,7 @@ def _make_steps(session: Session, gallery: Gallery, last: int, stopping: Stoppin
             wished |= session.settle()  # what is not finite is neither saved nor scored
             session.save()
         if stops:
+            processes.together(ahead.refuse)
             received = stopping.received or signal.SIGTERM  # another process may have got it
             raise Interrupted(f"stopped after step {session.step}; {session.way_on}", received)
         if scores:

@@ -4,6 +4,7 @@ import importlib.resources
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -119,11 +120,21 @@ def read_yaml_file(path: Path, mistakes: list[Mistake]) -> Written | None:
     """What a file says, None where it is empty or cannot be read; the latter is added to the mistakes."""
     source = _shown(path)
     try:
-        return parse_yaml(path.read_text(encoding="utf-8"), source, mistakes)
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
         mistakes.append(Mistake(Place(source, 1, 1), "", f"this file cannot be read: {reason}"))
         return None
+    written, found = _parse_file(text, source)
+    mistakes.extend(found)
+    return written
+
+
+@lru_cache(maxsize=256)
+def _parse_file(text: str, source: str) -> tuple[Written | None, tuple[Mistake, ...]]:
+    """What a file of this text says, and its mistakes: recipes share their bases, a suite's rows their recipes."""
+    mistakes: list[Mistake] = []
+    return parse_yaml(text, source, mistakes), tuple(mistakes)
 
 
 def _shown(path: Path) -> str:

@@ -1,5 +1,6 @@
 import multiprocessing
 import os
+import resource
 import signal
 from collections.abc import Iterable
 from typing import Any
@@ -15,7 +16,7 @@ from ssodkit.data.config import BatchConfig, DataConfig
 from ssodkit.data.loader import training_batches
 from ssodkit.data.sets import DataSets, open_data
 from ssodkit.data.views import ViewConfig, ViewMaker, ViewsConfig
-from ssodkit.errors import DataError
+from ssodkit.errors import DataError, TrainingError
 from ssodkit.ops.random import derive_keys, make_key
 from ssodkit.structures.geometry import SemiBatch, Stream
 
@@ -172,6 +173,37 @@ def test_training_batches__workers_outlive_the_signals_that_stop_a_run(make_sets
         os.kill(worker.pid, signal.SIGTERM)
     rest = list(batches)
     assert all_rows([first, *rest]) == all_rows(training_batches(sets, VIEWS, plan, 5, range(12)))
+
+
+class MadeOfLambdas(loader._Source):
+    """Its items cannot leave a worker process."""
+
+    def decode(self, number):
+        return lambda: number
+
+    def finish(self, raw):
+        return raw
+
+
+def test_load__what_a_worker_cannot_hand_over_is_not_waited_for():
+    with pytest.raises(RuntimeError, match="exited unexpectedly") as caught:
+        list(loader._load(MadeOfLambdas(), range(1), torch.device("cpu"), workers=1))
+    assert "with exit code 1." in str(caught.value.__cause__)
+
+
+def test_allow_open_files__raises_the_soft_limit_or_says_how_many_are_wanted():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard))
+        loader._allow_open_files(90)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (100, hard)
+        loader._allow_open_files(128)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (128, hard)
+        if hard != resource.RLIM_INFINITY:
+            with pytest.raises(TrainingError, match=rf"need {hard + 1} open files, and `ulimit -n` allows {hard}\."):
+                loader._allow_open_files(hard + 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_training_batches__leave_the_global_generator_alone(make_sets):

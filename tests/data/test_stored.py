@@ -230,7 +230,7 @@ def test_open_data__a_file_without_scores_is_refused(store, tmp_path):
     data = store((0, [1, 2, 11, 12], 1, 0.95))
     file = tmp_path / "labels.json"
     file.write_text(file.read_text().replace('"score"', '"sure"'))
-    with pytest.raises(DataError, match=r"data\.unlabeled: .*annotation 1 has the score None; it must be a number"):
+    with pytest.raises(DataError, match=r"data\.unlabeled: .*annotation 1 \(image 1\) has the score None"):
         open_data(data)
 
 
@@ -245,6 +245,7 @@ def test_open_data__a_missing_file_is_named(config, tmp_path):
         ({}, "give either `file` or `made_by`"),
         ({"file": "a.json", "made_by": "supervised"}, "give either `file` or `made_by`"),
         ({"file": "a.json", "made_with": ["engine.steps=2"]}, "`made_with` changes the recipe that `made_by` names"),
+        ({"file": "a.json", "made_at": "original"}, "`made_at` says how the recipe of `made_by` labels"),
     ],
 )
 def test_stored_source__has_one_origin(fields, message):

@@ -10,11 +10,13 @@ from pydantic import ValidationError
 from ssodkit.data.augment.base import draw_view
 from ssodkit.data.raw import RawBatch
 from ssodkit.data.views import ViewConfig, ViewMaker, ViewsConfig
+from ssodkit.detectors.base import Sampler
+from ssodkit.detectors.sampling import sample
 from ssodkit.ops.homography import warp_boxes
 from ssodkit.ops.random import derive_keys, make_key
 from ssodkit.plugins import load_plugins
 from ssodkit.structures.geometry import carry
-from ssodkit.structures.teaching import Targets
+from ssodkit.structures.teaching import BACKGROUND, Assignment, Targets
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "bases" / "views"
 SHIPPED = ("digits", "soft_teacher", "supervised")
@@ -74,7 +76,6 @@ def test_make__a_view_that_draws_as_another_shares_its_geometry():
     weak, strong = stream.views["weak"], stream.views["strong"]
     assert torch.equal(weak.homography, strong.homography)
     assert torch.equal(weak.sizes, strong.sizes)
-    assert torch.equal(weak.keys, strong.keys)
     inside = torch.zeros_like(weak.pixels, dtype=torch.bool)
     for row, (height, width) in enumerate(weak.sizes.tolist()):
         inside[row, :, :height, :width] = True
@@ -86,6 +87,22 @@ def test_make__keys_come_from_the_raw_key_and_the_views_name():
     stream = maker(weak=[], strong=[]).make(raw)
     assert torch.equal(stream.views["weak"].keys, derive_keys(raw.keys, "weak"))
     assert not torch.equal(stream.views["weak"].keys, stream.views["strong"].keys)
+
+
+def test_make__samplers_draw_anew_in_a_view_that_draws_as_another():
+    """As detectron2 does, which permutes the candidates of each row at random, also of an image that comes twice."""
+    raw = images(3)
+    stream = maker(weak=GEOMETRY, strong={"transforms": GEOMETRY, "draws_as": "weak"}).make(raw)
+    everything = torch.ones(3, 1000, dtype=torch.bool)
+    background = Assignment.matched(torch.full((3, 1000), BACKGROUND), torch.zeros(3, 1000), everything)
+    drawn = [
+        sample(background, Sampler(per_image=100, positive_share=0.5), view.keys, "rpn").weight > 0.0
+        for view in stream.views.values()
+    ]
+    assert torch.equal(stream.views["strong"].keys, derive_keys(raw.keys, "strong"))
+    assert torch.cat(drawn).sum(dim=1).tolist() == [100] * 6
+    shared = (drawn[0] & drawn[1]).sum(dim=1)  # two draws of 100 among 1000 share about 10
+    assert shared.max() < 30
 
 
 def test_make__labels_lie_where_the_homography_leads_them():
@@ -203,10 +220,35 @@ def test_transport__teacher_boxes_lie_on_their_objects_in_the_student_view():
         assert [left, top, right, bottom] == pytest.approx(carried.boxes[row, 0].tolist(), abs=1.0)
 
 
+def refused_views(**views: object) -> list[tuple[tuple[int | str, ...], str]]:
+    with pytest.raises(ValidationError) as refused:
+        ViewsConfig.model_validate({"labeled": {"only": []}, **views})
+    return [(mistake["loc"], mistake["msg"]) for mistake in refused.value.errors()]
+
+
 @pytest.mark.parametrize("name", ["weak", "missing"])
 def test_views_config__draws_as_names_another_view(name):
-    with pytest.raises(ValidationError, match="draws as"):
-        ViewsConfig.model_validate({"labeled": {"weak": {"transforms": [], "draws_as": name}}})
+    text = f"view 'weak' draws as '{name}', which is no other view of its stream"
+    views = {"weak": {"transforms": [], "draws_as": name}}
+    assert refused_views(unlabeled=views) == [(("unlabeled", "weak", "draws_as"), text)]
+
+
+def test_views_config__draws_as_a_view_that_draws_as_a_third_is_refused():
+    text = "view 'a' draws as 'b', which draws as 'c' itself; name a view that does not draw as another"
+    views = {"a": {"draws_as": "b"}, "b": {"draws_as": "c"}, "c": []}
+    assert refused_views(labeled=views) == [(("labeled", "a", "draws_as"), text)]
+
+
+def test_views_config__views_that_draw_as_each_other_are_refused_both():
+    views = {"weak": {"draws_as": "strong"}, "strong": {"draws_as": "weak"}}
+    places, texts = zip(*refused_views(unlabeled=views), strict=True)
+    assert places == (("unlabeled", "weak", "draws_as"), ("unlabeled", "strong", "draws_as"))
+    assert texts[0].startswith("view 'weak' draws as 'strong', which draws as 'weak' itself")
+
+
+def test_views_config__the_test_view_has_no_other_to_draw_as():
+    (mistake,) = refused_views(test={"draws_as": "weak"})
+    assert mistake == (("test", "draws_as"), "view 'test' draws as 'weak', which is no other view of its stream")
 
 
 def test_views_config__an_unknown_transform_is_named():

@@ -188,6 +188,46 @@ def test_sample_regions__targets_that_do_not_teach_do_not_join():
         assert regions.boxes[regions.valid].max() < 900.0
 
 
+def drawn(regions: Candidates, plan: Assignment, box: tuple[float, ...]) -> list[tuple[int, float, float]]:
+    """Of the regions of the first image that are this box: target, weight and quality."""
+    here = (regions.boxes[0] == torch.tensor(box)).all(dim=1) & regions.valid[0]
+    columns = (column[0][here].tolist() for column in (plan.index, plan.weight, plan.quality))
+    return sorted(zip(*columns, strict=True))
+
+
+def test_sample_regions__equal_boxes_of_two_classes_teach_a_region_each():
+    """As in mmdetection, which adds the boxes to what it matched, each with its own; torchvision matches them, too."""
+    same = (900.0, 900.0, 950.0, 950.0)
+    taught = targets([same, LEFT, same], [0.25, 1.0, 0.5])
+    seen = proposals(batch=1)
+    regions, plan = sample_regions(seen, rule(), MATCHER, Supervision.uniform(taught, PROGRESS), KEYS[:1])
+    assert drawn(regions, plan["class"], same) == [(0, 0.25, 1.0), (2, 0.5, 1.0)]
+
+
+def test_sample_regions__equal_boxes_teach_a_region_each_in_the_set_of_the_boxes_too():
+    same = (900.0, 900.0, 950.0, 950.0)
+    classes, boxes = targets([same, same]), targets([LEFT, same, same])
+    supervision = Supervision(classes, classes, boxes, PROGRESS)
+    regions, plan = sample_regions(proposals(batch=1), rule(share=0.75), MATCHER, supervision, KEYS[:1])
+    of_classes, of_boxes = (drawn(regions, plan[term], same) for term in ("class", "box"))
+    assert [index for index, weight, _ in of_classes if weight > 0.0] == [0, 1]
+    assert [index for index, weight, _ in of_boxes if weight > 0.0] == [1, 2]
+
+
+def test_sample_regions__a_proposal_on_equal_boxes_learns_from_the_first():
+    supervision = Supervision.uniform(targets([LEFT, LEFT]), PROGRESS)
+    seen = candidates(torch.tensor([[LEFT]]))
+    regions, plan = sample_regions(seen, rule(), MATCHER, supervision, KEYS[:1])
+    assert [index for index, _, _ in drawn(regions, plan["class"], LEFT)] == [0, 0, 1]
+
+
+def test_sample_regions__targets_without_area_do_not_join():
+    line = targets([(900.0, 900.0, 950.0, 900.0), LEFT])
+    regions, plan = sample_regions(proposals(1), rule(), MATCHER, Supervision.uniform(line, PROGRESS), KEYS[:1])
+    assert regions.boxes[regions.valid].max() < 900.0
+    assert drawn(regions, plan["class"], LEFT) == [(1, 1.0, 1.0)]
+
+
 def test_sample_regions__another_set_for_the_boxes_adds_its_positives():
     seen = proposals()
     classes, boxes = near(seen, [3]), near(seen, [8, 20])

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,14 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import ssodkit
 from ssodkit.data.batch_plan import derive_batch
 from ssodkit.data.loader import training_batches
+from ssodkit.data.sampler import StepSampler
 from ssodkit.data.sets import open_data
 from ssodkit.data.stored import read_stored
 from ssodkit.engine.build import build_method
-from ssodkit.engine.checkpoint import read_step
+from ssodkit.engine.checkpoint import load_state, read_step
 from ssodkit.engine.distributed import Processes, open_processes
 from ssodkit.engine.label import label
 from ssodkit.engine.train import train
@@ -114,6 +117,7 @@ def answers(cases, tiny_recipe, tmp_path_factory):
     torch.save(files, folder / "cases.pt")
     (folder / "short.yaml").write_text(dump_recipe(tiny_recipe("engine.steps=3")))
     (folder / "long.yaml").write_text(dump_recipe(tiny_recipe("engine.steps=100000")))
+    write_a_case_with_an_image_to_break(tiny_recipe, folder)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(ssodkit.__file__).parents[1])}
     script = Path(__file__).with_name("two_processes.py")
     launch = [
@@ -129,6 +133,19 @@ def answers(cases, tiny_recipe, tmp_path_factory):
     run = subprocess.run(launch, capture_output=True, text=True, timeout=280, env=environment)
     assert run.returncode == 0, run.stderr[-4000:]
     return [torch.load(folder / f"answers_{rank}.pt", weights_only=False) for rank in range(2)], folder
+
+
+def write_a_case_with_an_image_to_break(tiny_recipe, folder):
+    """`broken.yaml`, and in `broken.txt` the unlabeled image that only the second process takes for the fourth step."""
+    (folder / "pictures").mkdir()
+    for number in range(8):
+        pixels = np.random.RandomState(number).randint(0, 255, (96, 96, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / "pictures" / f"{number}.png")
+    recipe = tiny_recipe(f"data.unlabeled={{type: folder, images: {folder / 'pictures'}}}", "watch.gallery.moments=1")
+    (folder / "broken.yaml").write_text(dump_recipe(recipe))
+    labeled, unlabeled = (np.zeros((count, 2), np.int32) for count in (4, 8))
+    number = StepSampler(recipe.seed, recipe.data.batch, labeled, unlabeled).rows(3).unlabeled[1]
+    (folder / "broken.txt").write_text(str(folder / "pictures" / f"{number}.png"))
 
 
 @pytest.mark.parametrize("name", ["plain", "uneven", "adaptive", "rare", "gmm"])
@@ -236,6 +253,44 @@ def test_two_processes__all_stop_after_the_step_when_one_gets_a_signal(answers):
     step = read_step(answers[1] / "long" / "checkpoints" / "last")
     assert 0 < step < 1000
     assert f"stopped after step {step};" in first[0]
+
+
+def test_two_processes__stop_with_a_checkpoint_where_one_meets_a_broken_image(answers):
+    first, second = (answer["broken"] for answer in answers[0])
+    assert first == second
+    assert re.search(
+        rf"\.png cannot be read.* go on with `ssodkit run --resume {re.escape(str(answers[1] / 'broken'))}`", first[0]
+    )
+    assert first[1] == 3  # the broken image is of the fourth step
+
+
+def test_two_processes__go_on_after_a_broken_image_as_if_nothing_had_been(answers):
+    here, there = (load_state(answers[1] / name / "checkpoints" / "last") for name in ("broken", "whole"))
+    assert here["step"] == there["step"] == 4
+    for name, tensor in there["method"].items():
+        assert torch.equal(here["method"][name], tensor), name
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"WORLD_SIZE": ""}, "WORLD_SIZE is '', which is no number from 1 on"),
+        ({"WORLD_SIZE": "0"}, "WORLD_SIZE is '0'"),
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE is 'two'"),
+        ({"WORLD_SIZE": "2", "LOCAL_RANK": "-1"}, "LOCAL_RANK is '-1', which is no number from 0 on"),
+        ({"WORLD_SIZE": "2"}, "RANK is ''"),
+        ({"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "x"}, "MASTER_PORT is 'x'"),
+        ({"WORLD_SIZE": "2", "RANK": "2", "MASTER_PORT": "1"}, "do not meet at .*RANK is 2, and WORLD_SIZE 2"),
+        ({"WORLD_SIZE": "2", "RANK": "1", "MASTER_PORT": "1"}, "do not meet at None:1 .*MASTER_ADDR"),
+    ],
+)
+def test_open_processes__nonsense_in_the_environment_is_a_sentence(monkeypatch, changes, complaint):
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in changes.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(TrainingError, match=complaint), open_processes("cpu"):
+        pass
 
 
 def test_open_processes__alone_is_the_first_of_one():

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ssodkit.data.files import new_draft
 from ssodkit.data.sets import open_data
 from ssodkit.data.stored import read_stored
 from ssodkit.engine import train as training
@@ -74,7 +75,7 @@ def test_label__covers_all_unlabeled_images_with_their_own_ids_and_names(run, tm
     assert all(row["score"] > 0.05 for row in rows)
     assert f"{len(rows)} boxes of the teacher above 0.05 in" in capsys.readouterr().out
     about = document["info"]
-    assert (about["network"], about["step"], about["size"], about["score_above"]) == ("teacher", 2, "original", 0.05)
+    assert (about["network"], about["step"], about["size"], about["score_above"]) == ("teacher", 2, "test", 0.05)
     assert about["labeled_fold"] == json.loads((run / "fold.json").read_text())["hash"]
 
 
@@ -95,14 +96,23 @@ def test_label__finds_in_a_folder_what_predict_finds(run, folder, tmp_path):
     np.testing.assert_allclose(stored.boxes, corners, rtol=1e-5)
 
 
-def test_label__looks_at_images_in_their_own_size_or_in_that_of_the_test(tiny_recipe, folder, tmp_path):
+def test_label__looks_at_images_as_the_test_does_and_warns_of_their_own_size(tiny_recipe, folder, tmp_path, capsys):
     recipe = tiny_recipe("engine.steps=2", "views.test.transforms=[{type: resize, short: 128}]", name="supervised")
     run = train(recipe, tmp_path / "run", stop_after=1).run
-    own, _ = read_stored(label(run, tmp_path / "own.json", folder))
-    test, _ = read_stored(label(run, tmp_path / "test.json", folder, size="test"))
+    test, about = read_stored(label(run, tmp_path / "test.json", folder))
+    assert "warning" not in capsys.readouterr().out
+    own, about_own = read_stored(label(run, tmp_path / "own.json", folder, size="original"))
+    # Short sides of 80 and 50 pixels become 128: 0.625 and 0.391 times as large, half of both together in the middle.
+    assert "warning: in their original size the images are 0.51 times as large as" in capsys.readouterr().out
+    assert (about["size"], about_own["size"]) == ("test", "original")
     assert own.sizes.tolist() == test.sizes.tolist()
     rows = json.loads(predict(run, [folder], tmp_path / "out", score=0.05).read_text())
     assert test.scores.tolist() == [row["score"] for row in rows] != own.scores.tolist()
+
+
+def test_label__does_not_warn_where_the_test_view_leaves_images_as_large_as_they_are(run, folder, tmp_path, capsys):
+    label(run, tmp_path / "labels.json", folder, size="original")
+    assert "warning" not in capsys.readouterr().out
 
 
 def test_label__images_without_a_detection_are_listed(run, folder, tmp_path):
@@ -110,13 +120,15 @@ def test_label__images_without_a_detection_are_listed(run, folder, tmp_path):
     assert (len(document["images"]), document["annotations"]) == (2, [])
 
 
-def test_label__no_unlabeled_image_is_a_file_without_images(tiny_recipe, tmp_path):
+def test_label__no_unlabeled_image_is_a_file_without_images(tiny_recipe, tmp_path, capsys):
     recipe = tiny_recipe(
         "engine.steps=1", "data.percent=100", "data.unlabeled.include_labeled=false", name="supervised"
     )
     run = train(recipe, tmp_path / "run", stop_after=1).run
-    document = json.loads(label(run, tmp_path / "labels.json").read_text())
-    assert (document["images"], document["annotations"]) == ([], [])
+    for size in ("test", "original"):
+        document = json.loads(label(run, tmp_path / f"{size}.json", size=size).read_text())
+        assert (document["images"], document["annotations"]) == ([], [])
+    assert "warning" not in capsys.readouterr().out
 
 
 def test_label__overwrites_nothing_and_needs_a_folder_to_write_to(run, folder, tmp_path):
@@ -198,20 +210,36 @@ def test_resume__goes_on_with_labeling_where_that_was_cut_off(stac, finished, tm
     (run / "result.json").unlink()
     labels = (run / "stage1" / LABELS).read_bytes()
     (run / "stage1" / LABELS).unlink()
-    (run / "stage1" / f"{LABELS}.partial").write_text('{"images": [')
+    draft = new_draft(run / "stage1")
+    draft.write_text('{"images": [')
     before = (run / "stage1" / "result.json").read_bytes()
     again = resume(run)
     assert (run / "stage1" / LABELS).read_bytes() == labels
     assert (run / "stage1" / "result.json").read_bytes() == before  # the first stage was not scored again
     assert again.scores == finished.scores
+    assert not draft.exists()
+
+
+@pytest.mark.parametrize("size", ["test", "original"])
+def test_resume__the_first_stage_labels_in_the_size_that_the_recipe_says(stac, finished, tmp_path, size):
+    run = tmp_path / "run"
+    shutil.copytree(finished.run, run)
+    shutil.rmtree(run / "checkpoints")
+    (run / "result.json").unlink()
+    (run / "stage1" / LABELS).unlink()
+    recipe = (run / "recipe.yaml").read_text()
+    assert "made_at: test" in recipe
+    (run / "recipe.yaml").write_text(recipe.replace("made_at: test", f"made_at: {size}"))
+    resume(run, stop_after=3)
+    assert json.loads((run / "stage1" / LABELS).read_text())["info"]["size"] == size
 
 
 def test_train__a_signal_while_labeling_says_how_to_go_on(stac, tmp_path, monkeypatch):
     write = training.write_labels
 
-    def interrupted(*arguments):
+    def interrupted(*arguments, **named):
         signal.raise_signal(signal.SIGINT)
-        return write(*arguments)
+        return write(*arguments, **named)
 
     monkeypatch.setattr(training, "write_labels", interrupted)
     run = tmp_path / "run"

@@ -86,6 +86,66 @@ def test_scores__what_answers_to_an_ignored_box_does_not_count(column):
     assert voc_scores(rows, ignoring)["AP50_voc07"] == pytest.approx(1.0)
 
 
+def test_coco_scores__a_second_answer_to_a_difficult_box_is_wrong_and_to_a_crowd_is_not():
+    rows = found((100, OTHER, 0, 0.9), (100, OTHER, 0, 0.8), (100, BOX, 0, 0.7))
+    # Of the two answers to the difficult box one does not count: a wrong one, then a right one of a single object.
+    assert coco_scores(rows, truth([[BOX, OTHER]], difficult=[False, True]))["AP50"] == pytest.approx(0.5)
+    assert coco_scores(rows, truth([[BOX, OTHER]], crowd=[False, True]))["AP50"] == pytest.approx(1.0)
+    both = truth([[BOX, OTHER]], crowd=[False, True], difficult=[False, True])
+    assert coco_scores(rows, both)["AP50"] == pytest.approx(1.0)
+
+
+def test_coco_scores__a_part_of_a_difficult_box_is_wrong_and_of_a_crowd_is_not():
+    part = [60.0, 60.0, 70.0, 70.0]  # a ninth of OTHER, and all of it inside
+    rows = found((100, part, 0, 0.9), (100, BOX, 0, 0.7))
+    assert coco_scores(rows, truth([[BOX, OTHER]], difficult=[False, True]))["AP50"] == pytest.approx(0.5)
+    assert coco_scores(rows, truth([[BOX, OTHER]], crowd=[False, True]))["AP50"] == pytest.approx(1.0)
+
+
+def test_coco_scores__an_answer_takes_the_object_before_a_difficult_box_that_it_fits_better():
+    near = [14.0, 10.0, 54.0, 50.0]
+    rows = found((100, near, 0, 0.9))
+    assert coco_scores(rows, truth([[BOX, near]], difficult=[False, True]))["AP50"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("size", [10.0, 50.0, 200.0])
+def test_coco_scores__difficult_boxes_are_no_objects_of_any_size(size):
+    scores = coco_scores(found(), truth([[[0.0, 0.0, size, size]]], difficult=[True]))
+    assert [scores[name] for name in ("AP", "AP_S", "AP_M", "AP_L")] == [None] * 4
+
+
+def coco_by_hand(rows, images, at):
+    """COCO's matching with `ignore`, one detection after the other, and 101 points of the precision; of one class."""
+    taken, hits = set(), []
+    for row in np.argsort(-rows.scores, kind="stable"):
+        place = rows.image_ids[row] - 100
+        free = [box for box in range(*images.offsets[place : place + 2]) if box not in taken]
+        overlaps = {box: iou(rows.boxes[row], images.boxes[box]) for box in free}
+        fits = [box for box in free if overlaps[box] >= at and not images.difficult[box]]
+        fits = fits or [box for box in free if overlaps[box] >= at]
+        best = max(fits, key=overlaps.get, default=None)
+        taken |= {best} - {None}
+        if best is None or not images.difficult[best]:
+            hits.append(best is not None)
+    right = np.cumsum(hits)
+    precision, recall = right / np.arange(1, len(hits) + 1), right / (~images.difficult).sum()
+    return np.mean([precision[recall >= goal].max(initial=0.0) for goal in np.linspace(0, 1, 101)])
+
+
+def iou(first, second):
+    a, b = np.asarray(first, float), np.asarray(second, float)
+    sides = np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None)
+    return sides.prod() / ((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - sides.prod())
+
+
+def test_coco_scores__agree_with_the_procedure_taken_step_by_step():
+    rows, images = guesses_at_twelve_boxes()
+    for name, at in (("AP50", 0.5), ("AP75", 0.75)):
+        expected = coco_by_hand(rows, images, at)
+        assert 0.05 < expected < 0.95
+        assert coco_scores(rows, images)[name] == pytest.approx(expected)
+
+
 def test_voc_scores__a_second_answer_to_one_box_is_wrong():
     rows = found((100, BOX, 0, 0.9), (100, BOX, 0, 0.8), (100, OTHER, 0, 0.7))
     assert voc_scores(rows, truth([[BOX, OTHER]]))["AP50_voc07"] == pytest.approx(0.848485, abs=5e-7)
@@ -131,9 +191,7 @@ def voc_by_hand(rows, images, at):
         place = rows.image_ids[row] - 100
         best, owner = 0.0, None
         for box in range(images.offsets[place], images.offsets[place + 1]):
-            a, b = rows.boxes[row].astype(float), images.boxes[box].astype(float)
-            sides = np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None)
-            overlap = sides.prod() / ((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - sides.prod())
+            overlap = iou(rows.boxes[row], images.boxes[box])
             if overlap > best:
                 best, owner = overlap, box
         if best > at and images.difficult[owner]:
@@ -147,15 +205,20 @@ def voc_by_hand(rows, images, at):
     return area
 
 
-def test_voc_scores__agree_with_the_procedure_taken_step_by_step():
+def guesses_at_twelve_boxes():
+    """Five guesses at every box of two images, some of them difficult, and the boxes."""
     random = np.random.RandomState(0)
     corners = random.uniform(0, 60, (12, 2))
     boxes = np.concatenate([corners, corners + random.uniform(10, 40, (12, 2))], axis=1)
     images = truth([boxes[:5].tolist(), boxes[5:].tolist()], difficult=random.rand(12) < 0.2)
-    guesses = np.repeat(boxes, 5, axis=0) + random.uniform(-6, 6, (60, 4))
+    guesses = np.repeat(boxes, 5, axis=0) + random.uniform(-5, 5, (60, 4))
     owners = np.repeat([100] * 5 + [101] * 7, 5)
-    rows = found(*zip(owners, guesses, [0] * 60, random.rand(60), strict=True))
     assert images.difficult.any()
+    return found(*zip(owners, guesses, [0] * 60, random.rand(60), strict=True)), images
+
+
+def test_voc_scores__agree_with_the_procedure_taken_step_by_step():
+    rows, images = guesses_at_twelve_boxes()
     expected = voc_by_hand(rows, images, 0.5)
     assert 0.2 < expected < 0.95
     assert voc_scores(rows, images)["AP50_voc10"] == pytest.approx(expected)

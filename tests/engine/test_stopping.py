@@ -40,16 +40,24 @@ def test_stopping__a_signal_from_before_raises_where_nothing_can_be_lost():
 TWO_SIGNALS = (
     "import os, signal, time\n"
     "from ssodkit.engine.stopping import Stopping\n"
-    "with Stopping():\n"
+    "with Stopping(lambda: 'go on so'):\n"
     "    os.kill(os.getpid(), signal.SIGINT)\n"
     "    os.kill(os.getpid(), signal.SIGTERM)\n"
     "    time.sleep(30)\n"
 )
 
 
-def test_stopping__the_second_signal_ends_the_process():
+def test_stopping__the_second_signal_ends_the_process_with_last_words():
     ended = subprocess.run([sys.executable, "-c", TWO_SIGNALS], timeout=20, capture_output=True)
     assert (ended.returncode, ended.stdout) == (-signal.SIGTERM, b"")
+    assert ended.stderr == b"ended at once by SIGTERM; go on so\n"
+
+
+@pytest.mark.parametrize("way_on", ["None", "lambda: 1 / 0"])
+def test_stopping__the_second_signal_ends_the_process_also_without_words(way_on):
+    code = TWO_SIGNALS.replace("lambda: 'go on so'", way_on)
+    ended = subprocess.run([sys.executable, "-c", code], timeout=20, capture_output=True)
+    assert (ended.returncode, ended.stderr) == (-signal.SIGTERM, b"")
 
 
 def test_stopping__the_second_signal_leaves_a_terminal_with_its_cursor():

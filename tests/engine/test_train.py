@@ -4,6 +4,7 @@ import re
 import signal
 import threading
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -173,6 +174,18 @@ def test_evaluate__repeats_the_numbers_of_the_run_exactly(finished, capsys):
     assert f"{100 * scores['teacher']['AP']:.1f}" in printed
 
 
+def test_train__goes_on_when_nobody_reads_what_it_says(tiny_recipe, tmp_path, capsys):
+    reads, writes = os.pipe()
+    os.close(reads)
+    with open(writes, "w") as stream, redirect_stdout(stream):
+        result = train(tiny_recipe("engine.steps=2", name="supervised"), tmp_path / "run")
+    assert result.step == 2
+    assert (result.run / "result.json").is_file()
+    assert capsys.readouterr().err == (
+        "nobody reads what the training says any more; it goes on, and writes to metrics.jsonl in its folder\n"
+    )
+
+
 def test_train__a_folder_that_holds_anything_is_refused(tiny_recipe, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(TrainingError, match="is not empty, and nothing in it is overwritten"):
@@ -272,7 +285,12 @@ def test_resume__makes_up_for_an_evaluation_that_was_cut_off(tiny_recipe, tmp_pa
 
 
 @pytest.mark.parametrize("step", [0, 3])
-def test_train__an_image_that_cannot_be_read_ends_it_after_a_checkpoint(tiny_recipe, tmp_path, pictures, step):
+def test_train__an_image_that_cannot_be_read_ends_it_after_a_checkpoint(
+    tiny_recipe, tmp_path, pictures, step, monkeypatch
+):
+    monkeypatch.setattr(
+        "ssodkit.data.pictures.KEPT", 0
+    )  # as in a large set, only the ends of files are looked at before
     run = tmp_path / "run"
     recipe = tiny_recipe(
         f"data.unlabeled={{type: folder, images: {pictures}}}",
@@ -284,7 +302,7 @@ def test_train__an_image_that_cannot_be_read_ends_it_after_a_checkpoint(tiny_rec
     labeled, unlabeled = (np.zeros((count, 2), np.int32) for count in (4, 8))
     (number,) = StepSampler(recipe.seed, recipe.data.batch, labeled, unlabeled).rows(step).unlabeled
     content = (pictures / f"{number}.png").read_bytes()
-    (pictures / f"{number}.png").write_bytes(content[:1000])
+    (pictures / f"{number}.png").write_bytes(content[:1000] + bytes(1000) + content[2000:])
     with pytest.raises(DataError, match=rf"{number}\.png cannot be read.* go on with `ssodkit run --resume {run}`"):
         train(recipe, run)
     assert read_step(run / "checkpoints" / "last") == step

@@ -13,11 +13,12 @@ from pathlib import Path
 import torch
 
 from ssodkit.engine.build import build_method
+from ssodkit.engine.checkpoint import read_step
 from ssodkit.engine.distributed import open_processes
 from ssodkit.engine.label import label
-from ssodkit.engine.train import train
+from ssodkit.engine.train import resume, train
 from ssodkit.engine.update import Updater
-from ssodkit.errors import Interrupted, TrainingError
+from ssodkit.errors import DataError, Interrupted, TrainingError
 from ssodkit.ops.collect import gather_over_processes, sum_over_processes
 from ssodkit.recipe.check import load_recipe
 from ssodkit.structures.progress import Progress
@@ -76,6 +77,23 @@ def stop_by_signal(recipe, run, rank):
     return None
 
 
+def meet_a_broken_image(folder, processes):
+    """Train, train with an image that only one process uses broken, and go on; the message and where it stopped."""
+    recipe, file = load_recipe(folder / "broken.yaml"), Path((folder / "broken.txt").read_text())
+    train(recipe, folder / "whole", stop_after=4)
+    content, message = file.read_bytes(), None
+    processes.first_alone(lambda: file.write_bytes(content[:1000]))
+    try:
+        train(recipe, folder / "broken", stop_after=4)
+    except DataError as error:
+        message = str(error)
+    step = read_step(folder / "broken" / "checkpoints" / "last")
+    processes.gather(None)
+    processes.first_alone(lambda: file.write_bytes(content))
+    resume(folder / "broken", stop_after=4)
+    return [message, step]
+
+
 def main(folder):
     torch.set_num_threads(1)
     cases = torch.load(folder / "cases.pt", weights_only=False)
@@ -91,6 +109,7 @@ def main(folder):
         }
         train(load_recipe(folder / "short.yaml"), folder / "short")
         label(folder / "short", folder / "labels.json")
+        answers["broken"] = meet_a_broken_image(folder, processes)
         answers["stopped"] = stop_by_signal(load_recipe(folder / "long.yaml"), folder / "long", rank)
     torch.save(answers, folder / f"answers_{rank}.pt")
 

@@ -170,9 +170,12 @@ def test_validate__of_a_word_or_a_mapping_only_the_written_form_is_reported(refu
     ]
 
 
-def test_validate__what_a_model_finds_wrong_with_itself_has_the_place_of_its_mapping(refused: Refused):
+def test_validate__what_a_model_finds_wrong_among_its_fields_has_the_place_of_the_wrong_one(refused: Refused):
     text = "view 'strong' draws as 'storng', which is no other view of its stream"
-    assert refused("draws_as: weak", "draws_as: storng") == [f"9:3 views: {text}"]
+    assert refused("draws_as: weak", "draws_as: storng") == [f"12:40 views.unlabeled.strong.draws_as: {text}"]
+
+
+def test_validate__what_a_model_finds_wrong_with_itself_has_the_place_of_its_mapping(refused: Refused):
     assert refused("below: 0.02", "below: 0.02, above: 0.1") == [
         "38:12 method.selector.boxes: give either `above` or `below`"
     ]

@@ -35,14 +35,21 @@ COLUMNS = ("run", "AP teacher", "AP student", "steps", "wall time", "images/s", 
 """Of the table of runs."""
 
 
-def report(sources: Sequence[str], out: Path, runs: Path | None = None, results: Path | None = None) -> Path:
+def report(
+    sources: Sequence[str],
+    out: Path,
+    runs: Path | None = None,
+    results: Path | None = None,
+    trust_plugins: bool = False,
+) -> Path:
     """Write the report of runs and suites to the new or empty folder `out`; the page that is to be opened.
 
     `runs` and `results` say where those of suites lie, by default where `ssodkit bench` leaves them.
-    Raises TrainingError or RecipeError where a source is neither, or `out` is in use; then nothing is written.
+    Plug-ins of suites are run as `cells_of` says, those of run folders never. Raises TrainingError or RecipeError where
+    a source is neither, or `out` is in use; then nothing is written.
     """
     refuse_used(out)
-    records, missing = read_sources(sources, runs or RUNS, results)
+    records, missing = read_sources(sources, runs or RUNS, results, trust_plugins)
     make_folder(out)
     write_page(records, missing, out)
     return out / PAGE
