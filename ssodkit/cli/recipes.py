@@ -46,6 +46,7 @@ def schema(
 
     With it, editors complete and explain recipes while they are written.
     """
+    from ssodkit.data.files import write_whole
     from ssodkit.plugins import load_plugins
     from ssodkit.recipe.check import read_with_plugins
     from ssodkit.recipe.schema import recipe_schema
@@ -58,4 +59,4 @@ def schema(
     if out is None:
         print(text, end="")
     else:
-        out.write_text(text, encoding="utf-8")
+        write_whole(out, text)

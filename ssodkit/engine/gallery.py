@@ -88,7 +88,9 @@ class Gallery:
         if self.session.processes.is_first:
             path.parent.mkdir(exist_ok=True)
             names = [category.name for category in self.session.sets.categories]
-            make_sheet([Row(pixels, _columns(image, names)) for pixels, image in seen]).save(path)
+            sheet = make_sheet([Row(pixels, _columns(image, names)) for pixels, image in seen])
+            with written_whole(path) as stream:
+                sheet.save(stream, format="PNG")
         return path
 
 

@@ -27,7 +27,8 @@ from ssodkit.bench.report.figures import Figure
 from ssodkit.bench.report.gallery import gallery_data
 from ssodkit.bench.report.read import RunRecord
 from ssodkit.bench.report.sources import read_sources
-from ssodkit.engine.folders import make_folder, refuse_used
+from ssodkit.data.files import write_whole
+from ssodkit.engine.folders import filled_whole, refuse_used
 from ssodkit.engine.nested import flatten
 
 PAGE = "index.html"
@@ -50,8 +51,8 @@ def report(
     """
     refuse_used(out)
     records, missing = read_sources(sources, runs or RUNS, results, trust_plugins)
-    make_folder(out)
-    write_page(records, missing, out)
+    with filled_whole(out) as draft:
+        write_page(records, missing, draft)
     return out / PAGE
 
 
@@ -90,11 +91,11 @@ def write_page(records: Sequence[RunRecord], missing: Sequence[str], out: Path) 
         ),
         **{name: "".join(map(_figure, figures)) for name, figures in sections.items()},
     )
-    (out / PAGE).write_text(page, encoding="utf-8")
-    (out / "data.js").write_text(f"const REPORT = {_to_script(data)};\n", encoding="utf-8")
-    (out / "plotly.min.js").write_text(get_plotlyjs(), encoding="utf-8")
+    write_whole(out / PAGE, page)
+    write_whole(out / "data.js", f"const REPORT = {_to_script(data)};\n")
+    write_whole(out / "plotly.min.js", get_plotlyjs())
     for name in ("page.css", "page.js"):
-        (out / name).write_text((ours / name).read_text(encoding="utf-8"), encoding="utf-8")
+        write_whole(out / name, (ours / name).read_text(encoding="utf-8"))
 
 
 def recipe_table(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
