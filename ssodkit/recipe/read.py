@@ -100,8 +100,11 @@ def find_recipe(name: str, folder: Path) -> Path:
     """
     shipped = shipped_folder()
     for path in (folder / name, shipped / name, shipped / f"{name}.yaml"):
-        if path.is_file():
-            return path
+        try:
+            if path.is_file():
+                return path
+        except OSError as error:  # such as a name that is too long
+            raise RecipeError(f"the recipe '{name}' cannot be looked for: {error.strerror}") from error
     hint = suggest(name.removesuffix(".yaml"), shipped_recipes())
     raise RecipeError(f"there is no recipe '{name}': no such file, and none of this name is shipped; {hint}")
 

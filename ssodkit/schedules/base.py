@@ -84,6 +84,7 @@ Share = Annotated[Slot[ScheduleConfig], within(0.0, 1.0)]
 LossWeight = Annotated[Slot[ScheduleConfig], within(0.0, 1000.0)]
 """What a loss is multiplied by."""
 LearningRate = Annotated[Slot[ScheduleConfig], within(0.0, HIGHEST_RATE)]
+"""What an optimizer steps by."""
 
 
 def linear_warmup(step: int, length: int, factor: float) -> float:

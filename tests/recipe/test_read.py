@@ -133,6 +133,11 @@ def test_find_recipe__a_folder_is_no_recipe(tmp_path: Path, name: str):
         find_recipe(name, tmp_path)
 
 
+def test_find_recipe__a_name_that_no_file_can_have_is_refused(tmp_path: Path):
+    with pytest.raises(RecipeError, match=r"the recipe 'a+' cannot be looked for: File name too long"):
+        find_recipe("a" * 300, tmp_path)
+
+
 def test_find_recipe__an_unknown_name_is_refused(tmp_path: Path):
     with pytest.raises(RecipeError, match="there is no recipe 'no_such_thing': no such file, and none of this name"):
         find_recipe("no_such_thing", tmp_path)
