@@ -46,7 +46,6 @@ def schema(
 
     With it, editors complete and explain recipes while they are written.
     """
-    from ssodkit.data.files import write_whole
     from ssodkit.plugins import load_plugins
     from ssodkit.recipe.check import read_with_plugins
     from ssodkit.recipe.schema import recipe_schema
@@ -59,4 +58,4 @@ def schema(
     if out is None:
         print(text, end="")
     else:
-        write_whole(out, text)
+        out.write_text(text, encoding="utf-8")

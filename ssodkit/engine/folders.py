@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ssodkit.data.files import draft_folder
+from ssodkit.data.files import DRAFT, draft_folder
 from ssodkit.engine.checkpoint import RECIPE, can_go_on
 from ssodkit.engine.distributed import Processes
 from ssodkit.engine.locks import TRIES, is_taken, take
@@ -72,17 +72,25 @@ def filled_whole(out: Path) -> Iterator[Path]:
     is_new = not out.exists()
     make_folder(out)
     try:
-        with draft_folder(out) as draft:
+        with draft_folder(out) as draft, _named_in(out, draft):
             yield draft
+            refuse_used(out)  # somebody else may have been sooner
             for path in sorted(draft.iterdir()):
                 path.rename(out / path.name)
+    finally:
+        if is_new and not any(out.iterdir()):
+            out.rmdir()
+
+
+@contextmanager
+def _named_in(out: Path, draft: Path) -> Iterator[None]:
+    """An OSError within it names a file of the draft by the place that it was to have."""
+    try:
+        yield
     except OSError as error:
         if error.filename is None or not Path(error.filename).is_relative_to(draft):
             raise
         raise OSError(error.errno, error.strerror, str(out / Path(error.filename).relative_to(draft))) from error
-    finally:
-        if is_new and not any(out.iterdir()):
-            out.rmdir()
 
 
 def make_folder(out: Path) -> Path:
@@ -96,10 +104,10 @@ def make_folder(out: Path) -> Path:
 
 
 def refuse_used(out: Path) -> None:
-    """Raise TrainingError if `out` is a file, or a folder that holds anything."""
+    """Raise TrainingError if `out` is a file, or a folder that holds anything but unfinished drafts."""
     if out.is_file():
         raise TrainingError(f"{out} is a file, not a folder. Take another --out.")
-    if out.is_dir() and any(out.iterdir()):
+    if out.is_dir() and not all(DRAFT.fullmatch(path.name) for path in out.iterdir()):
         raise TrainingError(f"{out} is not empty, and nothing in it is overwritten. Take another --out{_or_else(out)}.")
 
 

@@ -106,7 +106,8 @@ def _run_stages(
         source = recipe.data.unlabeled
         assert isinstance(source, StoredSource)
         way_on = f"go on with `ssodkit run --resume {run}`"
-        with Stopping(lambda: way_on) as stopping, stopping.at_once(f"; {way_on}"):
+        words = (lambda: way_on) if processes.is_first else None
+        with Stopping(words) as stopping, stopping.at_once(f"; {way_on}"):
             write_labels(first, find_last(folder), open_images(first), labels, processes, size=source.made_at)
     second = _open(recipe, run, processes, labels=labels)
     return _run(second, None if stop_after is None else max(0, stop_after - first.engine.steps))

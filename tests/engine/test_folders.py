@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ssodkit.engine.distributed import Processes
-from ssodkit.engine.folders import held, is_held, make_folder, make_run_folder, refuse_used
+from ssodkit.engine.folders import filled_whole, held, is_held, make_folder, make_run_folder, refuse_used
 from ssodkit.errors import TrainingError
 
 ALONE = Processes(torch.device("cpu"))
@@ -40,6 +40,38 @@ def test_refuse_used__names_what_can_be_done(tmp_path, files, cure):
         refuse_used(tmp_path)
     cure = cure.format(folder=tmp_path)
     assert str(caught.value) == f"{tmp_path} is not empty, and nothing in it is overwritten. {cure}"
+
+
+def write_at_once(*files):
+    for file in files:
+        file.write_text("")
+
+
+def fill(out, other):
+    with filled_whole(out) as draft:
+        write_at_once(draft / "theirs.txt", other)
+
+
+def test_filled_whole__its_files_appear_at_the_end_together(tmp_path):
+    (tmp_path / "out" / f".ssodkit-{'0' * 16}.partial").mkdir(parents=True)  # of a process that was killed
+    with filled_whole(tmp_path / "out") as draft:
+        (draft / "folder").mkdir()
+        (draft / "folder" / "a.txt").touch()
+        assert list((tmp_path / "out").iterdir()) == [draft]
+    assert [path.name for path in (tmp_path / "out").rglob("*")] == ["folder", "a.txt"]
+
+
+def test_filled_whole__what_fails_leaves_nothing_and_names_the_file_by_its_place(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught, filled_whole(tmp_path / "out") as draft:
+        write_at_once(draft / "a.txt", draft / "nowhere" / "b.txt")
+    assert caught.value.filename == str(tmp_path / "out" / "nowhere" / "b.txt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_filled_whole__where_two_fill_one_folder_the_first_one_has_it(tmp_path):
+    with pytest.raises(TrainingError, match="is not empty"), filled_whole(tmp_path / "out") as late:
+        fill(tmp_path / "out", late / "mine.txt")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["theirs.txt"]
 
 
 def test_make_folder__below_a_file_is_a_sentence(tmp_path):
