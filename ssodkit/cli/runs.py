@@ -53,7 +53,7 @@ def run(
 
 
 def evaluate(run: RunFolder, device: OnDevice = None) -> None:
-    """Score the last checkpoint of a run again: student and teacher."""
+    """Score the last checkpoint of a run again: student, teacher, and each class."""
     from ssodkit.engine.evaluate import evaluate
 
     evaluate(run, device=device)
