@@ -53,7 +53,10 @@ def run(
 
 
 def evaluate(run: RunFolder, device: OnDevice = None) -> None:
-    """Score the last checkpoint of a run again: student, teacher, and each class."""
+    """Score the last checkpoint of a run again: student and teacher.
+
+    Up to 20 classes are listed one by one.
+    """
     from ssodkit.engine.evaluate import evaluate
 
     evaluate(run, device=device)
