@@ -58,7 +58,10 @@ def run(
 
 
 def evaluate(run: RunFolder, device: OnDevice = None, trust_plugins: TrustPlugins = False) -> None:
-    """Score the last checkpoint of a run again: student and teacher."""
+    """Score the last checkpoint of a run again: student and teacher.
+
+    Up to 20 classes are listed one by one.
+    """
     from ssodkit.engine.evaluate import evaluate
 
     evaluate(run, device=device, trust_plugins=trust_plugins)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +20,35 @@ from ssodkit.engine.build import build_method, place
 from ssodkit.engine.checkpoint import load_network, read_categories, read_run, read_step
 from ssodkit.engine.distributed import Processes, open_processes
 from ssodkit.engine.failures import explained
-from ssodkit.engine.metrics import DetectionTable, Scores, coco_scores, voc_scores
+from ssodkit.engine.metrics import ClassScores, DetectionTable, Scores, coco_scores, voc_scores
 from ssodkit.engine.precision import Precision, autocast
-from ssodkit.engine.tables import score_table
+from ssodkit.engine.tables import class_table, score_table
 from ssodkit.errors import TrainingError
 from ssodkit.recipe.model import Recipe
 from ssodkit.structures.geometry import Stream, carry
 from ssodkit.structures.predictions import Detections
 from ssodkit.structures.views import View
 
-ScoreTable = dict[str, dict[str, Scores]]
-"""Test threshold, such as `0.05` -> network -> its scores."""
+CLASSES_SHOWN = 20
+"""Up to so many are listed on a terminal."""
+
+
+@dataclass
+class NetworkScores:
+    """What the networks of a run score; empty on all processes but the first, until they are shared."""
+
+    thresholds: dict[str, dict[str, Scores]] = field(default_factory=dict)
+    """Test threshold, such as `0.05` -> network -> its scores."""
+    per_class: dict[str, ClassScores] = field(default_factory=dict)
+    """Network -> its scores of each class, at the recipe's first test threshold."""
 
 
 def evaluate(run: Path | str, device: str | None = None, trust_plugins: bool = False) -> dict[str, Any]:
     """Score the networks of a run's last checkpoint on its test images, and show the table of the run's end.
 
-    On the device of the run the numbers are exactly those of its `result.json`. Raises TrainingError if there is no
-    checkpoint or it does not fit the recipe, DataError if images are missing, RecipeError for plug-ins that were never
-    run here, unless `trust_plugins`.
+    Up to 20 classes are listed below it. On the device of the run the numbers are exactly those of its `result.json`.
+    Raises TrainingError if there is no checkpoint or it does not fit the recipe, DataError if images are missing,
+    RecipeError for plug-ins that were never run here, unless `trust_plugins`.
     """
     recipe, checkpoint = read_run(Path(run), trust_plugins)
     with open_processes(device) as processes, explained():
@@ -53,28 +63,33 @@ def evaluate(run: Path | str, device: str | None = None, trust_plugins: bool = F
             load_network(checkpoint, name, network)
         scores = score_networks(method.networks(), sets.test, recipe, processes)
         result = {"step": read_step(checkpoint), **as_result(scores, recipe)}
-        Console(quiet=not processes.is_first).print(score_table(result))
+        console = Console(quiet=not processes.is_first)
+        console.print(score_table(result))
+        if len(sets.categories) <= CLASSES_SHOWN:
+            console.print(class_table(result))
         return result
 
 
-def as_result(scores: ScoreTable, recipe: Recipe) -> dict[str, Any]:
-    """Scores as `result.json` has them: by network at the recipe's first threshold, and by threshold."""
-    first = scores[str(recipe.evaluation.thresholds[0])]
+def as_result(scores: NetworkScores, recipe: Recipe) -> dict[str, Any]:
+    """Scores as `result.json` has them: by network at the recipe's first threshold, by threshold, and by class."""
+    first = scores.thresholds[str(recipe.evaluation.thresholds[0])]
     chosen = recipe.evaluation.result if recipe.evaluation.result in first else next(iter(first))
-    return {**first, "result": chosen, "thresholds": scores}
+    return {**first, "result": chosen, "thresholds": scores.thresholds, "per_class": scores.per_class}
 
 
 def score_networks(
     networks: Mapping[str, Detector], images: ImageSet, recipe: Recipe, processes: Processes
-) -> ScoreTable:
+) -> NetworkScores:
     """The scores of all networks on `images`, the same on all processes."""
     tables = find_all(networks, images, test_views(recipe), min(recipe.evaluation.thresholds), recipe, processes)
-    scores: ScoreTable = {}
+    scores = NetworkScores()
     if processes.is_first:
         metric = {"coco": coco_scores, "voc": _both_scores}[recipe.evaluation.metric]
         for threshold in recipe.evaluation.thresholds:
             # A lower threshold only adds detections behind those that a higher one leaves.
-            scores[str(threshold)] = {name: metric(table.above(threshold), images) for name, table in tables.items()}
+            of_all = {name: metric(table.above(threshold), images) for name, table in tables.items()}
+            scores.thresholds[str(threshold)] = {name: total for name, (total, _) in of_all.items()}
+            scores.per_class = scores.per_class or {name: classes for name, (_, classes) in of_all.items()}
     return processes.gather(scores)[0]
 
 
@@ -163,5 +178,6 @@ def _as_table(found: Detections, image_ids: Tensor) -> DetectionTable:
     return DetectionTable(*(column.cpu().numpy() for column in columns))
 
 
-def _both_scores(found: DetectionTable, truth: ImageSet) -> Scores:
-    return {**coco_scores(found, truth), **voc_scores(found, truth)}
+def _both_scores(found: DetectionTable, truth: ImageSet) -> tuple[Scores, ClassScores]:
+    total, classes = coco_scores(found, truth)
+    return {**total, **voc_scores(found, truth)}, classes

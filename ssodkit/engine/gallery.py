@@ -1,6 +1,7 @@
 """The gallery of a run: the same few images looked at now and then, to see what is found, taught and true in them.
 
-Every moment is one line of `gallery/moments.jsonl`; the images lie beside it, as the teacher sees them. The picture
+Every moment is one line of `gallery/moments.jsonl`, with the names of the classes; the images lie beside it, as the
+teacher sees them. The picture
 sheet shows the last moment.
 """
 
@@ -69,7 +70,14 @@ class Gallery:
         with self.session.pace.paused():
             seen = list(_look(self.session, self.images))[: self.images]
             if self._file is not None:
-                self._file.append({"kind": "moment", "step": self.session.step, "images": [image for _, image in seen]})
+                self._file.append(
+                    {
+                        "kind": "moment",
+                        "step": self.session.step,
+                        "classes": self._class_names(),
+                        "images": [image for _, image in seen],
+                    }
+                )
                 for pixels, image in seen:
                     path = self.folder / f"{image['id']}.png"
                     if not path.exists():
@@ -87,11 +95,14 @@ class Gallery:
         path = self.session.run / "pictures" / "sheet.png"
         if self.session.processes.is_first:
             path.parent.mkdir(exist_ok=True)
-            names = [category.name for category in self.session.sets.categories]
-            sheet = make_sheet([Row(pixels, _columns(image, names)) for pixels, image in seen])
+            sheet = make_sheet([Row(pixels, _columns(image, self._class_names())) for pixels, image in seen])
             with written_whole(path) as stream:
                 sheet.save(stream, format="PNG")
         return path
+
+    def _class_names(self) -> list[str]:
+        """By label."""
+        return [category.name for category in self.session.sets.categories]
 
 
 @torch.no_grad()

@@ -13,6 +13,9 @@ from ssodkit.data.annotations import ImageSet
 Scores = dict[str, float | None]
 """Name -> fraction in [0, 1]; None where the image set has no such box."""
 
+ClassScores = dict[str, dict[str, float | int | None]]
+"""Name of a class -> its `boxes`, as many as count, `AP` and `AP50`."""
+
 COCO_NAMES = ("AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L", "AR_1", "AR_10", "AR_100", "AR_S", "AR_M", "AR_L")
 """In the order of pycocotools."""
 
@@ -59,8 +62,8 @@ class DetectionTable:
         ]
 
 
-def coco_scores(found: DetectionTable, truth: ImageSet) -> Scores:
-    """The COCO metric, at most 100 detections per image.
+def coco_scores(found: DetectionTable, truth: ImageSet) -> tuple[Scores, ClassScores]:
+    """The COCO metric, at most 100 detections per image: of all classes together, and of each.
 
     What answers to a crowd does not count, and of what answers to a difficult box the first alone does not: it is
     ignored one to one, as an object outside of a range of areas is.
@@ -85,9 +88,18 @@ def coco_scores(found: DetectionTable, truth: ImageSet) -> Scores:
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    return {
-        name: float(value) if value >= 0 else None for name, value in zip(COCO_NAMES, evaluation.stats, strict=True)
-    }
+    total = {name: _or_none(value) for name, value in zip(COCO_NAMES, evaluation.stats, strict=True)}
+    # Over IoU thresholds from 0.5, recalls, and classes in the order of their ids; of all areas, and 100 detections.
+    precision = evaluation.eval["precision"][:, :, :, 0, -1].mean(axis=1)
+    counted = truth.labels[~(truth.crowd | truth.difficult)]
+    classes: ClassScores = {}
+    for label, place in enumerate(np.argsort(np.argsort(truth.category_ids)).tolist()):
+        classes[truth.categories[label].name] = {
+            "boxes": int((counted == label).sum()),
+            "AP": _or_none(precision[:, place].mean()),
+            "AP50": _or_none(precision[0, place]),
+        }
+    return total, classes
 
 
 def voc_scores(found: DetectionTable, truth: ImageSet) -> Scores:
@@ -137,6 +149,11 @@ def area_average(right: NDArray[np.bool_], wrong: NDArray[np.bool_], objects: in
     precision, recall = _precision_and_recall(right, wrong, objects)
     falling = np.maximum.accumulate(precision[::-1])[::-1]
     return float((np.diff(recall, prepend=0.0) * falling).sum())
+
+
+def _or_none(value: float) -> float | None:
+    """A score of pycocotools, which says -1 where there is no box."""
+    return float(value) if value >= 0 else None
 
 
 def _precision_and_recall(

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 COLUMNS = {
     "AP": "AP",
@@ -31,6 +32,22 @@ def score_table(result: Mapping[str, Any]) -> Table:
             cells = [_percent(scores[name]) for name in names]
             table.add_row(network + " (the result)" * is_result, threshold, *cells, style="bold" if is_result else None)
     return table
+
+
+def class_table(result: Mapping[str, Any]) -> Table:
+    """AP in percent of each class, for the network that is the result; the best first, those without a box last."""
+    table = Table(title=f"{result['result']} by class, in percent", title_justify="left")
+    table.add_column("class")
+    for name in ("boxes", "AP", "AP50"):
+        table.add_column(name, justify="right")
+    for name, scores in best_first(result["per_class"][result["result"]]):
+        table.add_row(Text(name), str(scores["boxes"]), _percent(scores["AP"]), _percent(scores["AP50"]))
+    return table
+
+
+def best_first(classes: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Classes and their scores by falling AP; those that have none are last."""
+    return sorted(classes.items(), key=lambda pair: -1.0 if pair[1]["AP"] is None else pair[1]["AP"], reverse=True)
 
 
 def _percent(fraction: float | None) -> str:

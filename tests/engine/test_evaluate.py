@@ -83,9 +83,15 @@ def test_score_networks__names_every_network_at_every_threshold(tiny_recipe):
     recipe = tiny_recipe("evaluation.metric=voc", "evaluation.thresholds=[0.05, 0.001, 0.5]")
     sets = open_data(recipe.data)
     networks = build_method(recipe, len(sets.categories)).networks()
-    scores = score_networks(networks, sets.test, recipe, Processes(torch.device("cpu")))
+    scored = score_networks(networks, sets.test, recipe, Processes(torch.device("cpu")))
+    scores = scored.thresholds
     assert {threshold: set(by_network) for threshold, by_network in scores.items()} == {
         threshold: {"student", "teacher"} for threshold in ("0.05", "0.001", "0.5")
     }
     assert {"AP", "AP50_voc07", "AP50_voc10"} <= set(scores["0.5"]["teacher"])
-    assert as_result(scores, recipe)["teacher"] == scores["0.05"]["teacher"]
+    result = as_result(scored, recipe)
+    assert result["teacher"] == scores["0.05"]["teacher"]
+    assert set(result["per_class"]) == {"student", "teacher"}
+    assert list(result["per_class"]["teacher"]) == [category.name for category in sets.categories]
+    boxes = [scores["boxes"] for scores in result["per_class"]["teacher"].values()]
+    assert boxes == np.bincount(sets.test.labels, minlength=10).tolist()

@@ -122,6 +122,7 @@ def test_gallery__without_pseudo_labels_test_images_are_shown(tiny_recipe, tmp_p
     run = train(recipe, tmp_path / "run").run
     (_, moment) = moments(run)[-2:]
     assert len(moment["images"]) == 3
+    assert moment["classes"] == list("0123456789")
     assert all(
         image["found"] is None and set(image["detections"]) == {"student", "teacher"} for image in moment["images"]
     )

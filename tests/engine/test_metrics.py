@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,11 @@ from ssodkit.engine.metrics import DetectionTable, area_average, coco_scores, el
 
 CLASSES = (Category(7, "cat"), Category(3, "dog"))
 BOX, OTHER = [10.0, 10.0, 50.0, 50.0], [60.0, 60.0, 90.0, 90.0]
+
+
+def coco(found, truth):
+    """Of all classes together."""
+    return coco_scores(found, truth)[0]
 
 
 def truth(boxes, labels=None, **columns):
@@ -43,7 +49,7 @@ SHEET = found((100, BOX, 0, 0.9), (100, [0, 60, 9, 69], 0, 0.8), (100, OTHER, 0,
 
 
 def test_coco_scores__right_wrong_right_on_two_objects():
-    assert coco_scores(SHEET, truth([[BOX, OTHER]]))["AP"] == pytest.approx(0.834983, abs=5e-7)
+    assert coco(SHEET, truth([[BOX, OTHER]]))["AP"] == pytest.approx(0.834983, abs=5e-7)
 
 
 def test_voc_scores__right_wrong_right_on_two_objects():
@@ -54,17 +60,17 @@ def test_voc_scores__right_wrong_right_on_two_objects():
 
 
 def test_coco_scores__are_1_for_the_truth_itself_and_name_the_sizes_that_exist():
-    scores = coco_scores(found((100, BOX, 0, 0.9), (101, OTHER, 1, 0.8)), truth([[BOX], [OTHER]], [0, 1]))
+    scores = coco(found((100, BOX, 0, 0.9), (101, OTHER, 1, 0.8)), truth([[BOX], [OTHER]], [0, 1]))
     assert [scores[name] for name in ("AP", "AP50", "AP75", "AP_S", "AP_M")] == pytest.approx([1.0] * 5)
     assert scores["AP_L"] is None
 
 
 def test_coco_scores__without_a_detection_are_0():
-    assert coco_scores(found(), truth([[BOX]]))["AP"] == 0.0
+    assert coco(found(), truth([[BOX]]))["AP"] == 0.0
 
 
 def test_coco_scores__without_a_true_box_are_none():
-    assert coco_scores(found((100, BOX, 0, 0.9)), truth([[]]))["AP"] is None
+    assert coco(found((100, BOX, 0, 0.9)), truth([[]]))["AP"] is None
 
 
 def test_voc_scores__without_a_detection_are_0_and_without_a_true_box_none():
@@ -74,7 +80,7 @@ def test_voc_scores__without_a_detection_are_0_and_without_a_true_box_none():
 
 def test_scores__the_wrong_class_is_wrong():
     row = found((100, BOX, 1, 0.9))
-    assert coco_scores(row, truth([[BOX]]))["AP50"] == 0.0
+    assert coco(row, truth([[BOX]]))["AP50"] == 0.0
     assert voc_scores(row, truth([[BOX]]))["AP50_voc07"] == 0.0
 
 
@@ -82,35 +88,63 @@ def test_scores__the_wrong_class_is_wrong():
 def test_scores__what_answers_to_an_ignored_box_does_not_count(column):
     rows = found((100, OTHER, 0, 0.9), (100, BOX, 0, 0.8))
     ignoring = truth([[BOX, OTHER]], **{column: [False, True]})
-    assert coco_scores(rows, ignoring)["AP50"] == pytest.approx(1.0)
+    assert coco(rows, ignoring)["AP50"] == pytest.approx(1.0)
     assert voc_scores(rows, ignoring)["AP50_voc07"] == pytest.approx(1.0)
+
+
+def test_coco_scores__of_a_class_are_those_of_the_class_alone():
+    random = np.random.RandomState(1)
+    rows, images = guesses_at_twelve_boxes()
+    labels = random.rand(12) < 0.5
+    images = replace(images, labels=labels.astype(np.int16))
+    rows = replace(rows, labels=np.where(random.rand(60) < 0.8, np.repeat(labels, 5), 0).astype(np.int64))
+    total, by_class = coco_scores(rows, images)
+    assert list(by_class) == ["cat", "dog"]
+    for label, scores in enumerate(by_class.values()):
+        mine = rows.labels == label
+        own = DetectionTable(rows.image_ids[mine], rows.boxes[mine], rows.labels[mine], rows.scores[mine])
+        alone = coco(own, images.with_boxes(images.labels == label))
+        assert 0.05 < alone["AP"] < alone["AP50"] < 0.95
+        assert (scores["AP"], scores["AP50"]) == pytest.approx((alone["AP"], alone["AP50"]))
+        assert scores["boxes"] == ((images.labels == label) & ~images.difficult).sum()
+    for name in ("AP", "AP50"):
+        assert np.mean([scores[name] for scores in by_class.values()]) == pytest.approx(total[name])
+
+
+@pytest.mark.parametrize("column", ["crowd", "difficult"])
+def test_coco_scores__of_a_class_without_a_box_that_counts_are_none(column):
+    images = truth([[BOX, OTHER]], [0, 1], **{column: [False, True]})
+    assert coco_scores(found((100, BOX, 0, 0.9), (100, OTHER, 1, 0.9)), images)[1] == {
+        "cat": {"boxes": 1, "AP": pytest.approx(1.0), "AP50": pytest.approx(1.0)},
+        "dog": {"boxes": 0, "AP": None, "AP50": None},
+    }
 
 
 def test_coco_scores__a_second_answer_to_a_difficult_box_is_wrong_and_to_a_crowd_is_not():
     rows = found((100, OTHER, 0, 0.9), (100, OTHER, 0, 0.8), (100, BOX, 0, 0.7))
     # Of the two answers to the difficult box one does not count: a wrong one, then a right one of a single object.
-    assert coco_scores(rows, truth([[BOX, OTHER]], difficult=[False, True]))["AP50"] == pytest.approx(0.5)
-    assert coco_scores(rows, truth([[BOX, OTHER]], crowd=[False, True]))["AP50"] == pytest.approx(1.0)
+    assert coco(rows, truth([[BOX, OTHER]], difficult=[False, True]))["AP50"] == pytest.approx(0.5)
+    assert coco(rows, truth([[BOX, OTHER]], crowd=[False, True]))["AP50"] == pytest.approx(1.0)
     both = truth([[BOX, OTHER]], crowd=[False, True], difficult=[False, True])
-    assert coco_scores(rows, both)["AP50"] == pytest.approx(1.0)
+    assert coco(rows, both)["AP50"] == pytest.approx(1.0)
 
 
 def test_coco_scores__a_part_of_a_difficult_box_is_wrong_and_of_a_crowd_is_not():
     part = [60.0, 60.0, 70.0, 70.0]  # a ninth of OTHER, and all of it inside
     rows = found((100, part, 0, 0.9), (100, BOX, 0, 0.7))
-    assert coco_scores(rows, truth([[BOX, OTHER]], difficult=[False, True]))["AP50"] == pytest.approx(0.5)
-    assert coco_scores(rows, truth([[BOX, OTHER]], crowd=[False, True]))["AP50"] == pytest.approx(1.0)
+    assert coco(rows, truth([[BOX, OTHER]], difficult=[False, True]))["AP50"] == pytest.approx(0.5)
+    assert coco(rows, truth([[BOX, OTHER]], crowd=[False, True]))["AP50"] == pytest.approx(1.0)
 
 
 def test_coco_scores__an_answer_takes_the_object_before_a_difficult_box_that_it_fits_better():
     near = [14.0, 10.0, 54.0, 50.0]
     rows = found((100, near, 0, 0.9))
-    assert coco_scores(rows, truth([[BOX, near]], difficult=[False, True]))["AP50"] == pytest.approx(1.0)
+    assert coco(rows, truth([[BOX, near]], difficult=[False, True]))["AP50"] == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("size", [10.0, 50.0, 200.0])
 def test_coco_scores__difficult_boxes_are_no_objects_of_any_size(size):
-    scores = coco_scores(found(), truth([[[0.0, 0.0, size, size]]], difficult=[True]))
+    scores = coco(found(), truth([[[0.0, 0.0, size, size]]], difficult=[True]))
     assert [scores[name] for name in ("AP", "AP_S", "AP_M", "AP_L")] == [None] * 4
 
 
@@ -143,7 +177,7 @@ def test_coco_scores__agree_with_the_procedure_taken_step_by_step():
     for name, at in (("AP50", 0.5), ("AP75", 0.75)):
         expected = coco_by_hand(rows, images, at)
         assert 0.05 < expected < 0.95
-        assert coco_scores(rows, images)[name] == pytest.approx(expected)
+        assert coco(rows, images)[name] == pytest.approx(expected)
 
 
 def test_voc_scores__a_second_answer_to_one_box_is_wrong():
@@ -180,7 +214,7 @@ def test_detection_table__coco_results_carry_the_data_sets_own_ids():
 
 
 def test_coco_scores__print_nothing(capsys):
-    coco_scores(SHEET, truth([[BOX, OTHER]]))
+    coco(SHEET, truth([[BOX, OTHER]]))
     assert capsys.readouterr().out == ""
 
 

@@ -2,7 +2,7 @@ import io
 
 from rich.console import Console
 
-from ssodkit.engine.tables import COLUMNS, score_table
+from ssodkit.engine.tables import COLUMNS, class_table, score_table
 
 
 def printed(networks, names):
@@ -30,3 +30,17 @@ def test_score_table__with_voc_columns_a_row_is_still_a_line_of_80():
     assert sum("98.7" in line for line in lines) == 4
     assert any("teacher (the result)" in line for line in lines)
     assert max(map(len, lines)) <= 80
+
+
+def test_class_table__of_the_result_the_best_class_first_and_those_without_a_box_last():
+    classes = {
+        "cat": {"boxes": 3, "AP": 0.25, "AP50": 0.5},
+        "[red]": {"boxes": 0, "AP": None, "AP50": None},
+        "dog": {"boxes": 12, "AP": 0.75, "AP50": 1.0},
+    }
+    text = io.StringIO()
+    result = {"result": "teacher", "per_class": {"student": {}, "teacher": classes}}
+    Console(file=text, width=80).print(class_table(result))
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.getvalue().splitlines() if "│" in line]
+    assert rows == [["dog", "12", "75.0", "100.0"], ["cat", "3", "25.0", "50.0"], ["[red]", "0", "-", "-"]]
+    assert "teacher by class, in percent " in text.getvalue()

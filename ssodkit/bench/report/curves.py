@@ -8,6 +8,7 @@ import numpy as np
 
 from ssodkit.bench.report.figures import DASHES, Curve, Figure, Trace, by_run, line, make_figure, not_shown, text
 from ssodkit.bench.report.read import GALLERIES, Record, RunRecord
+from ssodkit.engine.tables import best_first
 
 METRICS = ("AP", "AP50", "AP75", "AP_voc07", "AP50_voc07", "AP50_voc10", "AR_100")
 COLORS = 8
@@ -38,6 +39,47 @@ def learning_figures(records: Sequence[RunRecord]) -> list[Figure]:
             y="percent",
         )
     ]
+
+
+def class_figures(records: Sequence[RunRecord]) -> list[Figure]:
+    """What each class scores in the end."""
+    variants = [
+        (f"{record.name}, step {record.per_class[0]}", _by_class(record.per_class[1]))
+        for record in records
+        if record.per_class is not None
+    ]
+    caption = (
+        "In percent, of the network that is the run's result, on the test images, which have as many true boxes of a "
+        "class as stand behind its name. The best class first."
+    )
+    shown = {record.name for record in records if record.per_class is not None}
+    absent = "no evaluation on test images in a run folder of this version"
+    return [Figure("classes", "AP of each class", caption, tuple(variants), not_shown(records, shown, absent))]
+
+
+def _by_class(classes: Record) -> dict[str, Any]:
+    ordered = best_first(classes)
+    names = [text(f"{name} ({own['boxes']})") for name, own in ordered]
+    figure = make_figure(
+        (
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": metric,
+                "x": names,
+                "y": [None if own[metric] is None else 100 * own[metric] for _, own in ordered],
+                "hovertemplate": f"%{{x}}: {metric} %{{y:.1f}}<extra></extra>",
+                "marker": {"size": 8, "symbol": symbol},
+                "meta": {"color": color, "title": metric},
+            }
+            for metric, symbol, color in (("AP", "circle", "color 0"), ("AP50", "circle-open", "color 1"))
+        ),
+        x="class",
+        y="percent",
+        range=[0, 102],
+    )
+    figure["layout"]["xaxis"]["type"] = "category"
+    return figure
 
 
 def scores(record: RunRecord, metric: str, kind: str = "test") -> Mapping[str, Curve]:

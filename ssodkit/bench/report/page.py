@@ -15,6 +15,7 @@ from typing import Any
 
 from ssodkit.bench.folders import RUNS
 from ssodkit.bench.report.curves import (
+    class_figures,
     health_figures,
     learning_figures,
     loss_figures,
@@ -62,6 +63,7 @@ def write_page(records: Sequence[RunRecord], missing: Sequence[str], out: Path) 
 
     sections = {
         "learning": learning_figures(records),
+        "classes": class_figures(records),
         "health": health_figures(records),
         "thresholds": threshold_figures(records),
         "reliability": reliability_figures(records),

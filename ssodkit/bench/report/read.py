@@ -45,7 +45,8 @@ class RunRecord:
     steps: tuple[Record, ...] = ()
     health: tuple[Record, ...] = ()
     evaluations: tuple[Record, ...] = ()
-    """`step`, `set` and `thresholds` of each; the last is the result's where the run is finished."""
+    """`step`, `set` and `thresholds` of each, and `per_class` and `result` where the run wrote them; the last is the
+    result's where the run is finished."""
     result: Record | None = None
     """Where, with what and how long it was trained."""
     images_per_second: float | None = None
@@ -66,8 +67,17 @@ class RunRecord:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names by label, where the run wrote them."""
-        return tuple(self.health[-1].get("boxes_per_class") or ()) if self.health else ()
+        """Names by label, where the run wrote them: in its gallery, or, in earlier versions, of pseudo-labels alone."""
+        in_gallery = self.moments[-1].get("classes") if self.moments else None
+        return tuple(in_gallery or (self.health[-1].get("boxes_per_class") if self.health else None) or ())
+
+    @property
+    def per_class(self) -> tuple[int, Record] | None:
+        """Step and scores by class of the last evaluation on the test images, of the network that is the result."""
+        for evaluation in reversed(self.evaluations):
+            if evaluation["set"] == "test" and evaluation.get("per_class"):
+                return evaluation["step"], evaluation["per_class"][evaluation["result"]]
+        return None
 
     @property
     def last_step(self) -> int:
@@ -87,7 +97,7 @@ def read_run(run: Path, name: str, row: str | None = None, panel: str = "") -> R
     evaluations = [line for line in lines if line["kind"] == "evaluation" and "thresholds" in line]
     notes = [f"{broken} of its log cannot be read."] if broken else []
     if result is not None:
-        evaluations.append({"step": result["step"], "set": "test", "thresholds": result["thresholds"]})
+        evaluations.append({**result, "set": "test"})
     elif not lines and (run / FIRST_STAGE).is_dir():
         notes.append(f"It is in its first stage, a run of its own in {FIRST_STAGE}.")
     return RunRecord(
@@ -136,8 +146,7 @@ def with_moments(record: RunRecord, at_most: int) -> RunRecord:
     moments, broken = _read_lines(record.gallery / MOMENTS)
     notes = (*record.notes, f"{broken} of its gallery cannot be read.") if broken else record.notes
     seen = tuple(
-        {"step": moment["step"], "images": [_with_ious(image) for image in moment["images"][:at_most]]}
-        for moment in moments
+        {**moment, "images": [_with_ious(image) for image in moment["images"][:at_most]]} for moment in moments
     )
     return replace(record, moments=seen, notes=notes)
 

@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 
 from ssodkit.bench.report.curves import (
+    class_figures,
     health_figures,
     learning_figures,
     loss_figures,
@@ -73,6 +74,34 @@ def test_by_run__panels_are_variants_and_a_row_keeps_its_color(record):
     assert looks([one, two, three])["b"].color == "color 0"
 
 
+def test_class_figures__the_best_class_first_with_its_boxes_of_the_last_test(record):
+    classes = {
+        "[b]": {"boxes": 2, "AP": 0.25, "AP50": 0.5},
+        "none": {"boxes": 0, "AP": None, "AP50": None},
+        "<b>": {"boxes": 7, "AP": 0.5, "AP50": 1.0},
+    }
+    last = {**record.evaluations[-1], "result": "student", "per_class": {"student": classes, "teacher": {}}}
+    other = {**last, "step": 5, "set": "validation"}
+    run = replace(record, evaluations=(*record.evaluations, last, other))
+    old = tuple({name: each[name] for name in ("step", "set", "thresholds")} for each in record.evaluations)
+    (figure,) = class_figures([run, replace(record, name="old", row="old", evaluations=old)])
+    ((label, content),) = figure.variants
+    assert label == "mine, step 4"
+    assert content["layout"]["xaxis"]["type"] == "category"
+    assert [(trace["name"], list(trace["x"]), list(trace["y"])) for trace in content["data"]] == [
+        (metric, ["&lt;b&gt; (7)", "[b] (2)", "none (0)"], values)
+        for metric, values in (("AP", [50.0, 25.0, None]), ("AP50", [100.0, 50.0, None]))
+    ]
+    assert figure.note == "Not shown: old (no evaluation on test images in a run folder of this version)."
+
+
+def test_class_figures__of_a_run_have_the_numbers_of_its_result(record):
+    (figure,) = class_figures([record])
+    ((_, content),) = figure.variants
+    own = record.result["per_class"][record.result["result"]]
+    assert sorted(content["data"][0]["x"]) == sorted(f"{name} ({scores['boxes']})" for name, scores in own.items())
+
+
 def test_health_figures__have_the_numbers_of_the_log(record):
     precision, recall, count = health_figures([record])
     for figure, key in ((precision, "precision"), (recall, "recall"), (count, "boxes_per_image")):
@@ -123,13 +152,14 @@ def test_figures__without_anything_say_why(record):
     bare = replace(record, steps=(), health=(), evaluations=(), moments=())
     figures = [
         *learning_figures([bare]),
+        *class_figures([bare]),
         *health_figures([bare]),
         *threshold_figures([bare]),
         *reliability_figures([bare]),
         *loss_figures([bare]),
         *pace_figures([bare]),
     ]
-    assert len(figures) == 12
+    assert len(figures) == 13
     for figure in figures:
         assert figure.variants == ()
         assert figure.note.startswith("Nothing to show: ")

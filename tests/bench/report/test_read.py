@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -86,6 +87,19 @@ def test_with_moments__has_the_ious_of_all_found_boxes_and_says_what_is_broken(c
         for image, original in zip(moment["images"], before["images"], strict=False):
             assert image["found"]["iou"] == best_ious(original["found"]["boxes"], original["truth"]["boxes"])
             assert len(image["found"]["iou"]) == len(image["found"]["verdict"])
+
+
+def test_classes__are_those_of_the_gallery_or_in_older_runs_those_of_the_pseudo_labels(copy_run):
+    run = copy_run("mine")
+    path = run / "gallery" / "moments.jsonl"
+    names = ["zero", "one", "two"]
+    moments = [{**json.loads(line), "classes": names} for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(moment) + "\n" for moment in moments))
+    record = with_moments(read_run(run, "mine"), at_most=16)
+    assert record.classes == replace(record, health=()).classes == tuple(names)
+    older = tuple({"step": moment["step"], "images": moment["images"]} for moment in record.moments)
+    assert replace(record, moments=older).classes == tuple("0123456789")
+    assert replace(record, moments=older, health=()).classes == ()
 
 
 def test_with_moments__without_hidden_labels_there_are_no_ious(copy_run):
