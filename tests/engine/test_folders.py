@@ -104,13 +104,19 @@ def test_held__one_run_at_a_time_goes_on_in_a_folder(tmp_path):
     assert (tmp_path / "recipe.yaml").read_text() == "name: x\n"
 
 
+def live_on(pipe):
+    pipe.send("begun")
+    pipe.recv()
+
+
 def test_held__ends_with_the_process_though_its_loaders_live_on(tmp_path):
     (tmp_path / "recipe.yaml").write_text("name: x\n")
     fork = multiprocessing.get_context("fork")
     ours, theirs = fork.Pipe()
     with held(tmp_path, ALONE):
-        loader = fork.Process(target=theirs.recv, daemon=True)
+        loader = fork.Process(target=live_on, args=(theirs,), daemon=True)
         loader.start()
+        assert ours.recv() == "begun"
         assert is_held(tmp_path)
     assert loader.is_alive()
     assert not is_held(tmp_path)
