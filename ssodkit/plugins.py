@@ -7,18 +7,30 @@ registered member of that slot, looked up when a value is validated, so plug-ins
 import difflib
 import importlib
 import importlib.metadata
+import importlib.util
+import math
 import pkgutil
 import sys
 import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache, lru_cache
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
+from pydantic import (
+    AfterValidator,
+    AllowInfNan,
+    BaseModel,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ValidationError,
+)
 from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 
-from ssodkit.errors import RecipeError
+from ssodkit.errors import Interrupted, RecipeError
 
 T = TypeVar("T")
 
@@ -39,8 +51,23 @@ PACKAGES = (
 """Folders whose every module is imported by `load_plugins`."""
 
 
+def _make_numbers_strict(schema: Any) -> None:
+    """Let every number inside a schema take numbers alone; paths and tuples still take what YAML has for them."""
+    if isinstance(schema, dict):
+        if schema.get("type") in ("int", "float"):
+            schema["strict"] = True
+        schema = list(schema.values())
+    if isinstance(schema, list | tuple):
+        for part in schema:
+            _make_numbers_strict(part)
+
+
 class Config(BaseModel):
-    """Base of everything in a recipe: frozen, and unknown keys are refused."""
+    """Base of everything in a recipe: frozen, and unknown keys are refused.
+
+    Numbers are finite, and neither a boolean nor a text is one. `UpToInfinity` is for fields in which infinity has a
+    meaning; NaN has none anywhere.
+    """
 
     model_config = ConfigDict(
         frozen=True,
@@ -48,13 +75,37 @@ class Config(BaseModel):
         use_attribute_docstrings=True,
         validate_default=True,
         serialize_by_alias=True,
+        allow_inf_nan=False,
         ser_json_inf_nan="constants",
     )
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: type[BaseModel], handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        schema = handler(source)
+        _make_numbers_strict(schema)
+        return schema
 
     @classmethod
     def fields_by_key(cls) -> Mapping[str, str]:
         """The keys that recipes write, and the fields they set: another name only where a field has an alias."""
         return {field.alias or name: name for name, field in cls.model_fields.items()}
+
+    @property
+    def key_needs(self) -> Mapping[str, str]:
+        """Keys that, as they are set here, have an effect only where another part provides a capability: which one."""
+        return {}
+
+
+def _check_up_to_infinity(number: float) -> float:
+    if math.isnan(number) or number == -math.inf:
+        raise ValueError(f"must be a number or `.inf`, not {number}")
+    return number
+
+
+UpToInfinity = Annotated[float, AllowInfNan(True), AfterValidator(_check_up_to_infinity)]
+"""A number, or positive infinity."""
 
 
 class PluginConfig(Config):
@@ -152,6 +203,8 @@ class SlotMarker:
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
         """A placeholder: slots nest, so only the schema of the whole recipe can say what they hold."""
+        while schema["type"] == "function-after":  # what the field asks of the member, beside the slot
+            schema = schema["schema"]
         return {"slot": schema["metadata"]["slot"]}
 
 
@@ -199,19 +252,22 @@ def mistake_at(
     return InitErrorDetails(type=_custom_error(kind, message), loc=location, input=value)
 
 
+_STOPS = (Interrupted, KeyboardInterrupt)
+"""What ends the program while somebody's module is imported. All else that leaves it is its own, SystemExit, too."""
+
+
 def load_plugins(modules: Iterable[str] = (), folder: Path | None = None) -> None:
     """Import every built-in plug-in, the installed ones (entry points), and `modules`, looked up from `folder`.
 
     Raises RecipeError that names the module or distribution which cannot be imported.
     """
-    for package in PACKAGES:
-        for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
-            if not module.ispkg:
-                importlib.import_module(f"{package}.{module.name}")
-    for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
+    _load_built_in()
+    for entry in _installed(tuple(sys.path)):
         try:
             entry.load()
-        except Exception as error:
+        except _STOPS:
+            raise
+        except BaseException as error:
             owner = entry.dist.name if entry.dist else entry.value
             plugin = f"the plug-in '{entry.name}' of the installed package {owner}"
             raise RecipeError(f"{plugin} cannot be imported: {_reason(error)}") from error
@@ -219,13 +275,30 @@ def load_plugins(modules: Iterable[str] = (), folder: Path | None = None) -> Non
         load_module(locate_module(name, folder or Path.cwd()))
 
 
+@cache
+def _load_built_in() -> None:
+    for package in PACKAGES:
+        for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+            if not module.ispkg:
+                importlib.import_module(f"{package}.{module.name}")
+
+
+@lru_cache(maxsize=1)
+def _installed(path: tuple[str, ...]) -> importlib.metadata.EntryPoints:
+    """Plug-ins of the distributions on the import path. All of them are opened to see, so it is done once."""
+    return importlib.metadata.entry_points(group=ENTRY_POINTS)
+
+
 def locate_module(name: str, folder: Path) -> str:
     """The absolute path of a plug-in module that lies beside a recipe in `folder`, else the name itself.
 
-    A name is a path ending in `.py`, or dotted: a module or package in the folder, else an installed one.
+    A name is a path ending in `.py`, or dotted: a module or package in the folder, else an installed one. Raises
+    RecipeError where it is neither.
     """
-    if name.endswith(".py"):
+    if name.endswith(".py") and "\0" not in name:
         return str((folder / name).resolve())
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise RecipeError(f"{name!r} names no module; write a path such as mine.py, or a name such as package.module")
     stem = folder.joinpath(*name.split("."))
     for path in (stem.with_name(f"{stem.name}.py"), stem / "__init__.py"):
         if path.is_file():
@@ -246,19 +319,22 @@ def load_module(location: str) -> None:
         path = Path(location)
         if not path.is_file():
             raise RecipeError(f"there is no file {path}")
-        name, root = _module_name(path)
+        name, root = module_name(path)
         if str(root) not in sys.path:
             sys.path.append(str(root))
         importlib.invalidate_caches()
-        found = importlib.import_module(name).__file__
-        if found is None or Path(found).resolve() != path:
+        *_, found = [None, *files_of_module(name)]
+        if found is None or found.resolve() != path:
             raise RecipeError(f"its module name '{name}' is taken by {found or 'another module'}; rename the file")
-    except Exception as error:
+        importlib.import_module(name)
+    except _STOPS:
+        raise
+    except BaseException as error:
         raise RecipeError(f"the module '{location}' cannot be imported: {_reason(error)}") from error
 
 
-def _module_name(path: Path) -> tuple[str, Path]:
-    """The dotted name of a file, and the folder that it is imported from: the first that is no package."""
+def module_name(path: Path) -> tuple[str, Path]:
+    """The dotted name of a plug-in's file, and the folder that it is imported from: the first that is no package."""
     names = [] if path.stem == "__init__" else [path.stem]
     root = path.parent
     while (root / "__init__.py").is_file():
@@ -267,10 +343,28 @@ def _module_name(path: Path) -> tuple[str, Path]:
     return ".".join(names), root
 
 
-def _reason(error: Exception) -> str:
+def files_of_module(name: str) -> list[Path]:
+    """The files that importing a module runs: its packages' and, in the end, its own; nothing is run here."""
+    first, *rest = name.split(".")
+    try:
+        spec = importlib.util.find_spec(first)
+    except ValueError:  # of a module without a spec, such as __main__: it runs already
+        return []
+    files = []
+    while spec is not None:
+        if spec.has_location and spec.origin is not None:
+            files.append(Path(spec.origin))
+        if not rest:
+            break
+        spec = PathFinder.find_spec(f"{spec.name}.{rest.pop(0)}", spec.submodule_search_locations or [])
+    return files
+
+
+def _reason(error: BaseException) -> str:
     """What went wrong in somebody's module, and in which line of it."""
     if isinstance(error, RecipeError):
         return str(error)
     _, *frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
     place = f" ({frames[0].filename}, line {frames[0].lineno})" if frames else ""
-    return f"{type(error).__name__}: {error}{place}"
+    said = f": {error}" if str(error) else ""
+    return f"{type(error).__name__}{said}{place}"

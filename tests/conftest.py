@@ -1,5 +1,6 @@
 """What several folders test with: tiny detectors and batches (see tiny.py), and what an operation costs."""
 
+import gc
 import os
 import resource
 import sys
@@ -40,6 +41,12 @@ def pytest_configure(config):
     )
     settings.load_profile("attacks")
     attack.times = config.getoption("--attacks")
+
+
+def pytest_collection_finish():
+    # Hundreds of thousands of objects, which stay for good: a collection of garbage need not walk over them each time.
+    gc.collect()
+    gc.freeze()
 
 
 class _Operators(TorchDispatchMode):
@@ -138,6 +145,14 @@ def make_targets():
 def semi_batch():
     """Two labeled images, of 2 and 1 boxes, and two unlabeled ones, mirrored in their strong view."""
     return tiny.make_semi_batch()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def settings_of_nobody(tmp_path_factory):
+    """Which plug-ins are trusted is not read from the home of whoever runs the tests, nor written there."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        yield
 
 
 @pytest.fixture

@@ -90,7 +90,7 @@ def test_main__a_signal_before_anything_is_written_ends_with_its_code(
 ):
     (tmp_path / f"plug_{number.name}.py").write_text(f"import os\nos.kill(os.getpid(), {int(number)})\n")
     (tmp_path / "mine.yaml").write_text(f"extends: supervised\nplugins: [plug_{number.name}.py]\n")
-    assert call("recipe", "check", "mine.yaml") == (128 + number, "", f"stopped by {number.name}\n")
+    assert call("recipe", "check", "mine.yaml", "--trust-plugins") == (128 + number, "", f"stopped by {number.name}\n")
 
 
 @pytest.mark.parametrize("place", [0, 2, 3])
@@ -163,6 +163,38 @@ def test_recipe_show__says_where_values_come_from(call: Call):
     assert re.search(r"^name: supervised +# .*supervised.yaml:\d+:7$", ended.out, re.MULTILINE)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("eval", "theirs"),
+        ("predict", "theirs", "image.png", "--out", "x"),
+        ("label", "theirs", "--out", "x.json"),
+        ("run", "--resume", "theirs"),
+        ("recipe", "check", "theirs/recipe.yaml"),
+        ("recipe", "show", "theirs/recipe.yaml"),
+        ("recipe", "schema", "theirs/recipe.yaml"),
+        ("bench", "suite.yaml", "--list"),
+        ("table", "suite.yaml"),
+        ("report", "suite.yaml", "--out", "x"),
+    ],
+    ids=lambda words: " ".join(words[:2]),
+)
+def test_main__plugins_of_somebody_else_are_not_run_unless_they_are_trusted(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+):
+    monkeypatch.setattr(sys, "path", list(sys.path))  # loading a plug-in adds its folder
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "plug_theirs.py").write_text("import os\nos.mkdir('stolen')\nraise ValueError('it runs')\n")
+    (tmp_path / "theirs" / "recipe.yaml").write_text("extends: supervised\nplugins: [plug_theirs.py]\n")
+    (tmp_path / "suite.yaml").write_text("name: s\nabout: S.\nmethods: [{recipe: theirs/recipe.yaml}]\n")
+    refused = call(*words)
+    assert (refused.code, refused.out) == (2, "")
+    assert "theirs/recipe.yaml:2:10 plugins: loading this recipe runs code that you have not run here" in refused.err
+    assert not (tmp_path / "stolen").exists()
+    assert "ValueError: it runs" in call(*words, "--trust-plugins").err
+    assert (tmp_path / "stolen").exists()
+
+
 def test_recipe_schema__is_printed_or_written_and_knows_the_plugins_of_a_recipe(call: Call, tmp_path: Path):
     (tmp_path / "plug_cli.py").write_text(
         "from typing import Literal\n"
@@ -171,12 +203,13 @@ def test_recipe_schema__is_printed_or_written_and_knows_the_plugins_of_a_recipe(
         "@register\n"
         "class PlugConfig(ScheduleConfig):\n"
         "    type: Literal['plug_cli'] = 'plug_cli'\n"
+        "    span = property(lambda self: (0.0, 0.0))\n"
         "    def at(self, progress):\n"
         "        return 0.0\n"
     )
     (tmp_path / "mine.yaml").write_text("plugins: [plug_cli.py]")
     printed = subprocess.run(
-        command("recipe", "schema", "mine.yaml"),
+        command("recipe", "schema", "mine.yaml", "--trust-plugins"),
         env=os.environ | {"PYTHONPATH": str(Path(ssodkit.__file__).parents[1])},
         capture_output=True,
         text=True,

@@ -14,7 +14,8 @@ PAGE = ROOT / "docs" / "add_a_method.md"
 ROOTS = (ROOT, ROOT / "ssodkit", ROOT / "recipes")
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 SHORT = ["engine.steps=2", "data.test.images=4", "engine.workers=0", "data.batch.labeled=2", "data.batch.unlabeled=2"]
-SHORT += ["watch.health_every=1", "watch.log_every=1"]
+SHORT += ["watch.health_every=1", "watch.log_every=1", "watch.gallery.images=2"]
+SHORT += ["data.train.images=40", "data.percent=10"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -54,7 +55,7 @@ def ssodkit(folder: Path, *arguments: str) -> str:
 
 def test_add_a_method__the_page_trains_with_its_selector(tmp_path):
     assert write_blocks(tmp_path) == ["expected_count.py", "expected_count.yaml"]
-    ssodkit(tmp_path, "recipe", "check", "expected_count.yaml")
+    ssodkit(tmp_path, "recipe", "check", "expected_count.yaml", "--trust-plugins")
     assert "expected_count" in ssodkit(tmp_path, "recipe", "show", "expected_count.yaml")
     short = [part for value in [*SHORT, "method.unlabeled_weight=1.0"] for part in ("--set", value)]
     ssodkit(tmp_path, "run", "expected_count.yaml", "--out", "run", "--device", "cpu", *short)
@@ -68,7 +69,7 @@ def test_add_a_method__a_score_that_nobody_writes_is_refused(tmp_path):
     plugin = tmp_path / "expected_count.py"
     plugin.write_text(plugin.read_text().replace('frozenset({"confidence"})', 'frozenset({"box_jitter"})'))
     done = subprocess.run(
-        [sys.executable, "-m", "ssodkit", "recipe", "check", "expected_count.yaml"],
+        [sys.executable, "-m", "ssodkit", "recipe", "check", "expected_count.yaml", "--trust-plugins"],
         cwd=tmp_path,
         capture_output=True,
         text=True,

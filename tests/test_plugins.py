@@ -1,17 +1,29 @@
 """Plug-ins: registration, slots that look members up when a value is validated, and other people's modules."""
 
+import math
 import sys
 from abc import ABC
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import pytest
 from pydantic import Field, ValidationError
 
 from ssodkit import plugins
 from ssodkit.errors import RecipeError
-from ssodkit.plugins import Config, PluginConfig, Slot, load_plugins, locate_module, members, register, slots, suggest
+from ssodkit.plugins import (
+    Config,
+    PluginConfig,
+    Slot,
+    UpToInfinity,
+    load_plugins,
+    locate_module,
+    members,
+    register,
+    slots,
+    suggest,
+)
 
 
 class FruitConfig(PluginConfig, ABC):
@@ -71,6 +83,7 @@ from ssodkit.schedules.base import ScheduleConfig
 @register
 class PlugConfig(ScheduleConfig):
     type: Literal["{name}"] = "{name}"
+    span = property(lambda self: (0.0, 0.0))
     def at(self, progress):
         return 0.0
 """
@@ -214,3 +227,46 @@ def test_load_plugins__an_installed_package_that_fails_is_named(tmp_path: Path, 
     install(tmp_path, "plug_fails", "mine = plug_fails", "raise ValueError('half installed')", monkeypatch)
     with pytest.raises(RecipeError, match=r"'mine' of the installed package plug_fails cannot .*: half installed"):
         load_plugins()
+
+
+class NumbersConfig(Config):
+    number: float | None = None
+    count: int = 0
+    pairs: tuple[tuple[float, int], ...] = ()
+    named: dict[str, float] = {}  # noqa: RUF012 - pydantic copies it
+    word_or_number: float | Literal["same"] = "same"
+    limit: UpToInfinity = 0.0
+    file: Path = Path()
+
+
+class AroundConfig(Config):
+    inner: tuple[NumbersConfig, ...]
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf, True, "1", 10**400])
+@pytest.mark.parametrize(
+    ("field", "wrap"),
+    [
+        ("number", lambda value: value),
+        ("count", lambda value: 0.5 if value == 10**400 else value),
+        ("pairs", lambda value: [[value, 1]]),
+        ("named", lambda value: {"a": value}),
+        ("word_or_number", lambda value: value),
+    ],
+)
+def test_config__numbers_are_finite_and_no_booleans_wherever_they_stand(field: str, wrap: Any, wrong: object):
+    for config, values in ((NumbersConfig, {field: wrap(wrong)}), (AroundConfig, {"inner": [{field: wrap(wrong)}]})):
+        with pytest.raises(ValidationError):
+            config.model_validate(values)
+
+
+def test_config__whole_numbers_are_numbers_and_other_types_take_what_yaml_has():
+    config = NumbersConfig.model_validate({"number": 1, "pairs": [[1, 2]], "named": {"a": 0}, "file": "a.json"})
+    assert (config.number, config.pairs, config.named, config.file) == (1.0, ((1.0, 2),), {"a": 0.0}, Path("a.json"))
+
+
+def test_config__a_field_may_say_that_infinity_has_a_meaning():
+    assert NumbersConfig(limit=math.inf).limit == math.inf
+    for wrong in (math.nan, -math.inf, True):
+        with pytest.raises(ValidationError):
+            NumbersConfig(limit=wrong)

@@ -47,9 +47,11 @@ class CellFolder:
     def read_error(self) -> str | None:
         """The sentence of the last attempt; None where it did not fail."""
         try:
-            return self.error.read_text(encoding="utf-8").strip()
+            return self.error.read_text(encoding="utf-8", errors="replace").strip()
         except FileNotFoundError:
             return None
+        except OSError as error:  # such as of a folder of this name
+            return f"{self.error} cannot be read or written: {error.strerror}. Delete it, and the cell runs again."
 
     def failed_at(self) -> int | None:
         """When the last attempt failed, by the file system's clock in nanoseconds; None where it did not."""

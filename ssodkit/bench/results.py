@@ -41,7 +41,7 @@ class Source(Config):
     """Whether package and recipes were as committed."""
 
 
-class LabeledFold(Config, extra="allow", allow_inf_nan=False):
+class LabeledFold(Config, extra="allow"):
     """Which images were labeled."""
 
     mode: str
@@ -60,7 +60,7 @@ class Evaluation(Config):
     """Test threshold -> network -> scores."""
 
 
-class Health(Config, allow_inf_nan=False):
+class Health(Config):
     """The pseudo-labels between the record before and this step, as the run's health report has them."""
 
     step: int = Field(ge=0)
@@ -71,7 +71,7 @@ class Health(Config, allow_inf_nan=False):
     recall: float | None = None
 
 
-class CellResult(Config, allow_inf_nan=False):
+class CellResult(Config):
     """One finished training."""
 
     format: Literal[1] = 1

@@ -35,10 +35,14 @@ class Work:
 
 
 def open_work(
-    suite: Path | str, only: Iterable[str] = (), results: Path | None = None, runs: Path | None = None
+    suite: Path | str,
+    only: Iterable[str] = (),
+    results: Path | None = None,
+    runs: Path | None = None,
+    trust_plugins: bool = False,
 ) -> Work:
     """A suite, narrowed to the cells that `only` chooses. Raises RecipeError for what is wrong with either."""
-    read, cells = cells_of(suite)
+    read, cells = cells_of(suite, trust_plugins)
     return Work(read, choose(cells, only), results or results_folder(suite), runs or RUNS)
 
 

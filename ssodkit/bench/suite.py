@@ -87,7 +87,7 @@ class Suite(Config):
     """A sentence that nobody who reads the table shall miss."""
     percents: tuple[Annotated[float, Field(gt=0.0, le=100.0)], ...] | None = Field(None, min_length=1)
     """`data.percent`, a column each; None: the recipes' own, one column."""
-    folds: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(None, min_length=1)
+    folds: tuple[Annotated[int, Field(ge=1, lt=2**32)], ...] | None = Field(None, min_length=1)
     """`data.fold`; None: the recipes' own."""
     seeds: Literal["per_fold"] | tuple[Annotated[int, Field(ge=0)], ...] = "per_fold"
     """`per_fold`: fold k is trained with seed k - 1, so that folds differ in all that is random. A list: every fold
@@ -178,10 +178,11 @@ def results_folder(path: Path | str, named: Path | None = None) -> Path:
     return Path("benchmarks/results") if path.resolve().is_relative_to(package) else path.parent / "results"
 
 
-def cells_of(path: Path | str) -> tuple[Suite, tuple[Cell, ...]]:
+def cells_of(path: Path | str, trust_plugins: bool = False) -> tuple[Suite, tuple[Cell, ...]]:
     """A suite and all of its cells: fold by fold, in each every method, so that early results can be compared.
 
-    Raises RecipeError for a mistake in the suite, and for a row whose recipe has one.
+    Raises RecipeError for a mistake in the suite, and for a row whose recipe has one, or names plug-ins that were never
+    run here, unless `trust_plugins`.
     """
     path = find_suite(path)
     suite, tree = _load(path)
@@ -189,7 +190,7 @@ def cells_of(path: Path | str) -> tuple[Suite, tuple[Cell, ...]]:
     rows: list[tuple[Redrawn, int]] = []
     for index, row in enumerate(suite.methods):
         try:
-            recipe = _load_row(path.parent, suite, row)
+            recipe = _load_row(path.parent, suite, row, trust_plugins)
             first = first_stage(recipe)
             steps = recipe.engine.steps + (first.engine.steps if first else 0)
             rows.append((Redrawn(recipe, first), steps))
@@ -252,14 +253,14 @@ def _seeds(suite: Suite, fold: int | None) -> Iterator[int | None]:
         yield None if fold is None else fold - 1
 
 
-def _load_row(folder: Path, suite: Suite, row: MethodRow) -> Recipe:
+def _load_row(folder: Path, suite: Suite, row: MethodRow, trust_plugins: bool) -> Recipe:
     """A row's recipe, on the first of the suite's shares, folds and seeds."""
     name = folder / row.recipe if (folder / row.recipe).is_file() else row.recipe
     percent, fold = (suite.percents or (None,))[0], (suite.folds or (None,))[0]
     drawn = {"data.percent": percent, "data.fold": fold, "seed": next(_seeds(suite, fold))}
     known = [(key, value) for key, value in drawn.items() if value is not None]
     values = [*suite.set.items(), *row.set.items(), *known]
-    return load_recipe(name, [f"{key}={json.dumps(value)}" for key, value in values])
+    return load_recipe(name, [f"{key}={json.dumps(value)}" for key, value in values], trust_plugins)
 
 
 def _make_cell(

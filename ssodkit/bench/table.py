@@ -99,13 +99,14 @@ def load_table(
     metric: str | None = None,
     network: str | None = None,
     threshold: float | None = None,
+    trust_plugins: bool = False,
 ) -> tuple[Table, tuple[str, ...]]:
     """The table of a suite, and a sentence for each result file that was left out because it cannot be read.
 
     `results` is the folder of the result files, by default the suite's own. Errors are those of `make_table`, and
-    RecipeError where the suite has a mistake or the folder is none.
+    RecipeError where the suite has a mistake or the folder is none, and of plug-ins as `cells_of` says.
     """
-    suite, cells = cells_of(path)
+    suite, cells = cells_of(path, trust_plugins)
     found = read_results(results_folder(path, results), cells, brief=True)
     published = read_published() if suite.published else ()
     return make_table(suite, cells, found.of(cells), published, metric, network, threshold), found.refused

@@ -68,7 +68,7 @@ def _run_verb() -> None:
             sys.exit(128 + stopping.received)
         if not isinstance(error, SsodkitError | OSError):
             raise
-        rank = f"process {os.environ['RANK']}: " if "RANK" in os.environ else ""
+        rank = f"process {os.environ['RANK']}: " if os.environ.get("RANK") else ""
         sys.stderr.write(f"{rank}{_sentence(error)}\n")  # in one piece, as other processes write there too
         sys.exit(2)
 

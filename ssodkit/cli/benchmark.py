@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ssodkit.cli.options import Network, OnDevice
+from ssodkit.cli.options import Network, OnDevice, TrustPlugins
 
 SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="A file, or the name of a shipped suite.")]
 ResultsFolder = Annotated[
@@ -69,6 +69,7 @@ def bench(
         ),
     ] = None,
     device: OnDevice = None,
+    trust_plugins: TrustPlugins = False,
 ) -> None:
     """Train every cell of a suite that has no result file yet.
 
@@ -77,7 +78,7 @@ def bench(
     """
     from ssodkit.bench.run import bench, list_cells, open_work
 
-    work = open_work(suite, only or (), results, runs)
+    work = open_work(suite, only or (), results, runs, trust_plugins or not is_list)
     if is_list:
         list_cells(work, parallel)
     elif bench(work, parallel, engine.value, settings or (), device, processes):
@@ -99,6 +100,7 @@ def table(
         float | None, typer.Option(metavar="SCORE", help="Test threshold; default: the recipes' first.")
     ] = None,
     write: Annotated[bool, typer.Option("--write", help="Renew the table between its markers in FILE.")] = False,
+    trust_plugins: TrustPlugins = False,
 ) -> None:
     """Show the results of a suite beside the papers' numbers."""
     if file is not None and not write:
@@ -110,7 +112,7 @@ def table(
     from ssodkit.bench.suite import find_suite
     from ssodkit.bench.table import load_table
 
-    made, refused = load_table(suite, results, metric, network and network.value, threshold)
+    made, refused = load_table(suite, results, metric, network and network.value, threshold, trust_plugins)
     for sentence in refused:
         print(f"left out: {sentence}", file=sys.stderr)
     text = FORMATS[form.value](made)
@@ -129,8 +131,9 @@ def report(
         Path | None, typer.Option(metavar="DIR", help="Of the runs of suites; default: runs/bench.")
     ] = None,
     results: ResultsFolder = None,
+    trust_plugins: TrustPlugins = False,
 ) -> None:
     """Show what happened in runs: a page to open in a browser."""
     from ssodkit.bench.report.page import report
 
-    print(report(sources, out, runs, results))
+    print(report(sources, out, runs, results, trust_plugins))

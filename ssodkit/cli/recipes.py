@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ssodkit.cli.options import Overrides, RecipeName
+from ssodkit.cli.options import Overrides, RecipeName, TrustPlugins
 
 
 def list_(
@@ -19,32 +19,34 @@ def list_(
     print(describe_slot(kind) if kind else list_plugins(), end="")
 
 
-def check(recipe: RecipeName, overrides: Overrides = None) -> None:
+def check(recipe: RecipeName, overrides: Overrides = None, trust_plugins: TrustPlugins = False) -> None:
     """Find every mistake in a recipe.
 
     No data, weights or labels need exist.
     """
     from ssodkit.recipe.check import load_recipe
 
-    print(f"{load_recipe(recipe, overrides or ()).name}: no mistake found in {recipe}")
+    print(f"{load_recipe(recipe, overrides or (), trust_plugins).name}: no mistake found in {recipe}")
 
 
-def show(recipe: RecipeName, overrides: Overrides = None) -> None:
+def show(recipe: RecipeName, overrides: Overrides = None, trust_plugins: TrustPlugins = False) -> None:
     """Print a recipe and where its values come from."""
     from ssodkit.recipe.check import load_with_places
     from ssodkit.recipe.show import show_recipe
 
-    print(show_recipe(*load_with_places(recipe, overrides or ())), end="")
+    print(show_recipe(*load_with_places(recipe, overrides or (), trust_plugins)), end="")
 
 
 def schema(
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Default: print it.")] = None,
     recipe: Annotated[str | None, typer.Argument(metavar="RECIPE", help="Include the plug-ins it names.")] = None,
+    trust_plugins: TrustPlugins = False,
 ) -> None:
     """Write the JSON schema of recipes.
 
     With it, editors complete and explain recipes while they are written.
     """
+    from ssodkit.data.files import write_whole
     from ssodkit.plugins import load_plugins
     from ssodkit.recipe.check import read_with_plugins
     from ssodkit.recipe.schema import recipe_schema
@@ -52,9 +54,9 @@ def schema(
     if recipe is None:
         load_plugins()
     else:
-        read_with_plugins(recipe)
+        read_with_plugins(recipe, trust_plugins=trust_plugins)
     text = recipe_schema()
     if out is None:
         print(text, end="")
     else:
-        out.write_text(text, encoding="utf-8")
+        write_whole(out, text)

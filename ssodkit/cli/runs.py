@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from ssodkit.cli.options import Network, OnDevice, Overrides, RunFolder
+from ssodkit.cli.options import Network, OnDevice, Overrides, RunFolder, TrustPlugins
 
 
 class ImageSize(StrEnum):
@@ -32,15 +32,20 @@ def run(
         int | None, typer.Option(min=0, metavar="N", help="End after step N, to go on later.")
     ] = None,
     resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Go on with the run in this folder.")] = None,
+    trust_plugins: TrustPlugins = False,
 ) -> None:
-    """Train a recipe, or go on with a run."""
+    """Train a recipe, or go on with a run.
+
+    Training a recipe runs the plug-ins that it names, and remembers them. Every other verb, and --resume, refuses to
+    run plug-ins that are new here unless they are trusted.
+    """
     if (recipe is None) == (resume is None):
         raise typer.BadParameter("give either a RECIPE or --resume DIR")
     if resume is not None and (out is not None or overrides):
         raise typer.BadParameter("a resumed run keeps its folder and its recipe: leave out --out and --set")
     from ssodkit.recipe.check import load_recipe
 
-    loaded = load_recipe(recipe, overrides or ()) if recipe is not None else None
+    loaded = load_recipe(recipe, overrides or (), trust_plugins=True) if recipe is not None else None
     if processes > 1:
         _launch(processes)
         return
@@ -49,17 +54,17 @@ def run(
     if loaded is not None:
         train.train(loaded, out=out, device=device, stop_after=stop_after)
     elif resume is not None:
-        train.resume(resume, device=device, stop_after=stop_after)
+        train.resume(resume, device=device, stop_after=stop_after, trust_plugins=trust_plugins)
 
 
-def evaluate(run: RunFolder, device: OnDevice = None) -> None:
+def evaluate(run: RunFolder, device: OnDevice = None, trust_plugins: TrustPlugins = False) -> None:
     """Score the last checkpoint of a run again: student and teacher.
 
     Up to 20 classes are listed one by one.
     """
     from ssodkit.engine.evaluate import evaluate
 
-    evaluate(run, device=device)
+    evaluate(run, device=device, trust_plugins=trust_plugins)
 
 
 def predict(
@@ -71,6 +76,7 @@ def predict(
         Network | None, typer.Option(metavar="student|teacher", help="Default: the recipe's result.")
     ] = None,
     device: OnDevice = None,
+    trust_plugins: TrustPlugins = False,
 ) -> None:
     """Draw what a network detects.
 
@@ -78,7 +84,7 @@ def predict(
     """
     from ssodkit.engine.predict import predict
 
-    predict(run, images, out, network=network and network.value, score=score, device=device)
+    predict(run, images, out, network and network.value, score, device, trust_plugins)
 
 
 def label(
@@ -98,6 +104,7 @@ def label(
         ImageSize, typer.Option(metavar="test|original", help="Of the images: as in the test, or their own.")
     ] = ImageSize.TEST,
     device: OnDevice = None,
+    trust_plugins: TrustPlugins = False,
 ) -> None:
     """Write pseudo-labels: what a network finds in unlabeled images.
 
@@ -105,7 +112,7 @@ def label(
     """
     from ssodkit.engine.label import label
 
-    label(run, out, images, network and network.value, score, size.value, device)
+    label(run, out, images, network and network.value, score, size.value, device, trust_plugins)
 
 
 LAUNCHER = "SSODKIT_LAUNCHER"

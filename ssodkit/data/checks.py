@@ -1,34 +1,24 @@
-"""What every reader of annotations checks, and how it says what is wrong."""
+"""What every reader of annotations checks."""
 
 import os
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ssodkit.data.annotations import Category, ImageSet
+from ssodkit.data.mistakes import Mistakes, listed
+from ssodkit.data.reading import seen_from_here
 from ssodkit.errors import DataError
-
-T = TypeVar("T")
 
 ROUNDING = 0.01
 """Pixels by which a box may leave its image without being counted: files are written with two decimals."""
-
-
-def listed(items: Iterable[T], show: Callable[[T], str] = str, at_most: int = 10) -> str:
-    """The first few as `show` writes them, and how many more there are."""
-    things = list(items)
-    more = f" and {len(things) - at_most} more" if len(things) > at_most else ""
-    return ", ".join(show(thing) for thing in things[:at_most]) + more
-
-
-def seen_from_here(path: Path) -> str:
-    """A path as the user wrote it; where it is relative, with the folder that it is relative to."""
-    return str(path) if path.is_absolute() else f"{path} (seen from {Path.cwd()})"
+FARTHEST = 1e9
+"""Pixels from the corner of an image beyond which a coordinate is a mistake, and not a box that leaves its image."""
 
 
 def duplicates(values: Sequence[object]) -> list[tuple[int, int]]:
@@ -41,25 +31,25 @@ def clean_boxes(
     boxes: NDArray[np.float64],
     sizes: NDArray[np.int32],
     name: Callable[[int], str],
-    file: object,
     zero_size: Literal["refuse", "drop"],
+    mistakes: Mistakes,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_], list[str]]:
     """Boxes (k, 4) xyxy clipped to their images of `sizes` (k, 2), which of them stay, and what was done.
 
-    `name(row)` says which box is meant. Raises DataError for coordinates that are no numbers, and for boxes
-    without width or height unless `zero_size` drops them. A box that lies outside its image is dropped.
+    `name(row)` says which box is meant. Mistakes are coordinates that are no numbers of pixels, and boxes without
+    width or height unless `zero_size` drops them. A box that lies outside its image is dropped.
     """
-    width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
-    finite = np.isfinite(boxes).all(axis=1)
-    if not finite.all():
-        bad = listed(np.flatnonzero(~finite).tolist(), name)
-        raise DataError(f"{file}: coordinates that are no finite numbers, in {bad}. Mend these boxes in the file.")
-    sized = (width > 0) & (height > 0)
-    if not sized.all() and zero_size == "refuse":
-        raise DataError(
-            f"{file}: boxes without width or height ({np.count_nonzero(~sized)} in all): "
-            f"{listed(np.flatnonzero(~sized).tolist(), name)}. "
-            "Mend them in the file, or set `zero_size_boxes: drop` for this source."
+    written = np.all(np.abs(boxes) <= FARTHEST, axis=1)
+    bad = np.flatnonzero(~written).tolist()
+    mistakes.add("boxes that are not four finite numbers of pixels", "Mend them in the file.", bad, name)
+    boxes = np.where(written[:, None], boxes, 0.0)
+    sized = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    if zero_size == "refuse":
+        mistakes.add(
+            "boxes without width or height",
+            "Mend them in the file, or set `zero_size_boxes: drop` for this source.",
+            np.flatnonzero(written & ~sized).tolist(),
+            name,
         )
     bound = sizes[:, [1, 0, 1, 0]].astype(np.float64)
     clipped = np.clip(boxes, 0.0, bound)
@@ -71,28 +61,37 @@ def clean_boxes(
         "outside their image were dropped": np.count_nonzero(sized & ~has_area),
         "beyond the border of their image were clipped": np.count_nonzero(beyond & has_area),
     }
-    return inside, sized & has_area, [f"{file}: {count} boxes {what}" for what, count in counts.items() if count]
+    notes = [f"{mistakes.where}: {count} boxes {what}" for what, count in counts.items() if count]
+    return inside, sized & has_area, notes
 
 
-def require_files(images: ImageSet) -> None:
-    """Raises DataError that lists image files which do not exist, with a near name where there is one.
+def require_files(root: Path, names: Sequence[str], mistakes: Mistakes) -> None:
+    """Image files below `root` that do not exist are mistakes, shown with a near name where there is one.
 
     Folders are listed once each: 118,287 single questions to a file server take minutes.
     """
-    folders: dict[str, set[str]] = {}
-    missing = []
-    for index in range(len(images)):
-        folder, file = os.path.split(os.path.join(images.root, images.name(index)))
+    folders: dict[str, dict[str, bool]] = {}
+    missing, special = [], []
+    for name in names:
+        folder, file = os.path.split(os.path.join(root, name))
         if folder not in folders:
-            folders[folder] = set(os.listdir(folder)) if os.path.isdir(folder) else set()
+            folders[folder] = _listing(folder, mistakes)
         if file not in folders[folder]:
             missing.append((folder, file))
-    if missing:
-        shown = listed(missing, lambda place: os.path.join(*place) + _near_name(place[1], folders[place[0]]))
-        raise DataError(
-            f"{len(missing)} of {len(images)} image files do not exist: {shown}. "
-            f"File names are relative to {seen_from_here(images.root)}; check this folder in the recipe."
-        )
+        elif not folders[folder][file]:
+            special.append((folder, file))
+    mistakes.add(
+        f"image files that do not exist, of {len(names)}",
+        f"File names are relative to {seen_from_here(root)}; check this folder in the recipe.",
+        missing,
+        lambda place: os.path.join(*place) + _near_name(place[1], folders[place[0]]),
+    )
+    mistakes.add(
+        "no files, but folders, pipes, devices or links that lead nowhere",
+        "Put images in their places.",
+        special,
+        lambda place: os.path.join(*place),
+    )
 
 
 def in_table(key: str, images: ImageSet, categories: tuple[Category, ...]) -> ImageSet:
@@ -115,7 +114,21 @@ def _named(categories: set[Category]) -> str:
     return listed(sorted(categories), lambda category: f"{category.id} '{category.name}'") or "none"
 
 
-def _near_name(file: str, existing: set[str]) -> str:
+def _listing(folder: str, mistakes: Mistakes) -> dict[str, bool]:
+    """What lies in a folder, and whether it is a file; nothing where there is no such folder."""
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name: entry.is_file(follow_symlinks=False) or os.path.isfile(entry.path) for entry in entries}
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last where its name holds a NUL
+        return {}
+    except OSError as error:
+        mistakes.add(
+            "folders that cannot be read", "Allow it, or name another folder.", [f"{folder} ({error.strerror})"]
+        )
+        return {}
+
+
+def _near_name(file: str, existing: Iterable[str]) -> str:
     """A file that differs in letter case or Unicode form only, as a hint."""
     for other in existing:
         if _plain(other) == _plain(file):

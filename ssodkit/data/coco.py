@@ -1,7 +1,8 @@
 """COCO JSON: images, boxes and categories from one file, checked before anything is trained on it."""
 
-import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,10 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssodkit.data.annotations import Category, ImageSet, make_image_set
-from ssodkit.data.checks import clean_boxes, duplicates, listed, require_files, seen_from_here
+from ssodkit.data.checks import clean_boxes, duplicates, require_files
+from ssodkit.data.mistakes import Mistakes, listed, shown
+from ssodkit.data.reading import read_json
 from ssodkit.errors import DataError
 
-FORM = "a COCO file is an object with the lists 'images', 'annotations' and 'categories'"
+FORM = "A COCO file is an object with the lists 'images', 'annotations' and 'categories'."
+IN_FILE = "Mend them in the file."
+
+Entries = Sequence[Mapping[str, Any]]
 
 
 def read_coco(
@@ -20,37 +26,11 @@ def read_coco(
 ) -> ImageSet:
     """The images of a COCO file, in its order, with their boxes; image files lie under `images`.
 
-    Where they need not be `labeled`, annotations and categories may be absent or empty. Raises DataError for whatever
-    cannot be trusted: what is no COCO file, ids and names given twice, references to nothing, boxes that are none,
+    Where they need not be `labeled`, annotations and categories may be absent or empty. Raises DataError that shows all
+    that cannot be trusted: what is no COCO file, ids and names given twice, references to nothing, boxes that are none,
     missing image files.
     """
-    result = parse_coco(load_coco(file), file, images, zero_size, labeled)
-    require_files(result)
-    return result
-
-
-def parse_coco(
-    document: Mapping[str, Any],
-    file: Path,
-    images: Path,
-    zero_size: Literal["refuse", "drop"],
-    labeled: bool = True,
-    scored: bool = False,
-) -> ImageSet:
-    """What `read_coco` makes of the content of `file`; that image files exist is not checked.
-
-    Where annotations are `scored`, each must have a `score`.
-    """
-    entries = _list_of(document, "images", file)
-    ids = _integers(entries, "id", "images", file)
-    _refuse_duplicates(ids, "image id", lambda place: repr(entries[place].get("file_name")), file)
-    names, sizes = _names_and_sizes(entries, file)
-    if labeled or (document.get("annotations") and document.get("categories")):
-        categories = _categories(_list_of(document, "categories", file), file)
-        entries = _list_of(document, "annotations", file)
-        columns, notes = _boxes(entries, ids, sizes, categories, file, zero_size, scored)
-        return make_image_set(images, names, ids, sizes, categories, notes=notes, **columns)
-    return make_image_set(images, names, ids, sizes)
+    return parse_coco(load_coco(file), file, images, zero_size, labeled)
 
 
 def load_coco(file: Path, key: str = "annotations") -> Mapping[str, Any]:
@@ -58,166 +38,263 @@ def load_coco(file: Path, key: str = "annotations") -> Mapping[str, Any]:
 
     Raises DataError for what is no JSON object.
     """
-    try:
-        with file.open(encoding="utf-8") as stream:
-            document = json.load(stream, object_hook=_without_outline)
-    except OSError as error:
-        raise DataError(
-            f"{seen_from_here(file)} cannot be read: {error.strerror}. Check `{key}` in the recipe."
-        ) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} is no JSON: {error}. Is it the annotation file?") from error
+    # Outlines are nine tenths of COCO's file, and would be some 3 GB of Python numbers before the last is read.
+    document = read_json(file, f"Check `{key}` in the recipe.", without=("segmentation",))
     if not isinstance(document, dict):
-        raise DataError(f"{file} holds a {type(document).__name__}, but {FORM}.")
+        raise DataError(f"{file} holds a {type(document).__name__}. {FORM}")
     return document
 
 
-def _without_outline(entry: dict[str, Any]) -> dict[str, Any]:
-    # Outlines are nine tenths of COCO's file, and would be some 3 GB of Python numbers before the last is read.
-    entry.pop("segmentation", None)
-    return entry
+def parse_coco(
+    document: Mapping[str, Any],
+    file: Path,
+    folder: Path | None,
+    zero_size: Literal["refuse", "drop"],
+    labeled: bool = True,
+    scored: bool = False,
+) -> ImageSet:
+    """What `read_coco` makes of the content of `file`; image files need not exist where `folder` is None.
+
+    Where annotations are `scored`, each must have a `score`.
+    """
+    mistakes = Mistakes(file)
+    has_boxes = labeled or bool(document.get("annotations") and document.get("categories"))
+    keys = ("images", "annotations", "categories") if has_boxes else ("images",)
+    lists = {key: _list_of(document, key, mistakes) for key in keys}
+    mistakes.refuse()  # of what has another form, nothing more can be said
+
+    images = _images(lists["images"], mistakes)
+    if folder is not None:
+        require_files(folder, [name for name in images.names if name is not None], mistakes)
+    categories: list[Category] = []
+    columns: dict[str, NDArray[Any]] = {}
+    notes: list[str] = []
+    if has_boxes:
+        categories, category_ids = _categories(lists["categories"], mistakes)
+        columns, notes = _boxes(lists["annotations"], images, category_ids, zero_size, scored, mistakes)
+    mistakes.refuse()
+    names = [str(name) for name in images.names]
+    return make_image_set(folder or Path(), names, images.ids, images.sizes, categories, notes=notes, **columns)
 
 
-def _list_of(document: Mapping[str, Any], key: str, file: Path) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class _Images:
+    """Columns of the list of images; None, and a size of 0, where the file says nothing that can be used."""
+
+    ids: list[int | None]
+    names: list[str | None]
+    sizes: NDArray[np.int32]
+
+
+def _list_of(document: Mapping[str, Any], key: str, mistakes: Mistakes) -> Entries:
     entries = document.get(key)
     if not isinstance(entries, list):
-        has = ", ".join(f"'{name}'" for name in document) or "nothing"
-        raise DataError(f"{file} has no list '{key}' (it has {has}); {FORM}.")
-    for place, entry in enumerate(entries):
-        if not isinstance(entry, dict):
-            raise DataError(f"{file}: {key}[{place}] is {entry!r}, not an object; {FORM}.")
-    return entries
+        mistakes.add(f"no list {key!r}; it has", FORM, [listed(document, shown) or "nothing"])
+        return []
+    other = [f"{key}[{place}] is {shown(entry)}" for place, entry in enumerate(entries) if not isinstance(entry, dict)]
+    mistakes.add("entries that are not objects", FORM, other)
+    return [] if other else entries
 
 
-def _integers(entries: Sequence[Mapping[str, Any]], key: str, where: str, file: Path) -> list[int]:
-    values = [entry.get(key) for entry in entries]
-    for place, value in enumerate(values):
-        if type(value) is not int or not -(2**63) <= value < 2**63:
-            raise DataError(f"{file}: {where}[{place}] has {key!r} {value!r}; it must be a whole number.")
-    return values  # type: ignore[return-value]  # checked above, value by value
+def _images(entries: Entries, mistakes: Mistakes) -> _Images:
+    def name(place: int) -> str:
+        return f"images[{place}] ({shown(entries[place].get('file_name'))})"
+
+    ids = _whole_numbers(entries, "id", "images", mistakes)
+    names = _texts(entries, "file_name", "images", _is_file_name, mistakes)
+    _add_duplicates(ids, "image id", name, mistakes)
+    _add_duplicates(names, "file name", lambda place: f"image {shown(ids[place])}", mistakes)
+    sides = [(entry.get("height"), entry.get("width")) for entry in entries]
+    good = [all(type(side) is int and 0 < side < 2**31 for side in size) for size in sides]
+    mistakes.add(
+        "images whose 'height' and 'width' are not whole numbers of pixels above 0",
+        "Write the sizes of the image files there.",
+        [place for place, is_good in enumerate(good) if not is_good],
+        lambda place: f"{name(place)} has height {shown(sides[place][0])} and width {shown(sides[place][1])}",
+    )
+    sizes = [size if is_good else (0, 0) for size, is_good in zip(sides, good, strict=True)]
+    return _Images(ids, names, np.array(sizes, dtype=np.int32).reshape(-1, 2))
 
 
-def _refuse_duplicates(values: Sequence[Any], what: str, name: Any, file: Path) -> None:
-    twice = duplicates(values)
-    if twice:
-        shown = listed(twice, lambda pair: f"{values[pair[0]]!r} is {name(pair[0])} and {name(pair[1])}")
-        raise DataError(f"{file}: the same {what} is given twice: {shown}. Give each its own.")
-
-
-def _names_and_sizes(entries: Sequence[Mapping[str, Any]], file: Path) -> tuple[list[str], NDArray[np.int32]]:
-    names, sizes = [], []
-    for entry in entries:
-        name, size = entry.get("file_name"), (entry.get("height"), entry.get("width"))
-        if not isinstance(name, str) or not name:
-            raise DataError(f"{file}: image {entry['id']} has the file name {name!r}; it must be text.")
-        if not all(type(side) is int and 0 < side < 2**31 for side in size):
-            raise DataError(
-                f"{file}: image {entry['id']} ({name}) has height {size[0]!r} and width {size[1]!r}; "
-                "both must be whole numbers of pixels above 0."
-            )
-        names.append(name)
-        sizes.append(size)
-    _refuse_duplicates(names, "file name", lambda place: f"image {entries[place]['id']}", file)
-    return names, np.array(sizes, dtype=np.int32).reshape(-1, 2)
-
-
-def _categories(entries: Sequence[Mapping[str, Any]], file: Path) -> list[Category]:
-    ids = _integers(entries, "id", "categories", file)
-    names = [entry.get("name") for entry in entries]
-    for number, name in zip(ids, names, strict=True):
-        if not isinstance(name, str) or not name:
-            raise DataError(f"{file}: category {number} has the name {name!r}; it must be text.")
-    if not ids:
-        raise DataError(f"{file} lists no categories, so nothing can be learned from it.")
-    _refuse_duplicates(ids, "category id", lambda place: repr(names[place]), file)
-    _refuse_duplicates(names, "category name", lambda place: f"category {ids[place]}", file)
-    return [Category(number, str(name)) for number, name in zip(ids, names, strict=True)]
+def _categories(entries: Entries, mistakes: Mistakes) -> tuple[list[Category], list[int | None]]:
+    """The table of classes, and the ids as they stand in the file."""
+    ids = _whole_numbers(entries, "id", "categories", mistakes)
+    names = _texts(entries, "name", "categories", _is_text, mistakes)
+    _add_duplicates(ids, "category id", lambda place: shown(names[place]), mistakes)
+    _add_duplicates(names, "category name", lambda place: f"category {shown(ids[place])}", mistakes)
+    most = np.iinfo(np.int16).max  # what labels are stored in
+    if not 0 < len(entries) <= most:
+        cure = f"Learning needs a category, and at most {most:,} can be learned."
+        mistakes.add("a list of categories that cannot be used", cure, [f"it has {len(entries):,} of them"])
+    pairs = zip(ids, names, strict=True)
+    return [Category(number, name) for number, name in pairs if number is not None and name is not None], ids
 
 
 def _boxes(
-    entries: Sequence[Mapping[str, Any]],
-    image_ids: Sequence[int],
-    sizes: NDArray[np.int32],
-    categories: Sequence[Category],
-    file: Path,
+    entries: Entries,
+    images: _Images,
+    category_ids: Sequence[int | None],
     zero_size: Literal["refuse", "drop"],
     scored: bool,
+    mistakes: Mistakes,
 ) -> tuple[dict[str, NDArray[Any]], list[str]]:
     """The columns that `make_image_set` takes, one row per box that stays."""
-    ids = _integers(entries, "id", "annotations", file)
-    owner_ids = _integers(entries, "image_id", "annotations", file)
-    category_ids = _integers(entries, "category_id", "annotations", file)
+    ids = _whole_numbers(entries, "id", "annotations", mistakes)
+    owner_ids = _whole_numbers(entries, "image_id", "annotations", mistakes)
+    label_ids = _whole_numbers(entries, "category_id", "annotations", mistakes)
 
     def name(row: int) -> str:
-        return f"annotation {ids[row]} (image {owner_ids[row]}) {entries[row].get('bbox')}"
+        return f"annotation {shown(ids[row])} (image {shown(owner_ids[row])})"
 
-    _refuse_duplicates(ids, "annotation id", lambda place: f"a box of image {owner_ids[place]}", file)
-    owners = _places(owner_ids, image_ids, "image", ids, file)
-    labels = _places(category_ids, [category.id for category in categories], "category", ids, file)
-    corners = _corners(entries, name, file)
-    boxes, keep, notes = clean_boxes(corners, sizes[owners], name, file, zero_size)
+    _add_duplicates(ids, "annotation id", name, mistakes)
+    owners = _places(owner_ids, images.ids, "image", name, mistakes)
+    labels = _places(label_ids, category_ids, "category", name, mistakes)
+    corners = _corners(entries)
+    sizes = np.append(images.sizes, np.zeros((1, 2), np.int32), axis=0)[
+        owners
+    ]  # of the images that are not there, the last row
+    boxes, keep, notes = clean_boxes(
+        corners, sizes, lambda row: f"{name(row)} {shown(entries[row].get('bbox'))}", zero_size, mistakes
+    )
     columns: dict[str, NDArray[Any]] = {
         "image_of_box": owners,
         "boxes": boxes,
         "labels": labels,
-        "areas": _areas(entries, corners, ids, file),
-        "crowd": _crowd(entries, ids, file),
+        "areas": _areas(entries, corners, name, mistakes),
+        "crowd": _crowd(entries, name, mistakes),
     }
     if scored:
-        columns["scores"] = _scores(entries, ids, file)
+        columns["scores"] = _scores(entries, name, mistakes)
     return {column: values[keep] for column, values in columns.items()}, notes
 
 
+def _whole_numbers(entries: Entries, key: str, where: str, mistakes: Mistakes) -> list[int | None]:
+    """The values of a key; None where it is no whole number."""
+    values = [entry.get(key) for entry in entries]
+    good = [type(value) is int and -(2**63) <= value < 2**63 for value in values]
+    mistakes.add(
+        f"'{key}' that is no whole number",
+        IN_FILE,
+        [place for place, is_good in enumerate(good) if not is_good],
+        lambda place: f"{where}[{place}] has {key!r} {shown(values[place])}",
+    )
+    return [value if is_good else None for value, is_good in zip(values, good, strict=True)]
+
+
+def _texts(
+    entries: Entries, key: str, where: str, is_good: Callable[[object], bool], mistakes: Mistakes
+) -> list[str | None]:
+    """The values of a key; None where it is no text."""
+    values = [entry.get(key) for entry in entries]
+    mistakes.add(
+        f"'{key}' that is no text",
+        IN_FILE,
+        [place for place, value in enumerate(values) if not is_good(value)],
+        lambda place: f"{where}[{place}] has {key!r} {shown(values[place])}",
+    )
+    return [value if is_good(value) else None for value in values]
+
+
+def _is_text(value: object) -> bool:
+    """Whether it is text that can be shown and written: half of a surrogate pair, as JSON can escape it, is none."""
+    try:
+        return isinstance(value, str) and bool(value.encode("utf-8"))
+    except UnicodeEncodeError:
+        return False
+
+
+def _is_file_name(value: object) -> bool:
+    """Whether it is text that can name a file: one that is no UTF-8 has halves of surrogate pairs in it in Python."""
+    try:
+        return isinstance(value, str) and bool(os.fsencode(value))
+    except UnicodeEncodeError:
+        return False
+
+
+def _add_duplicates(values: Sequence[Any], what: str, name: Callable[[int], str], mistakes: Mistakes) -> None:
+    mistakes.add(
+        f"the same {what} given twice",
+        "Give each its own.",
+        [pair for pair in duplicates(values) if values[pair[0]] is not None],
+        lambda pair: f"{shown(values[pair[0]])} is {name(pair[0])} and {name(pair[1])}",
+    )
+
+
 def _places(
-    wanted: Sequence[int], known: Sequence[int], kind: str, annotation_ids: Sequence[int], file: Path
+    wanted: Sequence[int | None], known: Sequence[int | None], kind: str, name: Callable[[int], str], mistakes: Mistakes
 ) -> NDArray[np.int64]:
-    """Where each wanted id stands in the list of known ones."""
-    place_of = {value: place for place, value in enumerate(known)}
-    places = [place_of.get(value, -1) for value in wanted]
-    unknown = [row for row, place in enumerate(places) if place < 0]
-    if unknown:
-        shown = listed(unknown, lambda row: f"annotation {annotation_ids[row]} names {kind} {wanted[row]}")
-        raise DataError(f"{file}: {shown}, which the file does not list. Add it there, or remove the annotations.")
+    """Where each wanted id stands in the list of known ones; -1 where it does not."""
+    place_of = {value: place for place, value in enumerate(known) if value is not None}
+    places = [-1 if value is None else place_of.get(value, -1) for value in wanted]
+    mistakes.add(
+        f"annotations that name {'an image' if kind == 'image' else 'a category'} which the file does not list",
+        "Add it there, or remove the annotations.",
+        [row for row, place in enumerate(places) if place < 0 and wanted[row] is not None],
+        lambda row: f"{name(row)} names {kind} {wanted[row]}",
+    )
     return np.array(places, dtype=np.int64)
 
 
-def _corners(entries: Sequence[Mapping[str, Any]], name: Any, file: Path) -> NDArray[np.float64]:
-    """xyxy boxes from COCO's x, y, width, height."""
-    for row, entry in enumerate(entries):
-        box = entry.get("bbox")
-        if not (isinstance(box, list) and len(box) == 4 and all(type(value) in (int, float) for value in box)):
-            raise DataError(f"{file}: {name(row)}: 'bbox' must be four numbers: x, y, width, height.")
-    boxes = np.array([entry["bbox"] for entry in entries], dtype=np.float64).reshape(-1, 4)
-    return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+def _corners(entries: Entries) -> NDArray[np.float64]:
+    """xyxy boxes from COCO's x, y, width, height; NaN where there are no four numbers."""
+    nothing = [np.nan] * 4
+    values = [box if _is_box(box := entry.get("bbox")) else nothing for entry in entries]
+    boxes = np.array(values, dtype=np.float64).reshape(-1, 4)
+    with np.errstate(over="ignore"):  # what is infinite is refused with the rest
+        return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
 
 
-def _crowd(entries: Sequence[Mapping[str, Any]], ids: Sequence[int], file: Path) -> NDArray[np.bool_]:
-    for row, entry in enumerate(entries):
-        if (value := entry.get("iscrowd", 0)) not in (0, 1):
-            raise DataError(f"{file}: annotation {ids[row]} has 'iscrowd' {value!r}; it must be 0 or 1.")
-    return np.array([entry.get("iscrowd", 0) for entry in entries], dtype=bool)
+def _is_box(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 4 and all(map(_is_number, value))
+
+
+def _is_number(value: object) -> bool:
+    """Whether it is a number that 64 bits hold; True and False are none, which JSON has as well."""
+    return type(value) is float or (type(value) is int and -(2**63) <= value < 2**63)
 
 
 def _areas(
-    entries: Sequence[Mapping[str, Any]], corners: NDArray[np.float64], ids: Sequence[int], file: Path
+    entries: Entries, corners: NDArray[np.float64], name: Callable[[int], str], mistakes: Mistakes
 ) -> NDArray[np.float64]:
     """Annotated areas; the box's own where none is given."""
-    areas: NDArray[np.float64] = np.prod((corners[:, 2:] - corners[:, :2]).clip(min=0.0), axis=1)
+    most = float(np.finfo(np.float32).max)
+    with np.errstate(over="ignore", invalid="ignore"):
+        areas: NDArray[np.float64] = np.prod((corners[:, 2:] - corners[:, :2]).clip(min=0.0), axis=1)
+    bad = []
     for row, entry in enumerate(entries):
-        area = entry.get("area", 0)
-        if not (type(area) in (int, float) and area >= 0):
-            raise DataError(f"{file}: annotation {ids[row]} has the area {area!r}; it must be 0 or more.")
         if "area" in entry:
-            areas[row] = area
+            area = entry["area"]
+            if _is_number(area) and 0 <= area <= most:
+                areas[row] = area
+            else:
+                bad.append(row)
+    mistakes.add(
+        "'area' that is no finite number of 0 or more",
+        "Write it in pixels, or leave it out.",
+        bad,
+        lambda row: f"{name(row)} has the area {shown(entries[row]['area'])}",
+    )
     return areas
 
 
-def _scores(entries: Sequence[Mapping[str, Any]], ids: Sequence[int], file: Path) -> NDArray[np.float64]:
-    for row, entry in enumerate(entries):
-        score = entry.get("score", -1)
-        if not (type(score) in (int, float) and 0 <= score <= 1):
-            raise DataError(
-                f"{file}: annotation {ids[row]} has the score {entry.get('score')!r}; it must be a number from 0 to 1, "
-                "as `ssodkit label` writes it."
-            )
-    return np.array([entry["score"] for entry in entries], dtype=np.float64)
+def _crowd(entries: Entries, name: Callable[[int], str], mistakes: Mistakes) -> NDArray[np.bool_]:
+    values = [entry.get("iscrowd", 0) for entry in entries]
+    mistakes.add(
+        "'iscrowd' that is neither 0 nor 1",
+        IN_FILE,
+        [row for row, value in enumerate(values) if value not in (0, 1)],
+        lambda row: f"{name(row)} has 'iscrowd' {shown(values[row])}",
+    )
+    return np.array([value == 1 for value in values], dtype=bool)
+
+
+def _scores(entries: Entries, name: Callable[[int], str], mistakes: Mistakes) -> NDArray[np.float64]:
+    values: list[Any] = [entry.get("score") for entry in entries]
+    good = [type(value) in (int, float) and 0 <= value <= 1 for value in values]
+    mistakes.add(
+        "'score' that is no number from 0 to 1",
+        "`ssodkit label` writes one for each annotation.",
+        [row for row, is_good in enumerate(good) if not is_good],
+        lambda row: f"{name(row)} has the score {shown(values[row])}",
+    )
+    return np.array([value if is_good else 0.0 for value, is_good in zip(values, good, strict=True)], dtype=np.float64)

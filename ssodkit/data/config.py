@@ -70,10 +70,10 @@ class DigitsSource(Config):
     type: Literal["digits"] = "digits"
     part: Literal["train", "val"]
     level: Literal["easy", "hard"] = "easy"
-    images: int = Field(2000, ge=1)
-    side: int = Field(96, ge=32)
+    images: int = Field(2000, ge=1, le=1_000_000)
+    side: int = Field(96, ge=32, le=4096)
     """Pixels; images are square."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**32)
 
 
 class FolderSource(Config):
@@ -158,8 +158,8 @@ class LabeledRule(Config):
 class BatchConfig(Config):
     """Images of one step, over all processes together."""
 
-    labeled: int = Field(ge=1)
-    unlabeled: int = Field(0, ge=0)
+    labeled: int = Field(ge=1, le=65_536)
+    unlabeled: int = Field(0, ge=0, le=65_536)
     composition: Literal["fixed", "random"] = "fixed"
     """`random` draws for each slot of a group which kind it holds, at least one of each kind (Soft Teacher)."""
     group: int = Field(0, ge=0)
@@ -202,7 +202,7 @@ class DataConfig(Config):
     """A set that is not the test set; only with it a best checkpoint is kept."""
     percent: float = Field(100.0, gt=0.0, le=100.0)
     """Share of `train` whose labels are used."""
-    fold: int = Field(1, ge=0)
+    fold: int = Field(1, ge=0, lt=2**32)
     """Which draw of that share."""
     folds: Literal["stac", "soft_teacher"] | ListFolds = "stac"
     """How the labeled images are drawn; see docs/fidelity.md."""

@@ -1,5 +1,7 @@
 """Image files to RGB pixels, with stated rules for whatever is not plain 8-bit RGB.
 
+- Files are JPEG, PNG, BMP, WebP or TIFF by their content, whatever their names say; no other reader of Pillow's is
+  asked, some of which start programs of their own.
 - Gray and palette images become RGB; CMYK is converted by Pillow. Alpha is dropped: hidden pixels keep their color.
 - 16-bit gray is divided by 257 and rounded, so that black and white stay black and white; of 16-bit color, Pillow
   reads the high byte. Floating-point pixels have no stated range and are refused.
@@ -7,6 +9,7 @@
   one, the boxes were drawn on the stored pixels. Images without annotated size are turned upright.
 """
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,11 +19,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ssodkit.data.endings import reaches_its_end
 from ssodkit.errors import DataError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+FORMATS = {
+    "JPEG": (".jpg", ".jpeg"),
+    "PNG": (".png",),
+    "BMP": (".bmp",),
+    "WEBP": (".webp",),
+    "TIFF": (".tif", ".tiff"),
+}
+"""What is decoded, as Pillow names it, and how such files are called."""
 ORIENTATION = 0x0112
 """The EXIF tag; values 5 to 8 swap width and height."""
 
@@ -37,11 +49,18 @@ def decode_image(path: Path, size: tuple[int, int] | None = None) -> NDArray[np.
         return _rgb(exif_transpose(image) if _is_to_be_turned(image, path, size) else image, path)
 
 
-def check_image(path: Path, size: tuple[int, int] | None = None) -> None:
-    """Raise DataError as `decode_image` would, as far as the file's header tells; no pixel is read."""
+def check_image(path: Path, size: tuple[int, int] | None = None) -> int:
+    """How many pixels an image has. Raises DataError as `decode_image` would, as far as the file's two ends tell.
+
+    Its header says kind and size. Pixels are read only where the file does not end as one of its kind does: that it
+    was cut off is seen, that there is a hole in its middle is not.
+    """
     with _opened(path) as image:
         _is_to_be_turned(image, path, size)
         _refuse_floats(image, path)
+        if not reaches_its_end(path, image.format):
+            image.load()
+        return image.width * image.height
 
 
 def read_size(path: Path) -> tuple[int, int]:
@@ -55,10 +74,13 @@ def _opened(path: Path) -> Iterator["Image"]:
     """The image, its pixels not yet read; whatever Pillow raises inside becomes a DataError."""
     from PIL import Image, UnidentifiedImageError
 
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for
+        raise DataError(f"the image {path} is no file, but a folder, a pipe or a device. Put an image in its place.")
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # such as a broken thumbnail in the EXIF data
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(path, formats=list(FORMATS)) as image:
                 yield image
     except DataError:
         raise
@@ -71,7 +93,8 @@ def _opened(path: Path) -> Iterator["Image"]:
         ) from error
     except UnidentifiedImageError as error:
         raise DataError(
-            f"the image {path} cannot be read: it is empty, or no image of a kind that is known."
+            f"the image {path} cannot be read: it is empty, broken, or of none of the kinds {', '.join(FORMATS)}. "
+            "Save it as one of them."
         ) from error
     except Exception as error:  # Pillow's readers raise SyntaxError, struct.error, zlib.error and others
         raise DataError(f"the image {path} cannot be read: {error}. Put a whole file in its place.") from error

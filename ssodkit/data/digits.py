@@ -2,8 +2,6 @@
 
 import json
 import os
-import shutil
-import tempfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +14,7 @@ from numpy.typing import NDArray
 from ssodkit.data.annotations import ImageSet
 from ssodkit.data.coco import read_coco
 from ssodkit.data.config import DigitsSource
+from ssodkit.data.files import draft_folder
 from ssodkit.data.scenes import LEVELS, Material, Scene, draw_scene, make_material
 from ssodkit.errors import DataError
 
@@ -83,16 +82,13 @@ def make_scene(source: DigitsSource, material: Material, index: int) -> Scene:
 def _make(source: DigitsSource, folder: Path, on_progress: Callable[[int, int], None] | None) -> None:
     """Write the set beside its place and move it there when it is whole; who comes second throws its own away."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".partial", dir=folder.parent))
-    try:
+    with draft_folder(folder.parent) as draft:
         _write(source, draft, on_progress)
         try:
             draft.rename(folder)
         except OSError:
             if not folder.is_dir():
                 raise
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _write(source: DigitsSource, folder: Path, on_progress: Callable[[int, int], None] | None) -> None:

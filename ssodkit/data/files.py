@@ -3,6 +3,7 @@
 import fcntl
 import os
 import re
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -43,6 +44,21 @@ def written_whole(file: Path) -> Iterator[BinaryIO]:
             draft.unlink(missing_ok=True)
 
 
+@contextmanager
+def draft_folder(folder: Path) -> Iterator[Path]:
+    """A new folder in this one, for what is moved elsewhere at the end; what is left of it is removed then.
+
+    A process that is killed leaves it, and the next one that makes one there removes it.
+    """
+    _forget_drafts(folder)
+    draft, lock = _make_draft(folder)
+    try:
+        yield draft
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+        os.close(lock)
+
+
 def new_draft(folder: Path) -> Path:
     """Where something in this folder can be made that is not finished: a path at which there is nothing."""
     return folder / f".ssodkit-{token_hex(8)}.partial"
@@ -68,10 +84,35 @@ def _open_draft(folder: Path) -> BinaryIO:
         stream.close()  # somebody took it for a forgotten one, before it was locked
 
 
+def _make_draft(folder: Path) -> tuple[Path, int]:
+    """A new folder as a draft, and the descriptor that keeps its lock."""
+    while True:
+        draft = new_draft(folder)
+        draft.mkdir()
+        with suppress(FileNotFoundError):  # somebody took it for a forgotten one, before it was locked
+            lock = os.open(draft, os.O_RDONLY)
+            with suppress(OSError):  # as for a file
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if draft.is_dir():
+                return draft, lock
+            os.close(lock)
+
+
 def _forget_drafts(folder: Path) -> None:
     """Remove the drafts of processes that were killed: those that nobody holds the lock of."""
     for draft in folder.iterdir() if folder.is_dir() else ():
-        if DRAFT.fullmatch(draft.name) and draft.is_file():
-            with suppress(OSError), draft.open("rb") as stream:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                draft.unlink()
+        if DRAFT.fullmatch(draft.name) and (draft.is_file() or draft.is_dir()):
+            with suppress(OSError):
+                _forget(draft)
+
+
+def _forget(draft: Path) -> None:
+    lock = os.open(draft, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if draft.is_dir():
+            shutil.rmtree(draft)
+        else:
+            draft.unlink()
+    finally:
+        os.close(lock)

@@ -3,33 +3,40 @@
 import hashlib
 import os
 from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable
 from pathlib import Path
 
 from ssodkit.data.annotations import ImageSet
+from ssodkit.errors import DataError
 
 HEAD = 4096
 """Bytes compared before whole files are."""
 
 
 def shared_files(first: ImageSet, second: ImageSet) -> list[tuple[Path, Path]]:
-    """Pairs of files, one of each set, with the same bytes.
+    """The files of `first` with the same bytes as one of `second`, each with one such file.
 
-    Only files of one size are opened, and only those with one beginning are read to the end.
+    Only files of one size are opened, and only those with one beginning are read to the end. Raises DataError for a
+    file that cannot be read.
     """
-    by_size: defaultdict[int, list[Path]] = defaultdict(list)
-    for index in range(len(second)):
-        path = second.path(index)
-        by_size[os.path.getsize(path)].append(path)
-    pairs = []
-    for index in range(len(first)):
-        path = first.path(index)
-        near = by_size.get(os.path.getsize(path), [])
-        pairs += [(path, other) for other in near if _same(path, other)]
-    return pairs
+    mine, theirs = (_grouped(map(images.path, range(len(images))), os.path.getsize) for images in (first, second))
+    pairs: list[tuple[Path, Path]] = []
+    for size in mine.keys() & theirs.keys():
+        begun, others = (_grouped(group[size], _begin) for group in (mine, theirs))
+        for begin in begun.keys() & others.keys():
+            whole, twins = (_grouped(group[begin], _digest) for group in (begun, others))
+            pairs += [(path, twins[content][0]) for content in whole.keys() & twins.keys() for path in whole[content]]
+    return sorted(pairs)
 
 
-def _same(first: Path, second: Path) -> bool:
-    return _begin(first) == _begin(second) and _digest(first) == _digest(second)
+def _grouped(paths: Iterable[Path], by: Callable[[Path], Hashable]) -> dict[Hashable, list[Path]]:
+    groups: defaultdict[Hashable, list[Path]] = defaultdict(list)
+    for path in paths:
+        try:
+            groups[by(path)].append(path)
+        except OSError as error:
+            raise DataError(f"the image {path} cannot be read: {error.strerror}. Put a whole file there.") from error
+    return groups
 
 
 def _begin(path: Path) -> bytes:

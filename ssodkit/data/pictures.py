@@ -1,6 +1,6 @@
 """The pixels of an image set: decoded when asked for, or once and kept where they are few."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,13 +12,13 @@ from ssodkit.data.raw import RawBatch, stack_images
 from ssodkit.errors import DataError
 
 KEPT = 256 * 2**20
-"""Bytes of decoded pixels up to which a set is kept in memory; worker processes share it."""
+"""Bytes of pixels up to which a set is decoded to check it, and kept in memory; worker processes share it."""
 LISTED = 10
 """Broken images that a message names."""
 
 
 class Pictures:
-    """Decoded images of a set. Small sets are decoded here and now, and broken files in them refused.
+    """Decoded images of a set. Small sets are decoded here and now.
 
     Raises DataError as `decode_image` does.
     """
@@ -53,17 +53,30 @@ class Pictures:
         return decode_image(self.images.path(index), _annotated_size(self.images, index))
 
 
-def refuse_broken(images: ImageSet) -> None:
-    """Raise DataError that lists the images whose headers cannot be read or tell another size than annotated."""
-    problems = []
+def refuse_broken(images: ImageSet, on_image: Callable[[], None] | None = None) -> None:
+    """Raise DataError that lists the images that cannot be read or have another size than annotated.
+
+    Small sets are decoded. Of larger ones only the two ends of each file are looked at, as `check_image` does: that
+    takes 0.2 s for 1,000 photographs of COCO, and decoding them 5 s. `on_image()` is called for each image.
+    """
+    problems = {}
+    pixels = 0
     for index in range(len(images)):
         try:
-            check_image(images.path(index), _annotated_size(images, index))
+            pixels += check_image(images.path(index), _annotated_size(images, index))
         except DataError as error:
-            problems.append(str(error))
+            problems[index] = str(error)
+        if on_image is not None:
+            on_image()
+    for index in range(len(images)) if 3 * pixels <= KEPT else ():
+        try:
+            if index not in problems:
+                decode_image(images.path(index), _annotated_size(images, index))
+        except DataError as error:
+            problems[index] = str(error)
     if problems:
         more = [f"and {len(problems) - LISTED} more"] if len(problems) > LISTED else []
-        lines = "".join(f"\n  {line}" for line in problems[:LISTED] + more)
+        lines = "".join(f"\n  {line}" for line in [problems[index] for index in sorted(problems)][:LISTED] + more)
         raise DataError(f"{len(problems)} of {len(images)} images cannot be used:{lines}")
 
 

@@ -1,20 +1,20 @@
 """The image sets of a recipe, read, checked and split: everything that can fail about data fails here."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ssodkit.data.annotations import Category, ImageSet
-from ssodkit.data.checks import in_table, listed
+from ssodkit.data.checks import in_table
 from ssodkit.data.coco import read_coco
 from ssodkit.data.config import (
     CocoSource,
     DataConfig,
     DigitsSource,
     FolderSource,
-    ImageSource,
     LabeledRule,
     LabeledSource,
     RestSource,
@@ -23,6 +23,7 @@ from ssodkit.data.config import (
 )
 from ssodkit.data.digits import open_digits
 from ssodkit.data.folder import read_folder
+from ssodkit.data.mistakes import Refusals, listed, naming, printable
 from ssodkit.data.overlap import shared_files
 from ssodkit.data.pictures import refuse_broken
 from ssodkit.data.splits import Fold, draw_fold
@@ -55,44 +56,34 @@ class DataSets:
 def open_data(config: DataConfig, on_progress: OnProgress | None = None) -> DataSets:
     """Read all sets of a recipe. `on_progress(done, total)` is called while embedded data is made.
 
-    Raises DataError that begins with the key of the recipe it is about. Of the image files only their names are
-    looked at: `check_images` looks into them.
+    Raises one DataError that shows the mistakes in all of them, each with the key of the recipe it is about. Of the
+    image files only their names are looked at: `check_images` looks into them.
     """
-    train = _read("data.train", config.train, on_progress)
-    fold = draw_fold(train, config.folds, config.percent, config.fold)
-    chosen = np.isin(train.ids, fold.image_ids)
-    labeled = apply_rule(_without_dropped(train.subset(np.flatnonzero(chosen)), config), config.labeled)
-    pool = _unlabeled_pool(train, chosen, config.unlabeled_images, on_progress) if config.batch.unlabeled else None
-    # The one place where labels are taken from unlabeled images: whatever trains on them gets this set.
-    unlabeled = None if pool is None else pool.without_labels()
-    notes: tuple[str, ...] = ()
-    if pool is not None and unlabeled is not None and isinstance(config.unlabeled, StoredSource):
-        unlabeled, notes = with_stored_labels(unlabeled, config.unlabeled, train.categories, fold.hash)
-        pool = pool.subset(pool.positions(unlabeled.ids)) if len(unlabeled) else None
-        unlabeled = unlabeled if len(unlabeled) else None
-    test = in_table("data.test", _read("data.test", config.test, on_progress), train.categories)
-    validation = None
-    if config.validation is not None:
-        validation = _read("data.validation", config.validation, on_progress)
-        validation = in_table("data.validation", validation, train.categories)
-    read = [images for images in (train, labeled, pool, test, validation) if images is not None]
+    refusals = Refusals()
+    read: dict[str, ImageSet] = {}
+    for key, source in _sources(config).items():
+        with refusals:
+            read[key] = _read(key, source, on_progress)
+    if "data.train" in read:
+        table = read["data.train"].categories
+        with refusals:
+            split = _split(config, read)
+        for key in read.keys() & {"data.test", "data.validation"}:
+            with refusals:
+                read[key] = in_table(key, read[key], table)
+    refusals.refuse()
+    notes = [note for images in (*read.values(), split.labeled) for note in images.notes]
+    notes += [*split.notes, *_missing_boxes(split.labeled, read["data.test"]), *_leaks(config, read)]
     return DataSets(
-        labeled=labeled,
-        unlabeled=unlabeled,
-        hidden=_known_labels(pool, train.categories),
-        labeled_too=_same_files(labeled, unlabeled),
-        test=test,
-        validation=validation,
-        fold=fold,
-        categories=train.categories,
-        notes=tuple(
-            dict.fromkeys(
-                [note for images in read for note in images.notes]
-                + list(notes)
-                + _missing_boxes(labeled, test)
-                + _leaks(config, train, pool, test)
-            )
-        ),
+        labeled=split.labeled,
+        unlabeled=split.unlabeled,
+        hidden=_known_labels(split.pool, table),
+        labeled_too=_same_files(split.labeled, split.unlabeled),
+        test=read["data.test"],
+        validation=read.get("data.validation"),
+        fold=split.fold,
+        categories=table,
+        notes=tuple(printable(note) for note in dict.fromkeys(notes)),
     )
 
 
@@ -113,18 +104,26 @@ def open_unlabeled(config: DataConfig, on_progress: OnProgress | None = None) ->
     return train.subset(np.flatnonzero(~np.isin(train.ids, fold.image_ids))).without_labels()
 
 
-def check_images(sets: DataSets) -> None:
-    """Read the headers of all image files that a run will open: that each is an image, of the size that was annotated.
+def check_images(sets: DataSets, on_progress: OnProgress | None = None) -> None:
+    """Look into all image files that a run will open: that each is a whole image, of the size that was annotated.
 
-    Raises DataError that lists those which cannot be used.
+    Of large sets only the ends of the files are looked at (see `refuse_broken`). `on_progress(done, total)` is called
+    on the way. Raises one DataError that lists those which cannot be used, of all sets.
     """
     every = {"train": sets.labeled, "unlabeled": sets.unlabeled, "test": sets.test, "validation": sets.validation}
+    total = sum(len(images) for images in every.values() if images is not None)
+    done = itertools.count(1)
+
+    def on_image() -> None:
+        if on_progress is not None:
+            on_progress(next(done), total)
+
+    refusals = Refusals()
     for key, images in every.items():
-        try:
+        with refusals, naming(f"data.{key}"):
             if images is not None:
-                refuse_broken(images)
-        except DataError as error:
-            raise DataError(f"data.{key}: {error}") from error
+                refuse_broken(images, on_image)
+    refusals.refuse()
 
 
 def apply_rule(images: ImageSet, rule: LabeledRule) -> ImageSet:
@@ -155,8 +154,19 @@ def apply_rule(images: ImageSet, rule: LabeledRule) -> ImageSet:
     return replace(images, notes=images.notes + tuple(notes))
 
 
+def _sources(config: DataConfig) -> dict[str, LabeledSource | FolderSource]:
+    """What is read: all but the rest of the training images, and unlabeled images that no step takes."""
+    sources: dict[str, LabeledSource | FolderSource] = {"data.train": config.train, "data.test": config.test}
+    if config.validation is not None:
+        sources["data.validation"] = config.validation
+    unlabeled = config.unlabeled_images if config.batch.unlabeled else None
+    if unlabeled is not None and not isinstance(unlabeled, RestSource):
+        sources["data.unlabeled"] = unlabeled
+    return sources
+
+
 def _read(key: str, source: LabeledSource | FolderSource, on_progress: OnProgress | None) -> ImageSet:
-    try:
+    with naming(key):
         match source:
             case CocoSource():
                 labeled = key != "data.unlabeled"
@@ -167,11 +177,9 @@ def _read(key: str, source: LabeledSource | FolderSource, on_progress: OnProgres
                 images = open_digits(source, on_progress)
             case FolderSource():
                 images = read_folder(source.images)
-    except DataError as error:
-        raise DataError(f"{key}: {error}") from error
-    if not len(images):
-        raise DataError(f"{key}: no image is listed there.")
-    return images
+        if not len(images):
+            raise DataError("no image is listed there.")
+        return images
 
 
 def _without_dropped(images: ImageSet, config: DataConfig) -> ImageSet:
@@ -181,14 +189,40 @@ def _without_dropped(images: ImageSet, config: DataConfig) -> ImageSet:
     return replace(images.with_boxes(~images.difficult), notes=(*images.notes, note))
 
 
-def _unlabeled_pool(
-    train: ImageSet, chosen: NDArray[np.bool_], source: ImageSource | None, on_progress: OnProgress | None
-) -> ImageSet | None:
-    """The unlabeled images, still with the labels their source has."""
-    if source is None:
-        return None
-    if not isinstance(source, RestSource):
-        return _read("data.unlabeled", source, on_progress)
+@dataclass(frozen=True)
+class _Split:
+    """The images that a run learns from."""
+
+    fold: Fold
+    labeled: ImageSet
+    pool: ImageSet | None
+    """The unlabeled images, still with the labels that their source has."""
+    unlabeled: ImageSet | None
+    notes: tuple[str, ...]
+
+
+def _split(config: DataConfig, read: Mapping[str, ImageSet]) -> _Split:
+    """Draw the labeled images of `read`, and find the unlabeled ones."""
+    train = read["data.train"]
+    fold = draw_fold(train, config.folds, config.percent, config.fold)
+    chosen = np.isin(train.ids, fold.image_ids)
+    labeled = apply_rule(_without_dropped(train.subset(np.flatnonzero(chosen)), config), config.labeled)
+    pool = _unlabeled_pool(config, read, chosen)
+    # The one place where labels are taken from unlabeled images: whatever trains on them gets this set.
+    unlabeled = None if pool is None else pool.without_labels()
+    notes: tuple[str, ...] = ()
+    if pool is not None and unlabeled is not None and isinstance(config.unlabeled, StoredSource):
+        unlabeled, notes = with_stored_labels(unlabeled, config.unlabeled, train.categories, fold.hash)
+        pool = pool.subset(pool.positions(unlabeled.ids)) if len(unlabeled) else None
+        unlabeled = unlabeled if len(unlabeled) else None
+    return _Split(fold, labeled, pool, unlabeled, notes)
+
+
+def _unlabeled_pool(config: DataConfig, read: Mapping[str, ImageSet], chosen: NDArray[np.bool_]) -> ImageSet | None:
+    source = config.unlabeled_images
+    if not config.batch.unlabeled or not isinstance(source, RestSource):
+        return read.get("data.unlabeled")
+    train = read["data.train"]
     rest = train if source.include_labeled else train.subset(np.flatnonzero(~chosen))
     if not len(rest):
         raise DataError(
@@ -236,22 +270,33 @@ def _same_files(labeled: ImageSet, unlabeled: ImageSet | None) -> NDArray[np.int
     return unlabeled.ids[[str(unlabeled.path(place)) in known for place in range(len(unlabeled))]]
 
 
-def _leaks(config: DataConfig, train: ImageSet, pool: ImageSet | None, test: ImageSet) -> list[str]:
-    """Warnings about images that are trained on and tested on. Parts of the embedded data are apart by construction."""
-    trained: dict[str, tuple[LabeledSource | FolderSource, ImageSet]] = {"data.train": (config.train, train)}
-    source = config.unlabeled_images
-    if pool is not None and source is not None and not isinstance(source, RestSource):
-        trained["data.unlabeled"] = (source, pool)
+def _leaks(config: DataConfig, read: Mapping[str, ImageSet]) -> list[str]:
+    """Warnings about images that are trained on, chosen by or tested on, two of these, by their content.
+
+    Raises DataError where all validation images are test images. Parts of the embedded data are apart by construction.
+    """
+    sources = _sources(config)
     notes = []
-    for key, (source, images) in trained.items():
-        if (
-            isinstance(source, DigitsSource)
-            and isinstance(config.test, DigitsSource)
-            and source.part != config.test.part
-        ):
+    for key, other, harm in (
+        ("data.train", "data.test", "results say too much"),
+        ("data.unlabeled", "data.test", "results say too much"),
+        ("data.train", "data.validation", "the best checkpoint is chosen by images that were learned"),
+        ("data.unlabeled", "data.validation", "the best checkpoint is chosen by images that were learned"),
+        ("data.validation", "data.test", "the best checkpoint is chosen by test images, so results say too much"),
+    ):
+        if not {key, other} <= read.keys() or _are_apart(sources[key], sources[other]):
             continue
-        pairs = shared_files(images, test)
+        pairs = shared_files(read[key], read[other])
+        if key == "data.validation" and len(pairs) == len(read[key]):
+            raise DataError(
+                f"data.validation: each of its {len(pairs)} images is a test image, by content; a checkpoint chosen on "
+                "the test set proves nothing. Give other images, or none."
+            )
         if pairs:
             shown = listed(pairs, lambda pair: f"{pair[0]} = {pair[1]}", at_most=3)
-            notes.append(f"{key} and data.test share {len(pairs)} images by content ({shown}): results say too much")
+            notes.append(f"{key} and {other} share {len(pairs)} images by content ({shown}): {harm}")
     return notes
+
+
+def _are_apart(first: LabeledSource | FolderSource, second: LabeledSource | FolderSource) -> bool:
+    return isinstance(first, DigitsSource) and isinstance(second, DigitsSource) and first.part != second.part

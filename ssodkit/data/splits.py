@@ -16,9 +16,11 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 
 from ssodkit.data.annotations import ImageSet
-from ssodkit.data.checks import duplicates, seen_from_here
+from ssodkit.data.checks import duplicates
 from ssodkit.data.config import ListFolds
 from ssodkit.data.files import write_whole
+from ssodkit.data.mistakes import listed, naming, shown
+from ssodkit.data.reading import read_json
 from ssodkit.errors import DataError
 
 
@@ -57,10 +59,8 @@ def draw_fold(images: ImageSet, mode: str | ListFolds, percent: float, fold: int
         name, places = "all", np.arange(len(images))
     elif isinstance(mode, ListFolds):
         name = mode.type
-        try:
+        with naming("data.folds"):
             places = _listed_places(images, mode.file, percent, fold)
-        except DataError as error:
-            raise DataError(f"data.folds: {error}") from error
     else:
         name, places = mode, draw_places(mode, len(images), percent, fold)
     if not len(places):
@@ -91,7 +91,7 @@ def _listed_places(images: ImageSet, file: Path, percent: float, fold: int) -> N
     wrong = [place for place in chosen if type(place) is not int or not 0 <= place < len(base)]
     if wrong:
         raise DataError(
-            f"{file}: {percent:g} percent, run {fold} has the position {wrong[0]!r}; positions are whole numbers "
+            f"{file}: {percent:g} percent, run {fold} has the position {shown(wrong[0])}; positions are whole numbers "
             f"below {len(base)}, the images of the training set with a box. Was the list made for another set?"
         )
     twice = duplicates(chosen)
@@ -101,18 +101,19 @@ def _listed_places(images: ImageSet, file: Path, percent: float, fold: int) -> N
 
 
 def _listed_run(file: Path, percent: float, fold: int) -> list[Any]:
+    form = "a list of folds is JSON, percent -> run -> positions"
+    lists = read_json(file, "Check `file`.")
+    if not isinstance(lists, dict):
+        raise DataError(f"{file} is no list of folds: it holds a {type(lists).__name__}, but {form}.")
     try:
-        lists = json.loads(file.read_text(encoding="utf-8"))
-        runs = {float(key): value for key, value in lists.items()}
-    except OSError as error:
-        raise DataError(f"{seen_from_here(file)} cannot be read: {error.strerror}. Check `file`.") from error
-    except (ValueError, AttributeError, TypeError) as error:
-        raise DataError(
-            f"{file} is no list of folds: it must be JSON, percent -> run -> positions ({error})."
-        ) from error
-    run = runs.get(percent)
+        percents = [float(key) for key in lists]
+    except ValueError as error:
+        raise DataError(f"{file} is no list of folds: {error}, but {form}.") from error
+    if twice := duplicates(percents):
+        raise DataError(f"{file} has the percent {percents[twice[0][0]]:g} twice. Remove one of them.")
+    run = dict(zip(percents, lists.values(), strict=True)).get(percent)
     if not isinstance(run, dict) or not isinstance(run.get(str(fold)), list):
-        has = f"the runs {', '.join(run)}" if isinstance(run, dict) else f"the percents {', '.join(lists)}"
+        has = f"the runs {listed(run)}" if isinstance(run, dict) else f"the percents {listed(lists)}"
         raise DataError(f"{file} has no list for {percent:g} percent, run {fold}; it has {has}.")
     chosen: list[Any] = run[str(fold)]
     return chosen

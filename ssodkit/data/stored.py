@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssodkit.data.annotations import Category, ImageSet
-from ssodkit.data.checks import in_table, listed
+from ssodkit.data.checks import in_table
 from ssodkit.data.coco import load_coco, parse_coco
 from ssodkit.data.config import StoredSource
 from ssodkit.data.files import write_whole
+from ssodkit.data.mistakes import listed, naming
 from ssodkit.errors import DataError
 
 FOLD = "labeled_fold"
@@ -37,7 +38,7 @@ def read_stored(file: Path) -> tuple[ImageSet, Mapping[str, Any]]:
     """
     document = load_coco(file, key="file")
     info = document.get("info")
-    return parse_coco(document, file, Path(), "drop", scored=True), info if isinstance(info, dict) else {}
+    return parse_coco(document, file, None, "drop", scored=True), info if isinstance(info, dict) else {}
 
 
 def with_stored_labels(
@@ -49,10 +50,8 @@ def with_stored_labels(
     lists whatever shows that the boxes are not for these images, classes or this fold.
     """
     assert source.file is not None
-    try:
+    with naming("data.unlabeled"):
         stored, info = read_stored(source.file)
-    except DataError as error:
-        raise DataError(f"data.unlabeled: {error}") from error
     places = _places(stored, pool)
     _refuse_other(stored, pool, places, categories, info.get(FOLD) or fold, fold, source.file)
     stored = in_table("data.unlabeled", stored, categories)

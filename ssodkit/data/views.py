@@ -41,7 +41,7 @@ class ViewsConfig(Config):
     test: ViewConfig = ViewConfig()
     minimum_visible: float = Field(0.0, ge=0.0, le=1.0)
     """Boxes of which less than this share stays inside a view are dropped from it."""
-    pad_to: int = Field(32, ge=1)
+    pad_to: int = Field(32, ge=1, le=1_000_000)
     """Canvas sides are multiples of this."""
 
     @model_validator(mode="after")

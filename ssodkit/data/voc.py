@@ -1,5 +1,7 @@
 """Pascal VOC folders: JPEGImages, one XML file per image in Annotations, and lists of names in ImageSets/Main."""
 
+import codecs
+import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,10 +11,14 @@ from typing import Literal
 import numpy as np
 
 from ssodkit.data.annotations import Category, ImageSet, make_image_set
-from ssodkit.data.checks import clean_boxes, duplicates, listed, require_files, seen_from_here
+from ssodkit.data.checks import clean_boxes, duplicates, require_files
+from ssodkit.data.mistakes import Mistakes, listed, shown
+from ssodkit.data.reading import read_file, read_text
 from ssodkit.errors import DataError
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
+ENCODING = re.compile(rb"""<\?xml[^>]*?\sencoding\s*=\s*["']([\w.:-]+)["']""")
+"""What an XML file says that it is written in."""
 
 
 @dataclass
@@ -21,7 +27,8 @@ class _Columns:
 
     sizes: list[tuple[int, int]] = field(default_factory=list)
     image_of_box: list[int] = field(default_factory=list)
-    boxes: list[tuple[float, ...]] = field(default_factory=list)
+    corners: list[list[str]] = field(default_factory=list)
+    """As they are written."""
     labels: list[int] = field(default_factory=list)
     difficult: list[bool] = field(default_factory=list)
 
@@ -32,24 +39,24 @@ def read_voc(
     """The images of one split of a VOC folder, in the order of its list, with their boxes.
 
     VOC counts pixels from 1 and its corners are pixels of the object, so the box of pixels 1 to 1 is (0, 0, 1, 1)
-    here. Category ids are 1, 2, ... in the order of `classes`. Raises DataError for whatever cannot be trusted.
+    here. Category ids are 1, 2, ... in the order of `classes`. Raises DataError that shows all that cannot be trusted.
     """
     names = _names(root, split)
-    label_of = {name: label for label, name in enumerate(classes)}
-    columns = _Columns()
-    for place, name in enumerate(names):
-        _read_annotation(root / "Annotations" / f"{name}.xml", place, label_of, columns)
+    mistakes = Mistakes(root)
+    require_files(root / "JPEGImages", [f"{name}.jpg" for name in names], mistakes)
+    columns = _read_annotations(root / "Annotations", names, classes, mistakes)
     sizes = np.array(columns.sizes, dtype=np.int32).reshape(-1, 2)
     owners = np.array(columns.image_of_box, dtype=np.int64)
-    corners = np.array(columns.boxes, dtype=np.float64).reshape(-1, 4)
+    corners = np.array([[_number(text) for text in row] for row in columns.corners], dtype=np.float64).reshape(-1, 4)
 
     def box_name(row: int) -> str:
-        number = row - columns.image_of_box.index(owners[row]) + 1
-        return f"object {number} of {names[owners[row]]}.xml {tuple(columns.boxes[row])}"
+        number = row - np.searchsorted(owners, owners[row]) + 1
+        written = ", ".join(f"{side} {shown(text)}" for side, text in zip(CORNERS, columns.corners[row], strict=True))
+        return f"object {number} of {names[owners[row]]}.xml ({written})"
 
-    folder = root / "Annotations"
-    boxes, keep, notes = clean_boxes(corners - [1, 1, 0, 0], sizes[owners], box_name, folder, zero_size)
-    result = make_image_set(
+    boxes, keep, notes = clean_boxes(corners - [1, 1, 0, 0], sizes[owners], box_name, zero_size, mistakes)
+    mistakes.refuse()
+    return make_image_set(
         root / "JPEGImages",
         [f"{name}.jpg" for name in names],
         _image_ids(names),
@@ -61,26 +68,33 @@ def read_voc(
         difficult=np.array(columns.difficult, dtype=bool)[keep],
         notes=notes,
     )
-    require_files(result)
-    return result
 
 
 def _names(root: Path, split: str) -> list[str]:
+    """The image names that a list in ImageSets/Main holds, a line each.
+
+    A list of one class, such as cat_train, has a second column: 1 where the image shows the class, 0 where only a
+    difficult object does, else -1. The images are all of them. Names may have spaces.
+    """
     file = root / "ImageSets" / "Main" / f"{split}.txt"
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file} is no list of image names: it is no UTF-8 text.") from error
-    except OSError as error:
-        raise DataError(
-            f"{seen_from_here(file)} cannot be read: {error.strerror}. `root` must be the folder of one year, such as "
-            "VOCdevkit/VOC2007, and `split` a list in its ImageSets/Main."
-        ) from error
-    names = [line.split()[0] for line in lines if line.strip()]
-    twice = duplicates(names)
-    if twice:
-        raise DataError(f"{file} names images twice: {listed(twice, lambda pair: names[pair[0]])}. Remove one of each.")
+    text = read_text(
+        file,
+        "`root` must be the folder of one year, such as VOCdevkit/VOC2007, and `split` a list of image names in its "
+        "ImageSets/Main.",
+    )
+    if "\0" in text:
+        raise DataError(f"{file} is no list of image names: it holds a NUL. Save it as plain text in UTF-8.")
+    names = [_without_column(line.strip(), root / "Annotations") for line in text.splitlines() if line.strip()]
+    mistakes = Mistakes(file)
+    mistakes.add("images named twice", "Remove one of each.", duplicates(names), lambda pair: names[pair[0]])
+    mistakes.refuse()
     return names
+
+
+def _without_column(line: str, annotations: Path) -> str:
+    name, *rest = line.rsplit(maxsplit=1)
+    has_column = rest in (["-1"], ["0"], ["1"]) and not (annotations / f"{line}.xml").exists()
+    return name if has_column else line
 
 
 def _image_ids(names: Sequence[str]) -> list[int]:
@@ -91,33 +105,83 @@ def _image_ids(names: Sequence[str]) -> list[int]:
     return list(range(1, len(names) + 1))
 
 
-def _read_annotation(file: Path, place: int, label_of: dict[str, int], columns: _Columns) -> None:
-    try:
-        annotation = ElementTree.parse(file).getroot()
-    except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror}, but the split names this image.") from error
-    except ElementTree.ParseError as error:
-        raise DataError(f"{file} is no XML: {error}.") from error
-    height, width = _number(annotation, "size/height", file), _number(annotation, "size/width", file)
-    if not (height > 0 and width > 0):
-        raise DataError(f"{file}: size is {height:g} x {width:g} (height x width); write the image's true size there.")
-    columns.sizes.append((int(height), int(width)))
-    for entry in annotation.iter("object"):
-        name = (entry.findtext("name") or "").strip()
-        if name not in label_of:
-            raise DataError(
-                f"{file}: the class '{name}' is none of {listed(label_of, at_most=30)}. "
-                "Name all classes in `classes` of this source."
-            )
-        columns.image_of_box.append(place)
-        columns.boxes.append(tuple(_number(entry, f"bndbox/{corner}", file) for corner in CORNERS))
-        columns.labels.append(label_of[name])
-        columns.difficult.append((entry.findtext("difficult") or "0").strip() == "1")
+def _read_annotations(folder: Path, names: Sequence[str], classes: Sequence[str], mistakes: Mistakes) -> _Columns:
+    """What the files of all images say; a size of 0, and no box, where one cannot be used."""
+    label_of = {name: label for label, name in enumerate(classes)}
+    columns = _Columns()
+    unreadable, broken, unsized = [], [], []
+    unknown: dict[str, str] = {}
+    for place, name in enumerate(names):
+        file = f"{name}.xml"
+        columns.sizes.append((0, 0))
+        try:
+            annotation = _parse_xml(read_file(folder / file))
+        except OSError as error:
+            unreadable.append(f"{file} ({error.strerror})")
+            continue
+        except ValueError as error:
+            broken.append(f"{file} ({error})")
+            continue
+        height, width = (annotation.findtext(f"size/{side}") or "" for side in ("height", "width"))
+        if _is_side(height) and _is_side(width):
+            columns.sizes[-1] = int(float(height)), int(float(width))
+        else:
+            unsized.append(f"{file} has height {shown(height)} and width {shown(width)}")
+        for entry in annotation.iter("object"):
+            kind = (entry.findtext("name") or "").strip()
+            if kind not in label_of:
+                unknown.setdefault(kind, file)
+            columns.image_of_box.append(place)
+            columns.corners.append([entry.findtext(f"bndbox/{corner}") or "" for corner in CORNERS])
+            columns.labels.append(label_of.get(kind, 0))
+            columns.difficult.append((entry.findtext("difficult") or "0").strip() == "1")
+    mistakes.add("annotations that cannot be read", "The split names their images.", unreadable)
+    mistakes.add("annotations that are no XML", "Mend them, or save them again in UTF-8.", broken)
+    mistakes.add(
+        "sizes that are not whole numbers of pixels above 0", "Write the true sizes of the images there.", unsized
+    )
+    mistakes.add(
+        f"classes that are none of {listed(classes, at_most=30)}",
+        "Name all classes in `classes` of this source.",
+        list(unknown),
+        lambda kind: f"{shown(kind)} in {unknown[kind]}",
+    )
+    return columns
 
 
-def _number(element: ElementTree.Element, path: str, file: Path) -> float:
-    text = element.findtext(path)
+def _parse_xml(content: bytes) -> ElementTree.Element:
+    """The root of an XML file. Raises ValueError that says why it is none.
+
+    It may be written in any encoding that Python knows: Python's XML parser alone knows few, and none of Asia's.
+    """
+    declared = ENCODING.match(content.removeprefix(codecs.BOM_UTF8))
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "utf-16"
+    elif declared and not content.startswith(codecs.BOM_UTF8):
+        encoding = declared[1].decode()
+    else:
+        encoding = "utf-8-sig"
     try:
-        return float(text or "")
-    except ValueError as error:
-        raise DataError(f"{file}: <{element.tag}> has {path} {text!r}; it must be a number.") from error
+        text = content.decode(encoding)
+    except LookupError as error:
+        raise ValueError(f"it says that it is written in {encoding!r}, which is no encoding that is known") from error
+    except UnicodeError as error:
+        raise ValueError(f"it is not written in {encoding.removesuffix('-sig')}, as it should be") from error
+    if "<!ENTITY" in text:  # a few of them can stand for gigabytes of text
+        raise ValueError("it declares entities, which no annotation needs")
+    try:
+        return ElementTree.fromstring(text)
+    except (ElementTree.ParseError, UnicodeError) as error:
+        raise ValueError(str(error)) from error
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
+
+
+def _is_side(text: str) -> bool:
+    number = _number(text)
+    return number.is_integer() and 0 < number < 2**31

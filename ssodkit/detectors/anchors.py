@@ -6,7 +6,7 @@ Source: Ren et al., Faster R-CNN, arXiv:1506.01497, section 3.1.1.
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float, Int64
@@ -16,13 +16,15 @@ from torch import Tensor
 from ssodkit.plugins import Config
 from ssodkit.structures.predictions import Candidates, Features
 
+Side = Annotated[float, Field(ge=1.0, le=100_000.0)]
+
 
 class AnchorConfig(Config):
     """Size, shape and place of the anchors."""
 
-    sides: tuple[tuple[float, ...], ...] = ((32.0,), (64.0,), (128.0,), (256.0,), (512.0,))
+    sides: tuple[tuple[Side, ...], ...] = ((32.0,), (64.0,), (128.0,), (256.0,), (512.0,))
     """Per pyramid level, finest first: sides of the squares with the anchors' areas, in pixels."""
-    ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    ratios: tuple[Annotated[float, Field(ge=0.01, le=100.0)], ...] = (0.5, 1.0, 2.0)
     """Height / width; every side has every ratio."""
     rounded: bool = False
     """Whether half sides are whole pixels, as in torchvision."""
@@ -36,7 +38,8 @@ class AnchorConfig(Config):
 
     @model_validator(mode="after")
     def _levels_are_alike(self) -> "AnchorConfig":
-        if not self.ratios or not self.sides or len({len(sides) for sides in self.sides} | {0}) != 2:
+        sides = {len(sides) for sides in self.sides}  # on each level
+        if not self.ratios or len(sides) != 1 or 0 in sides:
             raise ValueError("anchors need a ratio, and equally many sides on every level: all levels share one head")
         return self
 

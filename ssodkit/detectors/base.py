@@ -34,7 +34,7 @@ NormalizerName = Literal[
 class Sampler(Config):
     """A random sample of a stage's candidates."""
 
-    per_image: int = Field(ge=1)
+    per_image: int = Field(ge=1, le=1_000_000)
     positive_share: float = Field(ge=0.0, le=1.0)
     """At most this share are positives; background fills the rest."""
 
@@ -50,11 +50,19 @@ class TermRule(Config):
     taught_by: Literal["objectness", "classes", "boxes"]
     criterion: Slot[CriterionConfig]
     quality: Literal["unused", "target", "weight"] = "unused"
-    """A positive's target is hard, or its matcher's quality; or the quality weights it."""
+    """A positive's target is hard, or its matcher's quality, which only classes can have; or the quality weights it."""
     normalizer: NormalizerName
-    floor: float = Field(1.0, gt=0.0)
+    floor: float = Field(1.0, ge=1e-6, le=1e6)
     """The denominator, summed over processes, never falls below it."""
-    weight: float = Field(1.0, ge=0.0)
+    weight: float = Field(1.0, ge=0.0, le=1000.0)
+
+    @model_validator(mode="after")
+    def _only_soft_targets_have_a_quality(self) -> "TermRule":
+        if self.quality == "target" and not self.criterion.takes_soft_targets:
+            raise ValueError(
+                f"`quality: target` has no effect on '{self.criterion.type}'; take `weight`, or leave it out"
+            )
+        return self
 
 
 class StageRule(Config):
@@ -67,6 +75,12 @@ class StageRule(Config):
     crossing: Literal["learn", "ignore"] = "learn"
     """What candidates do that reach beyond their image: learn like others, or nothing at all."""
     terms: dict[Literal["class", "box"], TermRule]
+
+    @property
+    def key_needs(self) -> Mapping[str, str]:
+        """Candidates are left out of a match between predictions and targets; objectness alone knows one class."""
+        crossing = {"crossing": "predictions"} if self.crossing == "ignore" else {}
+        return crossing | ({"one_class": "objectness"} if self.one_class else {})
 
     @model_validator(mode="after")
     def _quota_needs_a_sampler(self) -> "StageRule":
@@ -115,7 +129,8 @@ class DetectorConfig(PluginConfig, ABC):
 
     slot: ClassVar[str] = "detector"
     stage_provides: ClassVar[Mapping[str, frozenset[str]]] = {}
-    """Stage -> what it provides to matchers: `predictions` where it has them before matching."""
+    """Stage -> what it provides to its rule and its matcher: `predictions` where it has them before matching,
+    `objectness` where it tells things from background, but no classes."""
 
     stages: Mapping[str, StageRule]
     test: TestRule = TestRule()

@@ -38,9 +38,9 @@ class FasterRcnnConfig(DetectorConfig):
     """Two stages: `rpn` proposes, `roi` answers about any region."""
 
     type: Literal["faster_rcnn"] = "faster_rcnn"
-    provides: ClassVar[frozenset[str]] = frozenset({"exact_regions"})
+    provides: ClassVar[frozenset[str]] = frozenset({"exact_regions", "proposals"})
     stage_provides: ClassVar[Mapping[str, frozenset[str]]] = {
-        "rpn": frozenset({"predictions"}),
+        "rpn": frozenset({"predictions", "objectness"}),
         "roi": frozenset(),
     }
 

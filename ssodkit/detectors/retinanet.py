@@ -48,8 +48,6 @@ class RetinaNetConfig(DetectorConfig):
         if set(self.stages) != {"dense"}:
             raise ValueError(f"the stage of retinanet is dense, not {', '.join(self.stages) or 'none'}")
         check_terms("dense", self.stages["dense"], "sigmoid")
-        if self.stages["dense"].one_class:
-            raise ValueError("stages.dense.one_class must be false: its classes are the detections'")
         check_sides(self.anchors, self.backbone.levels + self.neck.extra_levels)
         misfit = self.head.misfit(self.neck.channels, self.anchors.per_cell)
         if misfit is not None:

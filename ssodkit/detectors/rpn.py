@@ -28,9 +28,9 @@ class RpnConfig(Config):
 class Proposals(Config):
     """How many proposals go on."""
 
-    per_level: int = Field(ge=1)
+    per_level: int = Field(ge=1, le=1_000_000)
     """Best per pyramid level before non-maximum suppression."""
-    keep: int = Field(ge=1)
+    keep: int = Field(ge=1, le=1_000_000)
     """Per image after it."""
 
 

@@ -180,16 +180,19 @@ def _write_files(folder: Path, state: Mapping[str, Any], networks: Mapping[str, 
     flush_folder(folder)
 
 
-def read_run(run: Path) -> tuple[Recipe, Path]:
+def read_run(run: Path, trust_plugins: bool = False) -> tuple[Recipe, Path]:
     """The recipe of a run and its newest checkpoint, its networks whole; raises TrainingError if there is none."""
-    return read_recipe(run), find_networks(run)
+    return read_recipe(run, trust_plugins), find_networks(run)
 
 
-def read_recipe(run: Path) -> Recipe:
-    """The recipe of a run; raises TrainingError if the folder holds none."""
+def read_recipe(run: Path, trust_plugins: bool = False) -> Recipe:
+    """The recipe of a run; raises TrainingError if the folder holds none.
+
+    Plug-ins that it names are run as `load_recipe` says: those that were not run here before only if trusted.
+    """
     if not (run / RECIPE).is_file():
         raise TrainingError(f"{run} holds no run: there is no {RECIPE} in it. Give the folder that `ssodkit run` made.")
-    return load_recipe(run / RECIPE)
+    return load_recipe(run / RECIPE, trust_plugins=trust_plugins)
 
 
 def find_last(run: Path) -> Path:

@@ -76,10 +76,10 @@ def open_processes(device: str | None = None) -> Iterator[Processes]:
     """Join the processes that `torchrun` started, if that has not happened yet, or be the only one.
 
     `device` is `cpu`, `cuda` or `cuda:1`; None means CUDA where there is one. Under `torchrun` each process takes
-    the GPU of its local rank. Raises TrainingError if the device does not exist.
+    the GPU of its local rank. Raises TrainingError if the device does not exist, or the processes do not meet.
     """
-    count = int(os.environ.get("WORLD_SIZE", "1"))
-    chosen = _choose_device(device, int(os.environ.get("LOCAL_RANK", "0")) if count > 1 else None)
+    count = _announced("WORLD_SIZE", 1, lowest=1)
+    chosen = _choose_device(device, _announced("LOCAL_RANK", 0) if count > 1 else None)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     if count == 1:
@@ -87,12 +87,38 @@ def open_processes(device: str | None = None) -> Iterator[Processes]:
         return
     joins = not torch.distributed.is_initialized()
     if joins:
-        torch.distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+        _join("nccl" if chosen.type == "cuda" else "gloo", count)
     try:
         yield Processes(chosen, torch.distributed.get_rank(), torch.distributed.get_world_size())
     finally:
         if joins:
             torch.distributed.destroy_process_group()
+
+
+def _announced(name: str, usual: int | None = None, lowest: int = 0) -> int:
+    """A number that `torchrun` sets in the environment; raises TrainingError where it is none."""
+    text = os.environ.get(name, "" if usual is None else str(usual))
+    if not text.isdecimal() or int(text) < lowest:
+        raise TrainingError(
+            f"the environment variable {name} is '{text}', which is no number from {lowest} on. torchrun sets it in "
+            "each process of a run; to train in one process, unset WORLD_SIZE."
+        )
+    return int(text)
+
+
+def _join(backend: str, count: int) -> None:
+    """Wait for the other processes where the environment says that they meet."""
+    rank, place = _announced("RANK"), f"{os.environ.get('MASTER_ADDR')}:{_announced('MASTER_PORT')}"
+    try:
+        if rank >= count:
+            raise ValueError(f"RANK is {rank}, and WORLD_SIZE {count}")
+        torch.distributed.init_process_group(backend)
+    except (ValueError, torch.distributed.DistError) as error:
+        what = next(iter(str(error).splitlines()), "")
+        raise TrainingError(
+            f"the {count} processes of this run do not meet at {place} (MASTER_ADDR:MASTER_PORT): {what}. Start all of "
+            "them with torchrun, or with --processes on one machine."
+        ) from error
 
 
 def _choose_device(device: str | None, local_rank: int | None) -> torch.device:

@@ -43,13 +43,14 @@ class NetworkScores:
     """Network -> its scores of each class, at the recipe's first test threshold."""
 
 
-def evaluate(run: Path | str, device: str | None = None) -> dict[str, Any]:
+def evaluate(run: Path | str, device: str | None = None, trust_plugins: bool = False) -> dict[str, Any]:
     """Score the networks of a run's last checkpoint on its test images, and show the table of the run's end.
 
     Up to 20 classes are listed below it. On the device of the run the numbers are exactly those of its `result.json`.
-    Raises TrainingError if there is no checkpoint or it does not fit the recipe, DataError if images are missing.
+    Raises TrainingError if there is no checkpoint or it does not fit the recipe, DataError if images are missing,
+    RecipeError for plug-ins that were never run here, unless `trust_plugins`.
     """
-    recipe, checkpoint = read_run(Path(run))
+    recipe, checkpoint = read_run(Path(run), trust_plugins)
     with open_processes(device) as processes, explained():
         sets = open_data(recipe.data.model_copy(update={"unlabeled": None}))  # nobody looks at unlabeled images here
         if sets.categories != read_categories(checkpoint):

@@ -9,6 +9,9 @@ import torch.distributed
 
 from ssodkit.errors import DataError, TrainingError
 
+MEMORY_IS_FULL = ("DefaultCPUAllocator", "MemoryError in DataLoader worker", "Storage size calculation overflowed")
+"""How torch says that the host's memory does not suffice, by itself or for a loader process of numpy's."""
+
 
 @contextmanager
 def explained(way_on: Callable[[], str] = str) -> Iterator[None]:
@@ -34,20 +37,32 @@ def explained(way_on: Callable[[], str] = str) -> Iterator[None]:
             "the memory of the GPU is full. Fewer images at once need less: set engine.images_per_device for the "
             "training, evaluation.images for an evaluation; engine.precision bf16 needs less, too."
         ) from error
+    except MemoryError as error:
+        raise _memory_is_full(cure()) from error
     except torch.distributed.DistError as error:
         raise _left_alone() from error
     except RuntimeError as error:
         if "third_party/gloo" in str(error):
             raise _left_alone() from error
-        text = f"{error} {error.__cause__}"  # torch says which worker is gone, and its cause says how it went
-        if "Too many open files" in text or "exited unexpectedly with exit code" in text:
+        if "Too many open files" in str(error):
             raise _too_many_files(cure()) from error
-        if "DataLoader worker" not in str(error):  # torch says it so, wherever the process is just then
+        if any(sign in str(error) for sign in MEMORY_IS_FULL):
+            raise _memory_is_full(cure()) from error
+        if "DataLoader worker (pid" not in str(error):  # torch says it so, wherever the process is just then
             raise
         raise TrainingError(
             "a loader process was killed. Mostly the machine's memory is full, or what a container may share of it "
-            f"(docker's --shm-size). Give it more, or set engine.workers lower in the run's recipe.{cure()}"
+            "(docker's --shm-size), or more files are open than `ulimit -n` allows. Give it more, or set "
+            f"engine.workers lower in the run's recipe.{cure()}"
         ) from error
+
+
+def _memory_is_full(cure: str) -> TrainingError:
+    return TrainingError(
+        "this machine has not enough memory. Smaller or fewer images at once need less: set the sizes in views "
+        "(resize, pad_to), engine.images_per_device for the training, evaluation.images for an evaluation, or "
+        f"engine.workers lower in the run's recipe.{cure}"
+    )
 
 
 def _too_many_files(cure: str) -> TrainingError:

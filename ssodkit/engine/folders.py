@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ssodkit.data.files import draft_folder
 from ssodkit.engine.checkpoint import RECIPE, can_go_on
 from ssodkit.engine.distributed import Processes
 from ssodkit.engine.locks import TRIES, is_taken, take
@@ -60,6 +61,28 @@ def _let_go() -> None:
 
 
 os.register_at_fork(after_in_child=_let_go)
+
+
+@contextmanager
+def filled_whole(out: Path) -> Iterator[Path]:
+    """A folder to write into, whose files stand in the new or empty folder `out` at the end of the `with`.
+
+    Where anything fails within it, nothing is left. Raises TrainingError if `out` cannot be made or holds anything.
+    """
+    is_new = not out.exists()
+    make_folder(out)
+    try:
+        with draft_folder(out) as draft:
+            yield draft
+            for path in sorted(draft.iterdir()):
+                path.rename(out / path.name)
+    except OSError as error:
+        if error.filename is None or not Path(error.filename).is_relative_to(draft):
+            raise
+        raise OSError(error.errno, error.strerror, str(out / Path(error.filename).relative_to(draft))) from error
+    finally:
+        if is_new and not any(out.iterdir()):
+            out.rmdir()
 
 
 def make_folder(out: Path) -> Path:

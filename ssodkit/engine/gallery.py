@@ -95,7 +95,9 @@ class Gallery:
         path = self.session.run / "pictures" / "sheet.png"
         if self.session.processes.is_first:
             path.parent.mkdir(exist_ok=True)
-            make_sheet([Row(pixels, _columns(image, self._class_names())) for pixels, image in seen]).save(path)
+            sheet = make_sheet([Row(pixels, _columns(image, self._class_names())) for pixels, image in seen])
+            with written_whole(path) as stream:
+                sheet.save(stream, format="PNG")
         return path
 
     def _class_names(self) -> list[str]:

@@ -41,17 +41,19 @@ def label(
     score: float | None = None,
     size: Size = "test",
     device: str | None = None,
+    trust_plugins: bool = False,
 ) -> Path:
     """Write what the last checkpoint of a run finds in its unlabeled images, or in the folder `images`, to `out`.
 
     The file is COCO JSON with a `score` per annotation, the image ids and file names of the data set, and the category
     ids of the run's classes. `network` is the recipe's result if not given, `score` its first test threshold. Where the
     original size is not that of the test, it warns of the factor. Raises DataError for an image that cannot be read,
-    TrainingError for a run without that network, and where `out` exists.
+    TrainingError for a run without that network, and where `out` exists, RecipeError for plug-ins that were never run
+    here, unless `trust_plugins`.
     """
     run, out = Path(run), Path(out)
     refuse_existing(out)
-    recipe, checkpoint = read_run(run)
+    recipe, checkpoint = read_run(run, trust_plugins)
     with open_processes(device) as processes, explained():
         pictures = processes.first_alone(lambda: open_images(recipe, images))
         pictures = open_images(recipe, images) if pictures is None else pictures

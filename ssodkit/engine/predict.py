@@ -9,7 +9,7 @@ import torch
 
 from ssodkit.data.annotations import Category, ImageSet, make_image_set
 from ssodkit.data.decode import decode_image
-from ssodkit.data.files import write_whole
+from ssodkit.data.files import write_whole, written_whole
 from ssodkit.data.folder import read_folder
 from ssodkit.data.pictures import measured
 from ssodkit.detectors.base import Detector
@@ -18,7 +18,7 @@ from ssodkit.engine.checkpoint import load_network, read_categories, read_run
 from ssodkit.engine.distributed import open_processes
 from ssodkit.engine.evaluate import find_all, test_views
 from ssodkit.engine.failures import explained
-from ssodkit.engine.folders import make_folder, refuse_used
+from ssodkit.engine.folders import filled_whole, refuse_used
 from ssodkit.engine.metrics import DetectionTable
 from ssodkit.engine.pictures import Boxes, draw_boxes
 from ssodkit.errors import TrainingError
@@ -34,25 +34,27 @@ def predict(
     network: str | None = None,
     score: float = 0.5,
     device: str | None = None,
+    trust_plugins: bool = False,
 ) -> Path:
     """Detect in image files, and in all images of folders; draw what scores above `score` into the folder `out`.
 
     The file it returns holds those detections as COCO results with the data set's own category ids; images count
     from 1 in the order given, and `file_name` says which is which. `network` is the recipe's result if not given.
     Raises DataError for an image that cannot be read, TrainingError for a run without that network, and where `out`
-    holds anything.
+    holds anything, RecipeError for plug-ins that were never run here, unless `trust_plugins`.
     """
     out = Path(out)
     refuse_used(out)
-    recipe, checkpoint = read_run(Path(run))
+    recipe, checkpoint = read_run(Path(run), trust_plugins)
     categories = read_categories(checkpoint)
     pictures = _gather_images([Path(image) for image in images])
     with open_processes(device) as processes, explained():
         name, chosen = open_network(recipe, checkpoint, network, processes.device)
         found = find_all({name: chosen}, pictures, test_views(recipe), score, recipe, processes)[name]
-        make_folder(out)
-        _draw(found, pictures, categories, out)
-        path = _write(found, pictures, categories, out / RESULTS)
+        with filled_whole(out) as draft:
+            _draw(found, pictures, categories, draft)
+            _write(found, pictures, categories, draft / RESULTS)
+        path = out / RESULTS
         images_seen = f"{len(pictures)} image{'s' * (len(pictures) != 1)}"
         print(f"{len(found.scores)} detections of the {name} above {score:g} in {images_seen}")
         print(f"results    {path}\npictures   {out}")
@@ -84,20 +86,34 @@ def _gather_images(paths: Sequence[Path]) -> ImageSet:
 
 
 def _draw(found: DetectionTable, images: ImageSet, categories: Sequence[Category], out: Path) -> None:
-    """One PNG for each image, named like it; where two have one name, the later ones get their number."""
-    taken: set[str] = set()
+    """One PNG for each image."""
+    names = picture_names([images.path(index).stem for index in range(len(images))])
     for index, number in enumerate(images.ids.tolist()):
         rows = found.image_ids == number
         labels, scores = found.labels[rows], found.scores[rows].tolist()
         captions = [f"{categories[label].name} {score:.2f}" for label, score in zip(labels, scores, strict=True)]
-        name = images.path(index).stem
-        name = f"{name}_{number}" if name in taken else name
-        taken.add(name)
         picture = draw_boxes(decode_image(images.path(index)), Boxes(found.boxes[rows], labels, captions))
-        picture.save(out / f"{name}.png")
+        with written_whole(out / f"{names[index]}.png") as stream:
+            picture.save(stream, format="PNG")
 
 
-def _write(found: DetectionTable, images: ImageSet, categories: Sequence[Category], path: Path) -> Path:
+def picture_names(stems: Sequence[str]) -> list[str]:
+    """A name for each image: its own, or with its number from 1 on behind it, as often as it takes.
+
+    No two are alike, also where upper and lower case are.
+    """
+    taken: set[str] = set()
+    names = []
+    for number, stem in enumerate(stems, start=1):
+        name = stem
+        while name.casefold() in taken:
+            name = f"{name}_{number}"
+        taken.add(name.casefold())
+        names.append(name)
+    return names
+
+
+def _write(found: DetectionTable, images: ImageSet, categories: Sequence[Category], path: Path) -> None:
     names = {number: images.name(index) for index, number in enumerate(images.ids.tolist())}
     ids = np.array([category.id for category in categories], dtype=np.int64)
     rows = [
@@ -105,4 +121,3 @@ def _write(found: DetectionTable, images: ImageSet, categories: Sequence[Categor
         for row, image in zip(found.as_coco(ids), found.image_ids.tolist(), strict=True)
     ]
     write_whole(path, json.dumps(rows, indent=1) + "\n")
-    return path

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ssodkit.data.checks import listed
+from ssodkit.data.mistakes import listed
 from ssodkit.engine.build import build_method, place
 from ssodkit.engine.distributed import open_processes
 from ssodkit.engine.update import Numbers, Outcome, Updater
@@ -19,6 +19,7 @@ from ssodkit.errors import TrainingError
 from ssodkit.methods.base import Method
 from ssodkit.plugins import load_plugins
 from ssodkit.recipe.model import Recipe
+from ssodkit.recipe.trust import refuse_unknown
 from ssodkit.structures.geometry import SemiBatch, Stream
 from ssodkit.structures.progress import Progress
 from ssodkit.structures.records import map_tensors
@@ -66,10 +67,15 @@ def not_finite(
     )
 
 
-def replay(path: Path | str, device: str | None = None) -> Numbers:
-    """Compute a saved step once more: its losses, which of them are not finite, the norm of its gradients."""
+def replay(path: Path | str, device: str | None = None, trust_plugins: bool = False) -> Numbers:
+    """Compute a saved step once more: its losses, which of them are not finite, the norm of its gradients.
+
+    Raises RecipeError for plug-ins that were never run here, unless `trust_plugins`.
+    """
     with torch.serialization.safe_globals(RECORDS):
         saved = torch.load(path, map_location="cpu", weights_only=True)
+    if not trust_plugins:
+        refuse_unknown(saved["recipe"]["plugins"])
     load_plugins(saved["recipe"]["plugins"])
     recipe = Recipe.model_validate(saved["recipe"])
     with open_processes(device) as processes:

@@ -292,21 +292,24 @@ class Session:
 
 
 def _open_data_in_turn(data: DataConfig, processes: Processes) -> DataSets:
-    """The first process opens the data, and makes it if need be, before the others look."""
+    """The first process opens the data, makes it if need be and checks it, before the others look."""
     with Bar(transient=True, disable=not Console().is_terminal) as bar:
-        task = bar.add_task("making the embedded data", visible=False)
         sets = processes.first_alone(
-            lambda: _open_checked(
-                data, lambda done, total: bar.update(task, completed=done, total=total, visible=done < total)
-            )
+            lambda: _open_checked(data, _shown_on(bar, "making the embedded data"), _shown_on(bar, "looking at images"))
         )
     return sets or open_data(data)
 
 
-def _open_checked(data: DataConfig, on_progress: OnProgress) -> DataSets:
-    sets = open_data(data, on_progress)
-    check_images(sets)
+def _open_checked(data: DataConfig, on_made: OnProgress, on_checked: OnProgress) -> DataSets:
+    sets = open_data(data, on_made)
+    check_images(sets, on_checked)
     return sets
+
+
+def _shown_on(bar: Bar, what: str) -> OnProgress:
+    """A line of the bar that is there while it is needed."""
+    task = bar.add_task(what, visible=False)
+    return lambda done, total: bar.update(task, completed=done, total=total, visible=done < total)
 
 
 def _uses_unlabeled(method: MethodConfig, steps: int, step: int) -> bool:

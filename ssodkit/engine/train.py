@@ -61,13 +61,15 @@ def train(
             return _run_stages(recipe, first, run, processes, stop_after, session)
 
 
-def resume(run: Path | str, device: str | None = None, stop_after: int | None = None) -> RunResult:
+def resume(
+    run: Path | str, device: str | None = None, stop_after: int | None = None, trust_plugins: bool = False
+) -> RunResult:
     """Go on with a run from its last checkpoint, in the stage it was in, as if it had never stopped.
 
-    Errors are those of `train`.
+    Errors are those of `train`, and RecipeError for plug-ins that were never run here, unless `trust_plugins`.
     """
     run = Path(run)
-    recipe = read_recipe(run)
+    recipe = read_recipe(run, trust_plugins)
     first = first_stage(recipe)
     checkpoint = find_last(run) if first is None else None
     with outliving_readers(GOES_ON), open_processes(device) as processes, explained(), held(run, processes):

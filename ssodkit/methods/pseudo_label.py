@@ -8,7 +8,7 @@ Source: Xu et al., Soft Teacher, ICCV 2021, arXiv:2106.09018, figure 2. Mean Tea
 """
 
 from collections.abc import Iterator, Mapping
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -20,7 +20,7 @@ from ssodkit.detectors.learning import assign, loss, predict_together
 from ssodkit.methods.base import Method, MethodConfig, build_student, learn_from_labels
 from ssodkit.plugins import BuildContext, Config, Slot, register, suggest
 from ssodkit.reliability.base import CandidateScorerConfig, InstanceScorerConfig
-from ssodkit.schedules.base import ScheduleConfig
+from ssodkit.schedules.base import LossWeight
 from ssodkit.schedules.constant import ConstantConfig
 from ssodkit.structures.geometry import SemiBatch, carry
 from ssodkit.structures.progress import Progress
@@ -37,7 +37,7 @@ class BackgroundFactor(Config):
 
     below: float = Field(0.5, gt=0.0, le=1.0)
     """It acts where less than this share of the global batch's unlabeled images has a pseudo-box in the strong view."""
-    factor: float = Field(0.01, ge=0.0)
+    factor: float = Field(0.01, ge=0.0, le=1.0)
     """Of all unlabeled terms."""
 
 
@@ -54,9 +54,9 @@ class PseudoLabelConfig(MethodConfig):
     selector: Slot[SelectorConfig]
     candidate_scorers: tuple[Slot[CandidateScorerConfig], ...] = ()
     """Each weighs the student's background candidates, in this order."""
-    unlabeled_weight: Slot[ScheduleConfig] = ConstantConfig(value=1.0)
+    unlabeled_weight: LossWeight = ConstantConfig(value=1.0)
     """Multiplies all unlabeled terms: the papers' alpha or lambda."""
-    unlabeled_terms: dict[str, float] = Field(default_factory=dict)
+    unlabeled_terms: dict[str, Annotated[float, Field(ge=0.0, le=1000.0)]] = Field(default_factory=dict)
     """Further factors by stage (`roi`), by term of all stages (`box`), or by term of one (`roi/box`), multiplied where
     several name a term; the others have 1."""
     unlabeled_normalizers: dict[str, NormalizerName] = Field(default_factory=dict)

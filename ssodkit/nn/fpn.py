@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, max_pool2d, relu
 
@@ -18,8 +18,8 @@ from ssodkit.plugins import Config
 class FpnConfig(Config):
     """Width and extra levels of the pyramid; it has a level for every map of the backbone."""
 
-    channels: int = Field(256, ge=1)
-    extra_levels: int = Field(1, ge=0)
+    channels: int = Field(256, ge=1, le=16_384)
+    extra_levels: int = Field(1, ge=0, le=10)
     """Coarser levels behind the last."""
     extra_from: Literal["cells", "output", "input"] = "cells"
     """What makes them: every second cell of the level before (Faster R-CNN), or 3x3 convolutions of stride 2, of which
@@ -28,6 +28,12 @@ class FpnConfig(Config):
     """Whether a ReLU lies before the second and further of these convolutions (RetinaNet's paper, torchvision)."""
     init: Literal["fan_in", "xavier"] = "fan_in"
     """Uniform weights of variance 1 / inputs (torchvision, detectron2) or 2 / (inputs + outputs) (mmdetection)."""
+
+    @model_validator(mode="after")
+    def _a_relu_lies_between_convolutions(self) -> "FpnConfig":
+        if self.extra_relu and (self.extra_from == "cells" or self.extra_levels < 2):
+            raise ValueError("`extra_relu` has no effect without two `extra_levels` or more that are convolutions")
+        return self
 
 
 class Fpn(nn.Module):

@@ -20,17 +20,17 @@ from ssodkit.plugins import Config
 class RoiHeadConfig(Config):
     """What is read from the pyramid for a region, and what is made of it."""
 
-    cells: int = Field(7, ge=1)
+    cells: int = Field(7, ge=1, le=256)
     """Output cells per side of RoIAlign."""
-    samples: int = Field(0, ge=0)
+    samples: int = Field(0, ge=0, le=256)
     """Points that are averaged per cell and axis; 0: as many as the cell is feature cells long. torchvision has 2."""
     aligned: bool = True
     """Whether the middle of feature cell 0 lies at half a stride; torchvision's Faster R-CNN puts it at 0."""
     levels: int = Field(4, ge=1)
     """The finest pyramid levels, which are read."""
-    finest_side: float = Field(56.0, gt=0.0)
+    finest_side: float = Field(56.0, ge=1.0, le=100_000.0)
     """Pixels: level k reads squares from 2^k times this side up, the first and last level whatever is beyond."""
-    width: int = Field(1024, ge=1)
+    width: int = Field(1024, ge=1, le=65_536)
     """Of the two layers."""
     boxes_per_class: bool = True
     """Whether every class has its own box regression, or all share one."""

@@ -19,7 +19,7 @@ from ssodkit.plugins import Config
 class TowersConfig(Config):
     """Depth, normalization and start of the towers; they are as wide as the pyramid."""
 
-    layers: int = Field(4, ge=1)
+    layers: int = Field(4, ge=1, le=100)
     """3x3 convolutions before the output of each tower."""
     groups: int | None = Field(32, ge=1)
     """Of the group normalization behind each; null: none, and the convolutions have biases."""

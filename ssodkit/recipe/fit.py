@@ -12,10 +12,10 @@ from ssodkit.data.config import StoredSource
 from ssodkit.detectors.backbones.base import BackboneConfig
 from ssodkit.detectors.criteria.base import BoxCriterionConfig, ClassCriterionConfig
 from ssodkit.plugins import Config, PluginConfig, members, slots, suggest
-from ssodkit.recipe.model import Recipe
+from ssodkit.recipe.model import AdamWConfig, Recipe
 from ssodkit.recipe.read import Mistake, Written, refuse
 from ssodkit.recipe.validate import Location, dotted, locate
-from ssodkit.schedules.base import StepMarker
+from ssodkit.schedules.base import HIGHEST_RATE, StepMarker
 
 Problem = tuple[Location, str]
 """Path of a field, and what is wrong there."""
@@ -30,6 +30,7 @@ def check_fit(recipe: Recipe, tree: Written) -> None:
     parts = [(path, config) for path, config in walk(recipe) if isinstance(config, PluginConfig)]
     problems: list[Problem] = [
         *_unmet_needs(recipe, parts),
+        *_idle_keys(recipe, parts),
         *_unwritten_scores(recipe, parts),
         *_missing_views(recipe),
         *_stored_labels(recipe),
@@ -37,6 +38,7 @@ def check_fit(recipe: Recipe, tree: Written) -> None:
         *_wrong_criteria(recipe),
         *_frozen_noise(parts),
         *_late_steps(recipe),
+        *_high_rates(recipe),
     ]
     refuse(_at_place(tree, path, text) for path, text in problems)
 
@@ -62,13 +64,32 @@ def _at_place(tree: Written, path: Location, text: str) -> Mistake:
 
 def _unmet_needs(recipe: Recipe, parts: Parts) -> Iterator[Problem]:
     """Capabilities come from the detector and its parts; inside one of its stages also from that stage."""
-    detector, provided = recipe.detector, _provided(parts)
     for path, part in parts:
-        stage = str(path[2]) if path[:2] == ("detector", "stages") else None
-        available = provided | (detector.stage_provides.get(stage, frozenset()) if stage else frozenset())
+        owner, available = _around(recipe, path, parts)
         for need in sorted(part.needs - available):
-            owner = f"the stage '{stage}' of '{detector.type}'" if stage else f"'{detector.type}'"
             yield path, f"'{part.type}' needs '{need}', which {owner} does not provide; {_cure(recipe, part, need)}"
+
+
+def _idle_keys(recipe: Recipe, parts: Parts) -> Iterator[Problem]:
+    """Keys that would have no effect, because what they speak of is not there."""
+    for path, config in walk(recipe):
+        owner, available = _around(recipe, path, parts)
+        for key, need in config.key_needs.items():
+            if need not in available:
+                value = str(getattr(config, config.fields_by_key()[key])).lower()
+                providers = ", ".join(_providers(recipe, need)) or "nothing installed"
+                text = f"`{value}` needs '{need}', which {owner} does not provide, but: {providers}; leave it out"
+                yield (*path, key), text
+
+
+def _around(recipe: Recipe, path: Location, parts: Parts) -> tuple[str, frozenset[str]]:
+    """Who surrounds the part at a path, in words, and what is provided to it."""
+    detector = recipe.detector
+    if path[:2] == ("detector", "stages") and len(path) > 2:
+        stage = str(path[2])
+        own = detector.stage_provides.get(stage, frozenset())
+        return f"the stage '{stage}' of '{detector.type}'", _provided(parts) | own
+    return f"'{detector.type}'", _provided(parts)
 
 
 def _provided(parts: Parts) -> frozenset[str]:
@@ -77,11 +98,17 @@ def _provided(parts: Parts) -> frozenset[str]:
 
 
 def _cure(recipe: Recipe, part: PluginConfig, need: str) -> str:
-    providers = [f"stage '{name}'" for name, provided in recipe.detector.stage_provides.items() if need in provided]
-    providers += [f"{slot} '{name}'" for slot in slots() for name, one in members(slot).items() if need in one.provides]
+    providers = _providers(recipe, need)
     frugal = [f"'{name}'" for name, one in members(part.slot).items() if need not in one.needs]
     cure = f"provided by: {', '.join(providers)}" if providers else "nothing installed provides it"
     return f"{cure}; without this need: {', '.join(frugal)}" if frugal else cure
+
+
+def _providers(recipe: Recipe, need: str) -> list[str]:
+    stages = [f"stage '{name}'" for name, provided in recipe.detector.stage_provides.items() if need in provided]
+    return stages + [
+        f"{slot} '{name}'" for slot in slots() for name, one in members(slot).items() if need in one.provides
+    ]
 
 
 def _unwritten_scores(recipe: Recipe, parts: Parts) -> Iterator[Problem]:
@@ -190,6 +217,19 @@ def _late_steps(recipe: Recipe) -> Iterator[Problem]:
                 if isinstance(number, int) and number >= end:
                     text = f"step {number} is not before the run's end (engine.steps is {end}); {cure}"
                     yield (*path, *end_of_path), text
+
+
+def _high_rates(recipe: Recipe) -> Iterator[Problem]:
+    """The learning rate is within its range, but what multiplies it may take weights beyond what a float holds."""
+    engine, images = recipe.engine, recipe.data.batch.slots
+    rate = engine.lr.span[1] * (images / engine.lr_for_images if engine.lr_for_images else 1.0)
+    if rate > HIGHEST_RATE:
+        text = f"for the {images} images of a step, the learning rate reaches {rate:g}, which is above {HIGHEST_RATE:g}"
+        yield ("engine", "lr_for_images"), text
+    factor = max(1.0, engine.optimizer.backbone_lr) if isinstance(engine.optimizer, AdamWConfig) else 1.0
+    if rate * factor * engine.optimizer.weight_decay > 1.0:
+        text = f"times the learning rate, which reaches {rate * factor:g}, it is above 1: weights would grow, not decay"
+        yield ("engine", "optimizer", "weight_decay"), text
 
 
 def _holds_step_numbers(field: FieldInfo) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ssodkit.errors import RecipeError
 from ssodkit.recipe.read import (
+    MOST_LEVELS,
     Mistake,
     Place,
     Written,
@@ -25,7 +26,7 @@ def read_tree(name: str | Path, overrides: Iterable[str] = ()) -> Written:
     Raises RecipeError that shows every mistake of reading and merging.
     """
     mistakes: list[Mistake] = []
-    tree = _read_extended(find_recipe(str(name), Path.cwd()), (), mistakes)
+    tree = _Layers(mistakes).read(find_recipe(str(name), Path.cwd()), ())
     for text in overrides:
         tree = override(tree, text, mistakes)
     refuse(mistakes)
@@ -53,27 +54,41 @@ def override(tree: Written, text: str, mistakes: list[Mistake]) -> Written:
     value = parse_yaml(right, place.source, found)
     if not equals or not all(keys):
         found.append(Mistake(place, "", "write it as `a.b=value`"))
+    elif len(keys) > MOST_LEVELS:
+        found.append(Mistake(place, "", f"nested in more than {MOST_LEVELS} levels"))
     mistakes.extend(replace(mistake, place=place, key=path) for mistake in found)
     if found:
         return tree
     return _set(tree, keys, _placed(value, place), path, mistakes)
 
 
-def _read_extended(path: Path, chain: tuple[Path, ...], mistakes: list[Mistake]) -> Written:
-    """A file over everything that it extends. `chain` are the files that led here, to find circles."""
-    written = read_recipe_file(path, mistakes)
-    chain = (*chain, path.resolve())
-    base: Written | None = None
-    for key, item in _extended_names(written):
-        try:
-            parent = _find_parent(item.value, path.parent, chain)
-        except RecipeError as error:
-            mistakes.append(Mistake(item.place, key, str(error)))
-            continue
-        layer = _read_extended(parent, chain, mistakes)
-        base = merge(base, layer) if base else layer
-    own = replace(written, value={key: item for key, item in written.value.items() if key != "extends"})
-    return merge(base, own) if base else own
+class _Layers:
+    """Reads files over everything that they extend: each once, however many ways lead to it."""
+
+    def __init__(self, mistakes: list[Mistake]) -> None:
+        self.mistakes = mistakes
+        self.done: dict[Path, Written] = {}
+
+    def read(self, path: Path, chain: tuple[Path, ...]) -> Written:
+        """The tree of a file. `chain` are the files that led here, to find circles."""
+        known = path.resolve()
+        if known not in self.done:
+            self.done[known] = self._read(path, (*chain, known))
+        return self.done[known]
+
+    def _read(self, path: Path, chain: tuple[Path, ...]) -> Written:
+        written = read_recipe_file(path, self.mistakes)
+        base: Written | None = None
+        for key, item in _extended_names(written):
+            try:
+                parent = _find_parent(item.value, path.parent, chain)
+            except RecipeError as error:
+                self.mistakes.append(Mistake(item.place, key, str(error)))
+                continue
+            layer = self.read(parent, chain)
+            base = merge(base, layer) if base else layer
+        own = replace(written, value={key: item for key, item in written.value.items() if key != "extends"})
+        return merge(base, own) if base else own
 
 
 def _extended_names(written: Written) -> list[tuple[str, Written]]:
@@ -93,6 +108,8 @@ def _find_parent(name: object, folder: Path, chain: tuple[Path, ...]) -> Path:
     if parent.resolve() in chain:
         circle = [*chain[chain.index(parent.resolve()) :], parent]
         raise RecipeError(f"this recipe extends itself: {' -> '.join(file.name for file in circle)}")
+    if len(chain) >= MOST_LEVELS:
+        raise RecipeError(f"more than {MOST_LEVELS} recipes extend one another up to here")
     return parent
 
 

@@ -3,16 +3,17 @@
 import re
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from ssodkit.data.config import DataConfig
 from ssodkit.data.views import ViewsConfig
 from ssodkit.detectors.base import DetectorConfig
 from ssodkit.methods.base import MethodConfig
 from ssodkit.plugins import Config, Slot
-from ssodkit.schedules.base import ScheduleConfig
+from ssodkit.schedules.base import LearningRate
 
 NAME = r"^[A-Za-z0-9_.-]+$"
+Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class SgdConfig(Config):
@@ -21,19 +22,25 @@ class SgdConfig(Config):
     type: Literal["sgd"] = "sgd"
     momentum: float = Field(0.9, ge=0.0, lt=1.0)
     nesterov: bool = False
-    weight_decay: float = Field(1e-4, ge=0.0)
+    weight_decay: float = Field(1e-4, ge=0.0, le=10.0)
     decay: Literal["all", "weights"] = "all"
     """`weights` spares biases and normalization."""
+
+    @model_validator(mode="after")
+    def _nesterov_looks_along_the_momentum(self) -> "SgdConfig":
+        if self.nesterov and self.momentum == 0.0:
+            raise ValueError("`nesterov` looks ahead along the momentum, which is 0: set a momentum, or leave it out")
+        return self
 
 
 class AdamWConfig(Config):
     """AdamW, one fused or foreach kernel per group."""
 
     type: Literal["adamw"] = "adamw"
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = Field(0.05, ge=0.0)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    weight_decay: float = Field(0.05, ge=0.0, le=10.0)
     decay: Literal["all", "weights"] = "weights"
-    backbone_lr: float = Field(1.0, gt=0.0)
+    backbone_lr: float = Field(1.0, gt=0.0, le=100.0)
     """Factor on the backbone's learning rate."""
 
 
@@ -80,7 +87,7 @@ class EngineConfig(Config):
     """How long, how fast, in which precision."""
 
     steps: int = Field(ge=1)
-    lr: Slot[ScheduleConfig]
+    lr: LearningRate
     lr_for_images: int | None = Field(None, ge=1)
     """Images per step (labeled and unlabeled) for which `lr` holds; another batch scales it linearly. Null: as is."""
     optimizer: Annotated[SgdConfig | AdamWConfig, Field(discriminator="type")] = SgdConfig()
@@ -116,7 +123,7 @@ class EvaluationConfig(Config):
 class Recipe(Config):
     """Everything a run is made of."""
 
-    name: str = Field(json_schema_extra={"pattern": NAME})
+    name: str = Field(json_schema_extra={"pattern": NAME + r"(?!\n)"})
     """Letters, digits, `.`, `_` and `-`: run folders are called like it."""
     plugins: tuple[str, ...] = ()
     """Modules with plug-ins of your own: dotted names, or paths relative to the recipe."""
@@ -132,6 +139,6 @@ class Recipe(Config):
     @field_validator("name")
     @classmethod
     def _can_name_a_folder(cls, name: str) -> str:
-        if not re.match(NAME, name):
+        if not re.fullmatch(NAME.removesuffix("$"), name):
             raise ValueError(f"run folders are called like it: letters, digits, '.', '_' and '-' only, not '{name}'")
         return name

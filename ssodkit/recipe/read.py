@@ -4,6 +4,7 @@ import importlib.resources
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,11 @@ import yaml
 
 from ssodkit.errors import RecipeError
 from ssodkit.plugins import suggest
+
+MOST_PIECES = 100_000
+"""Values of a document; the largest recipes have a thousand."""
+MOST_LEVELS = 100
+"""Of mappings and lists in one another."""
 
 
 @dataclass(frozen=True, order=True)
@@ -58,9 +64,13 @@ class Mistake:
     text: str
 
     def __str__(self) -> str:
-        if not self.key:
-            return f"{self.place}: {self.text}"
-        return f"{self.place}{'' if self.place.line else ':'} {self.key}: {self.text}"
+        where = f"{self.place}{'' if self.place.line else ':'} {self.key}" if self.key else self.place
+        return _in_one_line(f"{where}: {self.text}")
+
+
+def _in_one_line(text: str) -> str:
+    """The same text, its line breaks and whatever else cannot be printed written as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def refuse(mistakes: Iterable[Mistake], cause: Exception | None = None) -> None:
@@ -110,11 +120,21 @@ def read_yaml_file(path: Path, mistakes: list[Mistake]) -> Written | None:
     """What a file says, None where it is empty or cannot be read; the latter is added to the mistakes."""
     source = _shown(path)
     try:
-        return parse_yaml(path.read_text(encoding="utf-8"), source, mistakes)
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
         mistakes.append(Mistake(Place(source, 1, 1), "", f"this file cannot be read: {reason}"))
         return None
+    written, found = _parse_file(text, source)
+    mistakes.extend(found)
+    return written
+
+
+@lru_cache(maxsize=256)
+def _parse_file(text: str, source: str) -> tuple[Written | None, tuple[Mistake, ...]]:
+    """What a file of this text says, and its mistakes: recipes share their bases, a suite's rows their recipes."""
+    mistakes: list[Mistake] = []
+    return parse_yaml(text, source, mistakes), tuple(mistakes)
 
 
 def _shown(path: Path) -> str:
@@ -130,10 +150,14 @@ def parse_yaml(text: str, source: str, mistakes: list[Mistake]) -> Written | Non
         mark = error.problem_mark or error.context_mark
         place = Place(source, mark.line + 1, mark.column + 1) if mark else Place(source, 1, 1)
         what = ", ".join(part for part in (error.problem, error.context) if part)
-        mistakes.append(Mistake(place, "", f"this is not YAML: {what}"))
+        mistakes.append(Mistake(place, "", what if isinstance(error, _TooDeep) else f"this is not YAML: {what}"))
         return None
     except yaml.YAMLError as error:
         mistakes.append(Mistake(Place(source, 1, 1), "", f"this is not YAML: {' '.join(str(error).split())}"))
+        return None
+    except ValueError:  # PyYAML's own conversions: an escape beyond Unicode, a version of more than 4,300 digits
+        text = "this is not YAML: an escape or a version has too large a number"
+        mistakes.append(Mistake(Place(source, 1, 1), "", text))
         return None
     return None if node is None else _Reader(source, mistakes).read(node, ())
 
@@ -146,12 +170,19 @@ class _Reader:
         self.mistakes = mistakes
         self.open: list[yaml.Node] = []
         """The mappings and lists around the node being read, to find an alias inside its own anchor."""
+        self.pieces = 0
+        """Scalars, mappings and lists read so far; an alias counts as all that it repeats."""
 
     def read(self, node: yaml.Node, keys: tuple[str, ...], key_place: Place | None = None) -> Written:
         place = self._place(node)
         value: Any = None
+        self.pieces += 1
         if node in self.open:
             self._refuse(node, keys, "this alias contains itself")
+        elif self.pieces > MOST_PIECES:
+            if self.pieces == MOST_PIECES + 1:
+                text = f"here the document passes {MOST_PIECES:,} values, counting what aliases repeat"
+                self._refuse(node, keys, text)
         elif isinstance(node, yaml.ScalarNode):
             value = self._scalar(node, keys)
         else:
@@ -178,10 +209,16 @@ class _Reader:
 
     def _scalar(self, node: yaml.ScalarNode, keys: tuple[str, ...]) -> Any:
         try:
-            return _SCALARS[node.tag](node.value)
+            value = _SCALARS[node.tag](node.value)
         except (KeyError, ValueError):
             self._refuse(node, keys, f"the tag '{node.tag}' has no meaning here")
             return None
+        except OverflowError:
+            self._refuse(node, keys, "this whole number has more than 64 bits; no field takes one")
+            return None
+        if isinstance(value, str) and (found := _UNWRITABLE.search(value)):
+            self._refuse(node, keys, f"this text holds the character U+{ord(found[0]):04X}, which no file can hold")
+        return value
 
     def _place(self, node: yaml.Node) -> Place:
         return Place(self.source, node.start_mark.line + 1, node.start_mark.column + 1)
@@ -190,14 +227,40 @@ class _Reader:
         self.mistakes.append(Mistake(self._place(node), ".".join(keys), text))
 
 
+class _TooDeep(yaml.MarkedYAMLError):
+    """YAML, but more mappings and lists in one another than a recipe has."""
+
+
 class _Loader(yaml.SafeLoader):
     """YAML 1.2's scalars: 1e-4 is a number, and `on`, `no`, 2026-11-20 and 1:30 are text."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - PyYAML's own name, filled below
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """As PyYAML's, which calls itself for each level."""
+        self.depth += 1
+        if self.depth > MOST_LEVELS:
+            mark = self.peek_event().start_mark
+            raise _TooDeep(problem=f"nested in more than {MOST_LEVELS} levels", problem_mark=mark)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
 
+_UNWRITABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+"""What YAML lets no file hold as it is, but takes as an escape."""
 FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$")
 _TAG = "tag:yaml.org,2002:"
+
+
+def _whole_number(text: str) -> int:
+    """Raises OverflowError beyond 64 bits: no field takes such a number, and no library below would."""
+    if abs(float(text)) >= 2.0**63:
+        raise OverflowError
+    return int(text.lstrip("+-0") or "0") * (-1 if text.startswith("-") else 1)
+
+
 _Loader.add_implicit_resolver(_TAG + "null", re.compile(r"(~|null|Null|NULL|)$"), ["~", "n", "N", ""])
 _Loader.add_implicit_resolver(_TAG + "bool", re.compile(r"(true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
 _Loader.add_implicit_resolver(_TAG + "int", re.compile(r"[-+]?[0-9]+$"), list("-+0123456789"))
@@ -205,7 +268,7 @@ _Loader.add_implicit_resolver(_TAG + "float", FLOAT, list("-+.0123456789"))
 _SCALARS: dict[str, Callable[[str], Any]] = {
     _TAG + "null": lambda text: None,
     _TAG + "bool": lambda text: text.lower() == "true",
-    _TAG + "int": int,
+    _TAG + "int": _whole_number,
     _TAG + "float": lambda text: float(text.lower().replace(".inf", "inf").replace(".nan", "nan")),
     _TAG + "str": str,
 }

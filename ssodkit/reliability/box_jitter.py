@@ -27,9 +27,9 @@ class BoxJitterConfig(InstanceScorerConfig):
     needs: ClassVar[frozenset[str]] = frozenset({"exact_regions"})
     writes: ClassVar[str] = "box_jitter"
 
-    draws: int = Field(10, ge=2)
+    draws: int = Field(10, ge=2, le=10_000)
     """Shaken copies per box. Two is the least that has a spread."""
-    scale: float = Field(0.06, gt=0.0)
+    scale: float = Field(0.06, gt=0.0, le=10.0)
     """How far a side is shaken, as a fraction of the box's width or height: the standard deviation of normal noise
     (code), or the bound of uniform noise (paper)."""
     definition: Literal["code", "paper"] = "code"

@@ -4,10 +4,13 @@ import re
 from abc import ABC, abstractmethod
 from typing import Annotated, ClassVar
 
-from pydantic import BeforeValidator
+from pydantic import AfterValidator, BeforeValidator
 
-from ssodkit.plugins import PluginConfig
+from ssodkit.plugins import PluginConfig, Slot
 from ssodkit.structures.progress import Progress
+
+HIGHEST_RATE = 100.0
+"""No learning rate is above this."""
 
 
 class StepMarker:
@@ -49,12 +52,38 @@ class ScheduleConfig(PluginConfig, ABC):
     def at(self, progress: Progress) -> float:
         """The value for the step that begins after `progress.step` finished updates."""
 
+    @property
+    @abstractmethod
+    def span(self) -> tuple[float, float]:
+        """What no value of `at` is below, and what none is above, however long the run is."""
+
     @classmethod
     def from_shorthand(cls, value: object) -> object:
         """A plain number is a constant."""
         if isinstance(value, int | float) and not isinstance(value, bool):
             return {"type": "constant", "value": value}
         return value
+
+
+def within(low: float, high: float) -> AfterValidator:
+    """Marks a field of type `Slot[ScheduleConfig]`, whose values must stay from `low` to `high`."""
+
+    def check(schedule: ScheduleConfig) -> ScheduleConfig:
+        lowest, highest = schedule.span
+        if lowest < low:
+            raise ValueError(f"must be at least {low}, and this schedule falls to {lowest:g}")
+        if highest > high:
+            raise ValueError(f"must be at most {high}, and this schedule reaches {highest:g}")
+        return schedule
+
+    return AfterValidator(check)
+
+
+Share = Annotated[Slot[ScheduleConfig], within(0.0, 1.0)]
+"""From 0 to 1 all along."""
+LossWeight = Annotated[Slot[ScheduleConfig], within(0.0, 1000.0)]
+"""What a loss is multiplied by."""
+LearningRate = Annotated[Slot[ScheduleConfig], within(0.0, HIGHEST_RATE)]
 
 
 def linear_warmup(step: int, length: int, factor: float) -> float:

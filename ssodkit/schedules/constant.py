@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import Field
+
 from ssodkit.plugins import register
 from ssodkit.schedules.base import ScheduleConfig
 from ssodkit.structures.progress import Progress
@@ -13,8 +15,12 @@ class ConstantConfig(ScheduleConfig):
 
     type: Literal["constant"] = "constant"
 
-    value: float
+    value: float = Field(ge=0.0)
 
     def at(self, progress: Progress) -> float:
         """The number."""
         return self.value
+
+    @property
+    def span(self) -> tuple[float, float]:
+        return self.value, self.value

@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import Field
+
 from ssodkit.plugins import register
 from ssodkit.schedules.base import ScheduleConfig, StepNumber, to_step
 from ssodkit.structures.progress import Progress
@@ -13,8 +15,8 @@ class RampConfig(ScheduleConfig):
 
     type: Literal["ramp"] = "ramp"
 
-    before: float = 0.0
-    after: float = 1.0
+    before: float = Field(0.0, ge=0.0)
+    after: float = Field(1.0, ge=0.0)
     start: StepNumber = 0
     end: StepNumber
 
@@ -23,3 +25,7 @@ class RampConfig(ScheduleConfig):
         start, end = to_step(self.start, progress.steps), to_step(self.end, progress.steps)
         share = (progress.step - start) / max(end - start, 1)
         return self.before + (self.after - self.before) * min(max(share, 0.0), 1.0)
+
+    @property
+    def span(self) -> tuple[float, float]:
+        return min(self.before, self.after), max(self.before, self.after)

@@ -29,3 +29,7 @@ class RunningMeanConfig(ScheduleConfig):
         """The momentum of the average's update number `progress.step`; update 0 copies."""
         head_start = 1 + to_step(self.warmup, progress.steps)
         return min(self.cap, 1.0 - head_start / (progress.step + head_start))
+
+    @property
+    def span(self) -> tuple[float, float]:
+        return 0.0, self.cap

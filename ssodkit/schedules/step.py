@@ -15,11 +15,15 @@ class StepConfig(ScheduleConfig):
 
     type: Literal["step"] = "step"
 
-    before: float
-    after: float
+    before: float = Field(ge=0.0)
+    after: float = Field(ge=0.0)
     at_step: StepNumber = Field(alias="at")  # `at` is the schedule's verb, so the field needs another name
     """The first step that gets `after`."""
 
     def at(self, progress: Progress) -> float:
         """One of the two numbers."""
         return self.after if progress.step >= to_step(self.at_step, progress.steps) else self.before
+
+    @property
+    def span(self) -> tuple[float, float]:
+        return min(self.before, self.after), max(self.before, self.after)

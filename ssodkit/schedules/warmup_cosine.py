@@ -36,3 +36,7 @@ class WarmupCosineConfig(ScheduleConfig):
         share = min(max(progress.step - flat_until, 0) / max(steps - flat_until, 1), 1.0)
         left = self.final + (1.0 - self.final) * 0.5 * (1.0 + math.cos(math.pi * share))
         return self.value * linear_warmup(progress.step, to_step(self.warmup, steps), self.factor) * left
+
+    @property
+    def span(self) -> tuple[float, float]:
+        return 0.0, self.value

@@ -29,3 +29,7 @@ class WarmupDropsConfig(ScheduleConfig):
         steps = progress.steps
         dropped = sum(progress.step >= to_step(drop, steps) for drop in self.drops)
         return self.value * linear_warmup(progress.step, to_step(self.warmup, steps), self.factor) * self.gamma**dropped
+
+    @property
+    def span(self) -> tuple[float, float]:
+        return 0.0, self.value

@@ -5,6 +5,7 @@ Xu et al., Soft Teacher, ICCV 2021, arXiv:2106.09018.
 """
 
 import copy
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -13,8 +14,8 @@ from torch import Tensor
 
 from ssodkit.detectors.base import Detector
 from ssodkit.nn.ema import move_average
-from ssodkit.plugins import BuildContext, Slot, register
-from ssodkit.schedules.base import ScheduleConfig
+from ssodkit.plugins import BuildContext, register
+from ssodkit.schedules.base import Share
 from ssodkit.schedules.running_mean import RunningMeanConfig
 from ssodkit.structures.predictions import Candidates, Features, Predictions, Seen
 from ssodkit.structures.progress import Progress
@@ -28,12 +29,17 @@ class EmaTeacherConfig(TeacherConfig):
 
     type: Literal["ema"] = "ema"
 
-    momentum: Slot[ScheduleConfig] = RunningMeanConfig(cap=0.999)
+    momentum: Share = RunningMeanConfig(cap=0.999)
     """The share of itself that the teacher keeps in an update, 0 to 1."""
     proposals: Literal["training", "test"] = "training"
-    """Which of the detector's proposal counts it labels with."""
+    """Which of the detector's proposal counts it labels with; only a detector that proposes has two."""
     score: float | None = Field(None, ge=0.0, le=1.0)
     """Detections need a score above this; null: as in the detector's `test`."""
+
+    @property
+    def key_needs(self) -> Mapping[str, str]:
+        """The other proposal counts than those of training need proposals."""
+        return {} if self.proposals == "training" else {"proposals": "proposals"}
 
     def build(self, student: Detector, context: BuildContext) -> "EmaTeacher":
         return EmaTeacher(self, student)

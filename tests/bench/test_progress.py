@@ -49,6 +49,14 @@ def test_position__is_the_last_whole_line_of_a_step(cells: tuple[Cell, ...], tmp
     assert position(steps, tmp_path / "run") == Position(0, 100, None)
 
 
+def test_watch__a_folder_where_the_error_would_be_is_told_of_its_cell_alone(cells: tuple[Cell, ...], tmp_path: Path):
+    error = CellFolder(tmp_path / "runs" / cells[1].name).error
+    error.mkdir(parents=True)
+    first, second, *_ = Watch(cells, tmp_path / "runs", tmp_path / "results").look()
+    assert (first.state, second.state) == ("missing", "failed")
+    assert second.error == f"{error} cannot be read or written: Is a directory. Delete it, and the cell runs again."
+
+
 def test_position__counts_the_steps_of_both_stages(cells: tuple[Cell, ...], tmp_path: Path):
     stac = next(cell for cell in cells if cell.method == "stac").steps
     write_metrics(tmp_path / "run" / "stage1", 100)

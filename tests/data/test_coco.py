@@ -1,5 +1,6 @@
 import copy
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -98,16 +99,16 @@ def test_read_coco__a_box_without_width_or_height_is_refused(tmp_path, box):
     assert "zero_size_boxes: drop" in text
 
 
-def test_read_coco__all_boxes_without_size_are_counted_and_the_first_ten_named(tmp_path):
+def test_read_coco__all_boxes_without_size_are_counted_and_the_first_few_named(tmp_path):
     document = changed()
     document["annotations"] = [
         {"id": number, "image_id": 4, "category_id": 3, "bbox": [1, 1, 0, 1]} for number in range(12)
     ]
     text = refusal(tmp_path, document)
     assert "(12 in all)" in text
-    assert "annotation 9 " in text
-    assert "annotation 10 " not in text
-    assert "and 2 more" in text
+    assert "annotation 4 " in text
+    assert "annotation 5 " not in text
+    assert "and 7 more" in text
 
 
 def test_read_coco__boxes_without_size_are_dropped_where_the_recipe_says_so(tmp_path):
@@ -120,20 +121,20 @@ def test_read_coco__boxes_without_size_are_dropped_where_the_recipe_says_so(tmp_
 def test_read_coco__coordinates_that_are_no_numbers_are_refused(tmp_path, number):
     text = refusal(tmp_path, changed(annotations_2={"bbox": [1, 1, number, 5]}), zero_size="drop")
     assert "annotation 3 (image 4)" in text
-    assert "no finite numbers" in text
+    assert "not four finite numbers of pixels" in text
 
 
 @pytest.mark.parametrize("box", [None, [1, 2, 3], [1, 2, 3, "4"], {"x": 1}, [True, 1, 1, 1]])
 def test_read_coco__a_box_that_is_not_four_numbers_is_refused(tmp_path, box):
     text = refusal(tmp_path, changed(annotations_2={"bbox": box}))
     assert "annotation 3 (image 4)" in text
-    assert "x, y, width, height" in text
+    assert "not four finite numbers of pixels" in text
 
 
 def test_read_coco__a_duplicate_image_id_names_both_files(tmp_path):
     text = refusal(tmp_path, changed(images_1={"id": 9}))
     assert "same image id" in text
-    assert "9 is 'nine.jpg' and 'four.png'" in text
+    assert "9 is images[0] ('nine.jpg') and images[1] ('four.png')" in text
 
 
 def test_read_coco__a_duplicate_file_name_names_both_images(tmp_path):
@@ -144,7 +145,7 @@ def test_read_coco__a_duplicate_file_name_names_both_images(tmp_path):
 def test_read_coco__a_duplicate_annotation_id_names_both(tmp_path):
     text = refusal(tmp_path, changed(annotations_1={"id": 1}))
     assert "same annotation id" in text
-    assert "1 is a box of image 4 and a box of image 9" in text
+    assert "1 is annotation 1 (image 4) and annotation 1 (image 9)" in text
 
 
 def test_read_coco__duplicate_categories_are_refused(tmp_path):
@@ -153,8 +154,8 @@ def test_read_coco__duplicate_categories_are_refused(tmp_path):
 
 
 def test_read_coco__an_unknown_category_or_image_is_refused(tmp_path):
-    assert "annotation 2 names category 5" in refusal(tmp_path, changed(annotations_1={"category_id": 5}))
-    assert "annotation 2 names image 5" in refusal(tmp_path, changed(annotations_1={"image_id": 5}))
+    assert "annotation 2 (image 9) names category 5" in refusal(tmp_path, changed(annotations_1={"category_id": 5}))
+    assert "annotation 2 (image 5) names image 5" in refusal(tmp_path, changed(annotations_1={"image_id": 5}))
 
 
 def test_read_coco__missing_image_files_are_all_counted_and_named(tmp_path):
@@ -162,7 +163,7 @@ def test_read_coco__missing_image_files_are_all_counted_and_named(tmp_path):
     with pytest.raises(DataError) as caught:
         read(tmp_path, document)
     text = str(caught.value)
-    assert "2 of 2 image files do not exist" in text
+    assert "image files that do not exist, of 2 (2 in all)" in text
     assert str(tmp_path / "gone.jpg") in text
     assert "there is 'four.png': other letter case" in text
 
@@ -177,10 +178,10 @@ def test_read_coco__a_missing_image_folder_is_said(tmp_path):
     ("document", "said"),
     [
         ([], "holds a list"),
-        ({"shapes": []}, "has no list 'images' (it has 'shapes')"),
-        ({"images": [], "annotations": []}, "has no list 'categories'"),
-        ({"images": [3], "annotations": [], "categories": []}, "images[0] is 3, not an object"),
-        ({"images": [], "annotations": [], "categories": []}, "lists no categories"),
+        ({"shapes": []}, "no list 'images'; it has: 'shapes'"),
+        ({"images": [], "annotations": []}, "no list 'categories'"),
+        ({"images": [3], "annotations": [], "categories": []}, "entries that are not objects: images[0] is 3"),
+        ({"images": [], "annotations": [], "categories": []}, "cannot be used: it has 0 of them"),
         ("not json", "is no JSON"),
         ('{"images": [', "is no JSON"),
     ],
@@ -200,12 +201,12 @@ def test_read_coco__a_missing_annotation_file_is_said(tmp_path):
         ({"images_0": {"id": "nine"}}, "images[0] has 'id' 'nine'"),
         ({"images_0": {"width": None}}, "height 40 and width None"),
         ({"images_0": {"height": 0}}, "height 0 and width 60"),
-        ({"images_0": {"file_name": 7}}, "file name 7"),
-        ({"annotations_0": {"iscrowd": "0"}}, "has 'iscrowd' '0'; it must be 0 or 1"),
+        ({"images_0": {"file_name": 7}}, "images[0] has 'file_name' 7"),
+        ({"annotations_0": {"iscrowd": "0"}}, "neither 0 nor 1: annotation 1 (image 4) has 'iscrowd' '0'"),
         ({"annotations_0": {"id": None}}, "annotations[0] has 'id' None"),
-        ({"annotations_0": {"area": -1}}, "annotation 1 has the area -1"),
-        ({"annotations_0": {"area": float("nan")}}, "annotation 1 has the area nan"),
-        ({"categories_0": {"name": ""}}, "category 3 has the name ''"),
+        ({"annotations_0": {"area": -1}}, "annotation 1 (image 4) has the area -1"),
+        ({"annotations_0": {"area": float("nan")}}, "annotation 1 (image 4) has the area nan"),
+        ({"categories_0": {"name": ""}}, "categories[0] has 'name' ''"),
     ],
 )
 def test_read_coco__entries_of_the_wrong_kind_are_refused(tmp_path, edit, said):
@@ -241,3 +242,75 @@ def test_read_coco__a_large_file_keeps_every_box(tmp_path):
     owner = np.repeat(images.ids, images.boxes_per_image())
     kept = zip(owner.tolist(), images.labels.tolist(), images.boxes[:, 0].tolist(), strict=True)
     assert set(kept) == given
+
+
+def test_read_coco__shows_all_kinds_of_mistakes_at_once(tmp_path):
+    document = changed(
+        images_1={"file_name": "gone.png"},
+        annotations_0={"bbox": [1, 1, 0, 5], "category_id": 5},
+        annotations_1={"iscrowd": 2},
+        annotations_2={"bbox": "wide", "area": -1},
+    )
+    first, *lines = refusal(tmp_path, document).splitlines()
+    assert first.endswith("annotations.json has 6 kinds of mistakes:")
+    assert [line.split(":")[0].strip() for line in lines] == [
+        "image files that do not exist, of 2",
+        "annotations that name a category which the file does not list",
+        "boxes that are not four finite numbers of pixels",
+        "boxes without width or height",
+        "'area' that is no finite number of 0 or more",
+        "'iscrowd' that is neither 0 nor 1",
+    ]
+
+
+DEEP = "[" * 100_000 + "]" * 100_000
+LONG = "1" * 5000
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (DEEP, "nested too deeply"),
+        (json.dumps(DOCUMENT).replace("77.5", DEEP), "nested too deeply"),
+        (json.dumps(DOCUMENT).replace("77.5", LONG), "a whole number of more than 4,300 digits"),
+        (json.dumps(DOCUMENT).replace("20.5", "1" + "0" * 400), "not four finite numbers of pixels: annotation 1"),
+        (json.dumps(DOCUMENT).replace("20.5", "1e300"), "not four finite numbers of pixels: annotation 1"),
+        (json.dumps(DOCUMENT).replace("77.5", "1" + "0" * 400), "annotation 1 (image 4) has the area 1000"),
+        (json.dumps(DOCUMENT).replace("77.5", "1e300"), "annotation 1 (image 4) has the area 1e+300"),
+        (json.dumps(DOCUMENT).replace("nine.jpg", "\\ud800"), r"images[0] has 'file_name' '\ud800'"),
+        (json.dumps(DOCUMENT).replace('"cat"', '"\\udc80"'), r"categories[0] has 'name' '\udc80'"),
+        (json.dumps(DOCUMENT)[:-1] + ', "annotations": []}', "the same key stands twice in one object: 'annotations'"),
+        (
+            json.dumps(DOCUMENT).replace('"id": 9,', '"id": 9, "id": 8,'),
+            "'id' in {'file_name': 'nine.jpg'",
+        ),
+        (json.dumps({**DOCUMENT, "images": [DOCUMENT["images"]]}), "images[0] is [{"),
+    ],
+)
+def test_read_coco__text_that_python_stumbles_over_is_refused(tmp_path, text, said):
+    assert said in refusal(tmp_path, text)
+
+
+def test_read_coco__more_categories_than_labels_can_count_are_refused(tmp_path):
+    document = {**DOCUMENT, "categories": [{"id": number, "name": str(number)} for number in range(40_000)]}
+    assert "it has 40,000 of them. Learning needs a category, and at most 32,767" in refusal(tmp_path, document)
+
+
+def test_read_coco__a_byte_order_mark_is_passed_over(tmp_path):
+    assert len(read(tmp_path, "\ufeff" + json.dumps(DOCUMENT))) == 2
+
+
+def test_read_coco__a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.json")
+    with pytest.raises(DataError, match=r"pipe\.json cannot be read: It is a pipe or a device"):
+        read_coco(tmp_path / "pipe.json", tmp_path)
+
+
+def test_read_coco__what_is_no_file_is_no_image(tmp_path):
+    read(tmp_path, DOCUMENT)
+    (tmp_path / "nine.jpg").unlink()
+    (tmp_path / "four.png").unlink()
+    os.mkfifo(tmp_path / "nine.jpg")
+    (tmp_path / "four.png").symlink_to("four.png")
+    with pytest.raises(DataError, match=r"links that lead nowhere \(2 in all\): .*nine\.jpg, .*four\.png"):
+        read_coco(tmp_path / "annotations.json", tmp_path)

@@ -1,5 +1,7 @@
+import os
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -157,3 +159,44 @@ def test_decode_image__an_image_beyond_the_limit_is_refused_by_its_header(tmp_pa
     path = saved(tmp_path, Image.new("1", (10_000, 9_000)))
     with pytest.raises(DataError, match="more than the 89,478,485 pixels"):
         decode_image(path)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "webp", "tif"])
+def test_check_image__of_a_file_that_was_cut_off_finds_what_decoding_would_find(tmp_path, suffix):
+    def refusal(look: Callable[[Path], object]) -> str:
+        try:
+            look(path)
+        except DataError as error:
+            return str(error)
+        return ""
+
+    path = saved(tmp_path, Image.fromarray(ramp()), f"image.{suffix}")
+    assert check_image(path) == 40 * 60
+    whole = path.read_bytes()
+    for length in [*range(0, len(whole) - 30, 97), *range(len(whole) - 14, len(whole))]:
+        path.write_bytes(whole[:length])
+        assert bool(refusal(check_image)) == bool(refusal(decode_image))
+    path.write_bytes(whole[: len(whole) // 2])
+    assert f"image.{suffix} cannot be read" in refusal(check_image)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_check_image__bytes_behind_the_end_are_no_harm(tmp_path, suffix):
+    path = saved(tmp_path, Image.fromarray(ramp()), f"image.{suffix}")
+    path.write_bytes(path.read_bytes() + b"written by a camera" * 10)
+    check_image(path)
+
+
+@pytest.mark.parametrize("kind", ["EPS", "GIF", "PPM", "PDF"])
+def test_decode_image__other_kinds_are_refused_whatever_they_are_called(tmp_path, kind):
+    path = saved(tmp_path, Image.fromarray(ramp()), "image.jpg", format=kind)
+    for look in (decode_image, check_image, read_size):
+        with pytest.raises(DataError, match=r"image\.jpg cannot be read: .* of none of the kinds JPEG, PNG, BMP, WEBP"):
+            look(path)
+
+
+def test_decode_image__a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "image.png")
+    for look in (decode_image, check_image, read_size):
+        with pytest.raises(DataError, match=r"image\.png is no file, but a folder, a pipe or a device"):
+            look(tmp_path / "image.png")

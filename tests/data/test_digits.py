@@ -139,7 +139,7 @@ def test_open_digits__a_damaged_cache_says_what_to_delete(cache):
     source = DigitsSource(part="val", images=2)
     open_digits(source)
     (cache / folder_name(source) / "images" / "000001.png").unlink()
-    with pytest.raises(DataError, match=r"1 of 2 image files do not exist.*delete it: it is made again"):
+    with pytest.raises(DataError, match=r"image files that do not exist, of 2.*delete it: it is made again"):
         open_digits(source)
 
 

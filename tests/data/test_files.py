@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from ssodkit.data.files import new_draft, write_whole, written_whole
+from ssodkit.data.files import draft_folder, new_draft, write_whole, written_whole
 
 
 def contents(folder):
@@ -72,22 +72,27 @@ def test_write_whole__what_fails_leaves_nothing(tmp_path, error):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from ssodkit.data.files import written_whole
-with written_whole(Path(sys.argv[1])) as stream:
+from ssodkit.data.files import draft_folder, written_whole
+with written_whole(Path(sys.argv[1])) as stream, draft_folder(Path(sys.argv[1]).parent) as folder:
     stream.write(b"half")
     stream.flush()
+    (folder / "some.txt").touch()
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_written_whole__the_draft_of_a_killed_process_goes_and_that_of_a_living_one_stays(tmp_path):
+def test_drafts__those_of_a_killed_process_go_and_those_of_a_living_one_stay(tmp_path):
     ended = subprocess.run([sys.executable, "-c", KILLED, tmp_path / "a.txt"], timeout=60)
     assert ended.returncode == -signal.SIGKILL
-    (dead,) = tmp_path.iterdir()
-    with written_whole(tmp_path / "b.txt") as stream:
+    assert sorted(dead.is_dir() for dead in tmp_path.iterdir()) == [False, True]
+    with written_whole(tmp_path / "b.txt") as stream, draft_folder(tmp_path) as folder:
         stream.write(b"whole")
-        assert not dead.exists()
+        (folder / "some.txt").touch()
         write_whole(tmp_path / "a.txt", "one")
+        with draft_folder(tmp_path) as other:
+            assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == 2
+        assert not other.exists()
+        assert (folder / "some.txt").exists()
     assert contents(tmp_path) == {"a.txt": "one", "b.txt": "whole"}
 
 

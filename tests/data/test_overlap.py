@@ -22,3 +22,12 @@ def test_shared_files__of_nothing_are_none(tmp_path):
     (tmp_path / "one.png").write_bytes(b"")
     images = read_folder(tmp_path)
     assert shared_files(images.subset([]), images) == []
+
+
+def test_shared_files__of_many_twins_are_found_without_comparing_each_pair(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for number in range(300):
+            (tmp_path / name / f"{number}.png").write_bytes(b"black" * 1000)
+    pairs = shared_files(read_folder(tmp_path / "a"), read_folder(tmp_path / "b"))
+    assert len(pairs) == len({first for first, _ in pairs}) == 300

@@ -1,3 +1,4 @@
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -239,7 +240,7 @@ def test_open_data__no_rest_is_refused(config):
 
 def test_open_data__an_error_begins_with_the_key_of_the_recipe(config, tmp_path):
     (tmp_path / "test" / "003.png").unlink()
-    with pytest.raises(DataError, match=r"^data\.test: 1 of 6 image files do not exist"):
+    with pytest.raises(DataError, match=r"^data\.test: .*: image files that do not exist, of 6: .*003\.png\."):
         open_data(config())
 
 
@@ -301,3 +302,64 @@ def test_open_data__places_of_labeled_images_follow_the_file(write_coco):
 def test_data_config__validation_must_not_be_the_test_set(config):
     with pytest.raises(ValidationError, match=r"data\.validation is data\.test"):
         config(validation=config().test)
+
+
+def test_open_data__the_mistakes_of_all_sets_are_shown_at_once(config, write_coco, tmp_path):
+    (tmp_path / "test" / "003.png").unlink()
+    bad = write_coco("validation", 2, seed=3, annotations=[{"id": 1, "image_id": 7, "category_id": 8, "bbox": None}])
+    with pytest.raises(DataError) as caught:
+        open_data(
+            config(
+                validation=bad, unlabeled=FolderSource(images=tmp_path / "absent"), folds={"type": "list", "file": "a"}
+            )
+        )
+    lines = str(caught.value).splitlines()
+    assert [line.split(": ")[0] for line in lines if not line.startswith("  ")] == [
+        "data.test",
+        "data.validation",
+        "data.unlabeled",
+        "data.folds",
+    ]
+    assert sum(line.startswith("  ") for line in lines) == 3
+
+
+def test_check_images__the_broken_ones_of_all_sets_are_shown_at_once(config, tmp_path):
+    sets = open_data(config())
+    for path in (sets.labeled.path(0), sets.unlabeled.path(3), sets.test.path(2)):
+        path.write_bytes(path.read_bytes()[:-40])
+    done: list[tuple[int, int]] = []
+    with pytest.raises(DataError) as caught:
+        check_images(sets, lambda *progress: done.append(progress))
+    lines = str(caught.value).splitlines()
+    assert lines[::2] == [
+        "data.train: 1 of 4 images cannot be used:",
+        "data.unlabeled: 1 of 16 images cannot be used:",
+        "data.test: 1 of 6 images cannot be used:",
+    ]
+    assert done == [(image, 26) for image in range(1, 27)]
+
+
+def test_open_data__a_validation_set_that_is_the_test_set_by_content_is_refused(config, write_coco, tmp_path):
+    copies = write_coco("copies", 6, seed=1)
+    with pytest.raises(DataError, match=r"^data\.validation: each of its 6 images is a test image, by content"):
+        open_data(config(validation=copies))
+    Image.new("RGB", (60, 40)).save(tmp_path / "copies" / "000.jpg")
+    (note,) = (note for note in open_data(config(validation=copies)).notes if "share" in note)
+    assert "data.validation and data.test share 5 images by content" in note
+
+
+def test_open_data__validation_images_that_are_learned_are_noticed(config, write_coco, tmp_path):
+    copies = write_coco("copies", 3)
+    shutil.copytree(tmp_path / "copies", tmp_path / "more")
+    sets = open_data(config(validation=copies, unlabeled=FolderSource(images=tmp_path / "more")))
+    notes = [note for note in sets.notes if "share" in note]
+    assert "data.train and data.validation share 3 images by content" in notes[0]
+    assert "data.unlabeled and data.validation share 3 images by content" in notes[1]
+
+
+def test_open_data__names_that_are_no_utf_8_can_be_shown(config, tmp_path):
+    (tmp_path / "more").mkdir()
+    for name in (b"\xff.png", b"\xfe.png"):
+        shutil.copy(tmp_path / "test" / "001.png", os.path.join(os.fsencode(tmp_path / "more"), name))
+    notes = open_data(config(unlabeled=FolderSource(images=tmp_path / "more"))).notes
+    assert any("share 2 images" in note and r"\udcff.png" in note.encode().decode() for note in notes)

@@ -169,3 +169,23 @@ def test_fold__is_saved_with_its_images_and_their_hash(tmp_path):
         "hash": fold.hash,
     }
     assert [file.name for file in tmp_path.iterdir()] == ["fold.json"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[" * 100_000, "nested too deeply"),
+        ('{"1": {"1": [' + "1" * 5000 + "]}}", "more than 4,300 digits"),
+        ('{"1": {"1": [0]}, "1.0": {"1": [1]}}', "the percent 1 twice"),
+        ('{"1": {"1": [0], "1": [1]}}', "the same key stands twice in one object: '1'"),
+        ('{"1": {"1": [[[[0]]]]}}', "position [[[0]]]"),
+        ("\0", "is no JSON"),
+        ("", "is no JSON"),
+    ],
+)
+def test_draw_fold__text_that_python_stumbles_over_is_refused(tmp_path, text, said):
+    (tmp_path / "folds.json").write_text(text)
+    with pytest.raises(DataError) as caught:
+        draw_fold(images_with_ids([1, 2, 3]), ListFolds(file=tmp_path / "folds.json"), 1.0, 1)
+    assert said in str(caught.value)
+    assert "folds.json" in str(caught.value)

@@ -230,7 +230,7 @@ def test_open_data__a_file_without_scores_is_refused(store, tmp_path):
     data = store((0, [1, 2, 11, 12], 1, 0.95))
     file = tmp_path / "labels.json"
     file.write_text(file.read_text().replace('"score"', '"sure"'))
-    with pytest.raises(DataError, match=r"data\.unlabeled: .*annotation 1 has the score None; it must be a number"):
+    with pytest.raises(DataError, match=r"data\.unlabeled: .*annotation 1 \(image 1\) has the score None"):
         open_data(data)
 
 

@@ -75,7 +75,9 @@ def test_make_anchors__laid_out_in_inference_serve_training():
     assert not anchors.boxes.is_inference()
 
 
-@pytest.mark.parametrize("fields", [{"sides": [[8], [8, 16]]}, {"sides": [[]]}, {"sides": []}, {"ratios": []}])
+@pytest.mark.parametrize(
+    "fields", [{"sides": [[8], [8, 16]]}, {"sides": [[], [8]]}, {"sides": [[]]}, {"sides": []}, {"ratios": []}]
+)
 def test_config__refuses_levels_that_cannot_share_a_head(fields: dict[str, list[float]]):
     with pytest.raises(ValidationError, match="equally many sides on every level"):
         AnchorConfig.model_validate(fields)

@@ -139,7 +139,6 @@ def test_preset__of_the_small_detector_has_few_weights():
             lambda tree: tree["stages"].update(rpn=tree["stages"].pop("dense")),
             "the stage of retinanet is dense, not rpn",
         ),
-        (lambda tree: tree["stages"]["dense"].update(one_class=True), "stages.dense.one_class must be false"),
         (lambda tree: tree["stages"]["dense"]["terms"].pop("box"), "stages.dense.terms needs both class and box"),
         (
             lambda tree: tree["stages"]["dense"]["terms"]["class"].update(criterion={"type": "softmax"}),

@@ -271,6 +271,28 @@ def test_two_processes__go_on_after_a_broken_image_as_if_nothing_had_been(answer
         assert torch.equal(here["method"][name], tensor), name
 
 
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"WORLD_SIZE": ""}, "WORLD_SIZE is '', which is no number from 1 on"),
+        ({"WORLD_SIZE": "0"}, "WORLD_SIZE is '0'"),
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE is 'two'"),
+        ({"WORLD_SIZE": "2", "LOCAL_RANK": "-1"}, "LOCAL_RANK is '-1', which is no number from 0 on"),
+        ({"WORLD_SIZE": "2"}, "RANK is ''"),
+        ({"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "x"}, "MASTER_PORT is 'x'"),
+        ({"WORLD_SIZE": "2", "RANK": "2", "MASTER_PORT": "1"}, "do not meet at .*RANK is 2, and WORLD_SIZE 2"),
+        ({"WORLD_SIZE": "2", "RANK": "1", "MASTER_PORT": "1"}, "do not meet at None:1 .*MASTER_ADDR"),
+    ],
+)
+def test_open_processes__nonsense_in_the_environment_is_a_sentence(monkeypatch, changes, complaint):
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in changes.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(TrainingError, match=complaint), open_processes("cpu"):
+        pass
+
+
 def test_open_processes__alone_is_the_first_of_one():
     with open_processes("cpu") as processes:
         assert (processes.rank, processes.count, processes.is_first) == (0, 1, True)

@@ -2,6 +2,7 @@ import errno
 import os
 import signal
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -31,13 +32,44 @@ def test_explained__a_killed_loader_process_is_a_sentence():
     [
         OSError(errno.EMFILE, "Too many open files"),
         RuntimeError("Too many open files. Communication with the workers is no longer possible. ..."),
-        RuntimeError("DataLoader worker (pid 7) exited unexpectedly with exit code 1. Details are lost ..."),
     ],
 )
 def test_explained__too_many_open_files_say_what_raises_the_limit(error):
     said = r"`ulimit -n 4096`.*engine\.workers.*mended, try again\.$"
     with pytest.raises(TrainingError, match=said), explained(lambda: "try again"):
         raise error
+
+
+def no_memory_of_torch():
+    torch.empty(10**15)
+
+
+def no_memory_of_numpy():
+    np.empty(10**15)
+
+
+def no_memory_of_a_loader():
+    next(iter(DataLoader(NeedsTooMuch(), num_workers=1)))
+
+
+class NeedsTooMuch(KillsItsWorker):
+    def __getitem__(self, index):
+        no_memory_of_numpy()
+
+
+@pytest.mark.parametrize("action", [no_memory_of_torch, no_memory_of_numpy, no_memory_of_a_loader])
+def test_explained__a_full_host_says_which_fields_need_less(action):
+    with pytest.raises(TrainingError, match=r"memory.*pad_to.*mended, try again\."), explained(lambda: "try again"):
+        action()
+
+
+def test_explained__a_mistake_of_ours_in_a_loader_process_stays_what_it_is():
+    class Broken(KillsItsWorker):
+        def __getitem__(self, index):
+            raise RuntimeError("shapes differ")
+
+    with pytest.raises(RuntimeError, match=r"shapes differ$"), explained(lambda: "try again"):
+        next(iter(DataLoader(Broken(), num_workers=1)))
 
 
 def test_explained__a_full_gpu_says_which_fields_need_less():

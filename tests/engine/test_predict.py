@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from ssodkit.engine.evaluate import evaluate
-from ssodkit.engine.predict import predict
+from ssodkit.engine.predict import picture_names, predict
 from ssodkit.engine.train import train
 from ssodkit.errors import DataError, TrainingError
 
@@ -79,6 +79,28 @@ def test_predict__an_image_that_cannot_be_read_is_named_and_nothing_written(run,
     with pytest.raises(DataError, match=r"a\.png"):
         predict(run, images, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_predict__where_the_disk_is_full_the_file_is_named_and_nothing_stays(run, images, tmp_path, file_limit):
+    (tmp_path / "empty").mkdir()
+    for out in ("new", "empty"):
+        complaint = rf"{tmp_path}/{out}/a\.png cannot be read or written: File too large"
+        with file_limit(5000), pytest.raises(TrainingError, match=complaint):
+            predict(run, images, tmp_path / out, score=1.0)
+    assert not (tmp_path / "new").exists()
+    assert list((tmp_path / "empty").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("stems", "names"),
+    [
+        (["x", "x_3", "x"], ["x", "x_3", "x_3_3"]),
+        (["x", "x", "x_2", "x_2"], ["x", "x_2", "x_2_3", "x_2_4"]),
+        (["a", "A", ""], ["a", "A_2", ""]),
+    ],
+)
+def test_picture_names__no_two_are_alike(stems, names):
+    assert picture_names(stems) == names
 
 
 @pytest.mark.parametrize("verb", [evaluate, lambda run: predict(run, [], run)])

@@ -10,6 +10,7 @@ from ssodkit import plugins
 from ssodkit.errors import RecipeError
 from ssodkit.recipe.check import load_recipe
 from ssodkit.recipe.model import Recipe
+from ssodkit.recipe.trust import remember
 
 TOY_PARTS = Path(__file__).with_name("toy_parts.py")
 TOY_RECIPE = f"""\
@@ -62,7 +63,8 @@ Refused = Callable[..., list[str]]
 
 @pytest.fixture(autouse=True)
 def own_registry() -> Iterator[None]:
-    """Toy plug-ins do not reach other tests."""
+    """Toy plug-ins are trusted, and do not reach other tests."""
+    remember([str(TOY_PARTS)])
     plugins.load_plugins()
     before = {slot: dict(known) for slot, known in plugins._registry.items()}
     yield

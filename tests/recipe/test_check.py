@@ -53,7 +53,7 @@ def test_load_recipe__a_plugin_is_relative_to_the_file_that_names_it(
     mine = tmp_path / "deeper" / "mine.yaml"
     mine.write_text("extends: ../toy.yaml\nmethod: {selector: {type: plug_check}}")
     monkeypatch.chdir("/")
-    recipe = load_recipe(mine)
+    recipe = load_recipe(mine, trust_plugins=True)
     assert recipe.method.selector.type == "plug_check"
     assert recipe.plugins[0] == str(tmp_path / "plug_check.py")
 
@@ -71,7 +71,7 @@ def test_load_recipe__a_broken_plugin_is_the_cause_of_the_error(toy: Path):
     toy.with_name("plug_bad.py").write_text("x = 1 / 0")
     toy.write_text("plugins: [plug_bad.py]")
     with pytest.raises(RecipeError, match=r"ZeroDivisionError: division by zero \(.*plug_bad.py, line 1\)") as refusal:
-        load_recipe(toy)
+        load_recipe(toy, trust_plugins=True)
     assert isinstance(refusal.value.__cause__, RecipeError)
     assert isinstance(refusal.value.__cause__.__cause__, ZeroDivisionError)
 

@@ -212,3 +212,50 @@ def test_check_fit__everything_that_does_not_fit_is_shown_together(refused: Refu
 def test_walk__finds_configs_in_mappings_and_tuples_by_their_keys(load_changed: Load):
     paths = {path for path, _ in walk(load_changed())}
     assert {(), ("detector", "stages", "roi", "matcher"), ("method", "scorers", 1, "asks"), ("engine", "lr")} <= paths
+
+
+def test_check_fit__keys_of_a_stage_need_what_they_speak_of(refused: Refused):
+    roi = "the stage 'roi' of 'toy_two_stage' does not provide, but"
+    overrides = ("detector.stages.roi.one_class=true", "detector.stages.roi.crossing=ignore")
+    assert [line.split(": ", 1)[1] for line in refused(overrides=overrides)] == [
+        f"detector.stages.roi.crossing: `ignore` needs 'predictions', which {roi}: stage 'rpn'; leave it out",
+        f"detector.stages.roi.one_class: `true` needs 'objectness', which {roi}: nothing installed; leave it out",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "override", "mistake"),
+    [
+        ("supervised", "detector.stages.roi.one_class=true", "`true` needs 'objectness', which the stage 'roi' of"),
+        ("supervised_retinanet", "detector.stages.dense.one_class=true", "`true` needs 'objectness', which the stage"),
+        ("supervised", "detector.stages.roi.crossing=ignore", "`ignore` needs 'predictions', which the stage 'roi' of"),
+        ("mean_teacher", "method.teacher.proposals=test", "`test` needs 'proposals', which 'retinanet' does not provi"),
+        ("supervised", "detector.neck.extra_relu=true", "`extra_relu` has no effect without two `extra_levels` or"),
+        ("supervised", "detector.stages.roi.matcher.best_learns=its_own", "`best_learns` has no effect without"),
+        ("supervised", "detector.stages.roi.terms.box.quality=target", "`quality: target` has no effect on 'l1'; take"),
+    ],
+)
+def test_check_fit__a_key_without_effect_is_refused(name: str, override: str, mistake: str):
+    with pytest.raises(RecipeError) as refusal:
+        load_recipe(name, [override])
+    assert f": {mistake}" in str(refusal.value)
+    assert len(str(refusal.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "mistake"),
+    [
+        (
+            ["engine.lr=100", "engine.lr_for_images=1", "data.batch={labeled: 2, unlabeled: 0}"],
+            "engine.lr_for_images: for the 2 images of a step, the learning rate reaches 200, which is above 100",
+        ),
+        (
+            ["engine.lr=2", "engine.optimizer={type: adamw, weight_decay: 0.1, backbone_lr: 6}"],
+            "engine.optimizer.weight_decay: times the learning rate, which reaches 12, it is above 1: weights would g",
+        ),
+    ],
+)
+def test_check_fit__what_multiplies_the_learning_rate_is_in_range(changes: list[str], mistake: str):
+    with pytest.raises(RecipeError) as refusal:
+        load_recipe("supervised", changes)
+    assert mistake in str(refusal.value)

@@ -149,3 +149,22 @@ def test_override__a_mapping_that_it_only_changes_keeps_its_place():
     written = override(tree("e: {a: 1}"), "e.b=2", [])
     assert str(written.value["e"].key) == "a.yaml:1:1"
     assert str(written.value["e"].value["b"].place) == "--set e.b=2"
+
+
+def test_read_tree__many_ways_to_one_base_are_as_quick_as_one(tmp_path: Path):
+    write(tmp_path, r0="a: 0", **{f"r{n}": f"extends: [r{n - 1}.yaml, r{n - 1}.yaml]\nb{n}: 1" for n in range(1, 60)})
+    assert len(read_tree(tmp_path / "r59.yaml").plain) == 60
+
+
+def test_read_tree__more_files_in_a_row_than_may_be_are_refused_where_it_happens(tmp_path: Path):
+    write(tmp_path, **{f"r{n}": f"extends: r{n + 1}.yaml" for n in range(1500)})
+    with pytest.raises(RecipeError) as refusal:
+        read_tree(tmp_path / "r0.yaml")
+    text = "more than 100 recipes extend one another up to here"
+    assert str(refusal.value) == f"{tmp_path / 'r99.yaml'}:1:10 extends: {text}"
+
+
+def test_override__of_too_many_levels_is_refused():
+    mistakes: list[Mistake] = []
+    override(tree("a: 1"), ".".join("a" * 1200) + "=1", mistakes)
+    assert [mistake.text for mistake in mistakes] == ["nested in more than 100 levels"]

@@ -61,6 +61,11 @@ def test_parse_yaml__every_key_and_value_has_its_place():
         ("a: *x", "a.yaml:1:4: this is not YAML: found undefined alias 'x'"),
         ("a: 1\n---\nb: 2", "a.yaml:2:1: this is not YAML: but found another document"),
         ("a: \x07", "a.yaml:1:1: this is not YAML: unacceptable character"),
+        ('a: "\\x07"', "a.yaml:1:4 a: this text holds the character U+0007, which no file can hold"),
+        ('a: "\\U00ffffff"', "a.yaml:1:1: this is not YAML: an escape or a version has too large a number"),
+        ("a: " + "9" * 5000, "a.yaml:1:4 a: this whole number has more than 64 bits; no field takes one"),
+        ("a:\n  b: " + "[" * 1200, "a.yaml:2:104: nested in more than 100 levels"),
+        ("- " * 1200, "a.yaml:1:201: nested in more than 100 levels"),
     ],
 )
 def test_parse_yaml__a_mistake_has_its_place(text: str, mistake: str):
@@ -131,3 +136,18 @@ def test_find_recipe__a_folder_is_no_recipe(tmp_path: Path, name: str):
 def test_find_recipe__an_unknown_name_is_refused(tmp_path: Path):
     with pytest.raises(RecipeError, match="there is no recipe 'no_such_thing': no such file, and none of this name"):
         find_recipe("no_such_thing", tmp_path)
+
+
+def test_parse_yaml__as_many_levels_as_may_be_are_read():
+    assert read("[" * 100 + "]" * 100) is not None
+
+
+def test_parse_yaml__what_aliases_repeat_counts_and_a_bomb_ends_with_one_sentence():
+    lines = ["a0: &a0 [x]"] + [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 20)]
+    (mistake,) = mistakes_in("\n".join(lines))
+    assert mistake.startswith("a.yaml:1:10 a5.")
+    assert mistake.endswith("here the document passes 100,000 values, counting what aliases repeat")
+
+
+def test_mistake__stays_in_one_line():
+    assert str(Mistake(Place("a\nb", 1, 2), "k\te", "is '\ud800'\r")) == r"a\nb:1:2 k\te: is '\ud800'\r"

@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
+from ssodkit.errors import RecipeError
+from ssodkit.recipe.check import load_recipe
 from ssodkit.recipe.read import parse_yaml
 from ssodkit.recipe.validate import locate
 
@@ -42,6 +44,25 @@ Refused = Callable[..., list[str]]
         ("drops: [60", "drops: [160 %", "41:58 engine.lr.drops.0: '160 %' is no step number: an integer, a share of"),
         ("drops: [60, 80 %, never]", "drops: 60", "41:57 engine.lr.drops: must be a list, not 60"),
         ("draws: 5", "draws: 1", "34:14 method.scorers.1.draws: must be at least 2, not 1"),
+        ("percent: 2.5", "percent: .inf", "6:12 data.percent: must be finite, not Infinity"),
+        ("percent: 2.5", "percent: 1e400", "6:12 data.percent: must be finite, not Infinity"),
+        ("percent: 2.5", "percent: .nan", "6:12 data.percent: must be finite, not NaN"),
+        ("percent: 2.5", "percent: true", "6:12 data.percent: must be a number, not true"),
+        ("percent: 2.5", "percent: '2.5'", "6:12 data.percent: must be a number, not '2.5'"),
+        ("steps: 100", "steps: true", "40:10 engine.steps: must be a whole number, not true"),
+        ("below: 0.02", "below: .nan", "38:39 method.selector.boxes.below: must be a number or `.inf`, not nan"),
+        ("unlabeled_weight: 4.0", "unlabeled_weight: true", "30:21 method.unlabeled_weight: write a schedule as {type"),
+        (
+            "unlabeled_weight: 4.0",
+            "unlabeled_weight: -1",
+            "30:21 method.unlabeled_weight: must be at least 0.0, not -1",
+        ),
+        (
+            "name: toy",
+            'name: "toy\\n"',
+            "1:7 name: run folders are called like it: letters, digits, '.', '_' and '-' o",
+        ),
+        ("name: toy", "name: toy\nseed: 1e3", "2:7 seed: must be a whole number, not 1000.0"),
     ],
 )
 def test_validate__a_wrong_value_is_shown_with_what_is_wanted(refused: Refused, old: str, new: str, mistake: str):
@@ -180,3 +201,59 @@ def test_locate__steps_over_what_was_not_written():
     path, node = locate(tree, ("a", "b", "transforms", 0, "type"))
     assert (path, node.value) == (("a", "b", 0), "x")
     assert locate(tree, ("a", "b", 7)) == (("a", "b"), tree.value["a"].value["b"])
+
+
+def test_validate__numbers_that_no_training_can_have_are_refused():
+    overrides = (
+        "data.fold=4294967296",
+        "data.train.seed=4294967296",
+        "detector.anchors.ratios=[0]",
+        "detector.anchors.sides=[[-5], [.nan]]",
+        "detector.backbone.channels=[0, 8]",
+        "engine.lr.value=-0.1",
+        "engine.optimizer.weight_decay=.inf",
+        "evaluation.thresholds=[.nan]",
+        "method.scorers.0.scale=.inf",
+        "method.selector.classes.above=.nan",
+        "method.teacher.momentum=.nan",
+        "method.unlabeled_weight.before=-1",
+        "seed=true",
+    )
+    with pytest.raises(RecipeError) as refusal:
+        load_recipe("soft_teacher", overrides)
+    assert [line.split(": ", 1)[1] for line in str(refusal.value).splitlines()] == [
+        "data.fold: must be below 4294967296, not 4294967296",
+        "data.train.seed: must be below 4294967296, not 4294967296",
+        "detector.anchors.ratios.0: must be at least 0.01, not 0",
+        "detector.anchors.sides.0.0: must be at least 1.0, not -5",
+        "detector.anchors.sides.1.0: must be finite, not NaN",
+        "detector.backbone.channels.0: must be at least 1, not 0",
+        "engine.lr.value: must be at least 0.0, not -0.1",
+        "engine.optimizer.weight_decay: must be finite, not Infinity",
+        "evaluation.thresholds.0: must be finite, not NaN",
+        "method.scorers.0.scale: must be finite, not Infinity",
+        "method.selector.classes.above: must be finite, not NaN",
+        "method.teacher.momentum: must be finite, not NaN",
+        "method.unlabeled_weight.before: must be at least 0.0, not -1",
+        "seed: must be a whole number, not true",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("override", "mistake"),
+    [
+        ("method.teacher.momentum=2", "method.teacher.momentum: must be at most 1.0, and this schedule reaches 2"),
+        ("engine.lr={type: step, before: 0, after: 1e9, at: 3}", "engine.lr: must be at most 100.0, and this schedule"),
+        ("engine.optimizer={type: sgd, momentum: 0, nesterov: true}", "engine.optimizer: `nesterov` looks ahead along"),
+        ("engine.optimizer={type: adamw, betas: [0.9, 1.5]}", "engine.optimizer.betas.1: must be below 1.0, not 1.5"),
+        ("method.selector.classes.above=1.0", "method.selector.classes: no confidence is above 1: they lie between"),
+        ("engine.steps=1" + "0" * 400, "engine.steps: this whole number has more than 64 bits; no field takes one"),
+        ("engine.steps=1" + "0" * 5000, "engine.steps: this whole number has more than 64 bits; no field takes one"),
+        ('name="\\ud800"', "name: this text holds the character U+D800, which no file can hold"),
+    ],
+)
+def test_validate__what_cannot_work_is_refused(override: str, mistake: str):
+    with pytest.raises(RecipeError) as refusal:
+        load_recipe("soft_teacher", [override])
+    (line,) = str(refusal.value).splitlines()
+    assert mistake in line

@@ -28,6 +28,10 @@ class ToyScheduleConfig(ScheduleConfig):
     def at(self, progress: Progress) -> float:
         return self.value
 
+    @property
+    def span(self) -> tuple[float, float]:
+        return self.value, self.value
+
 
 @register
 class ToyMatcherConfig(MatcherConfig):

@@ -36,17 +36,17 @@ class AdaptiveConfig(MatcherConfig):
     type: Literal["adaptive"] = "adaptive"
     needs: ClassVar[frozenset[str]] = frozenset({"predictions"})
 
-    candidates_per_target: int = Field(13, ge=1)
+    candidates_per_target: int = Field(13, ge=1, le=10_000)
     """The sum of that many best IoUs, rounded down, is how many candidates a target takes, at least one."""
-    iou_weight: float = Field(2.0, ge=0.0)
+    iou_weight: float = Field(2.0, ge=0.0, le=1e6)
     """Of -log IoU in the cost: 2, and 3 for full COCO."""
-    distance_weight: float = Field(0.001, ge=0.0)
+    distance_weight: float = Field(0.001, ge=0.0, le=1e6)
     """Of the distance between a candidate's center and a target's in the cost."""
-    distance_base: float = Field(10.0, ge=1.0)
+    distance_base: float = Field(10.0, ge=1.0, le=1e6)
     """The cost grows by this factor with every cell of distance."""
     balance: float = Field(0.25, ge=0.0, le=1.0)
     """Focal loss's alpha, in the classification cost."""
-    focus: float = Field(2.0, ge=0.0)
+    focus: float = Field(2.0, ge=0.0, le=100.0)
     """Its gamma."""
 
     def build(self, context: BuildContext) -> "Adaptive":

@@ -38,6 +38,8 @@ class MaxIouConfig(MatcherConfig):
     def _thresholds_are_ordered(self) -> "MaxIouConfig":
         if self.negative > self.positive:
             raise ValueError("`negative` lies above `positive`, so candidates between them would be both")
+        if self.best_from is None and self.best_learns != "that_target":
+            raise ValueError("`best_learns` has no effect without `best_from`")
         return self
 
     def build(self, context: BuildContext) -> "MaxIou":

@@ -28,11 +28,11 @@ class OneToManyConfig(MatcherConfig):
     type: Literal["one_to_many"] = "one_to_many"
     needs: ClassVar[frozenset[str]] = frozenset({"predictions"})
 
-    candidates_per_target: int = Field(13, ge=1)
+    candidates_per_target: int = Field(13, ge=1, le=10_000)
     """So many are taken, or as many as overlap the target."""
-    score_power: float = Field(1.0, ge=0.0)
+    score_power: float = Field(1.0, ge=0.0, le=100.0)
     """The paper's alpha, of the probability of the target's class."""
-    iou_power: float = Field(6.0, gt=0.0)
+    iou_power: float = Field(6.0, gt=0.0, le=100.0)
     """Its beta, of the IoU."""
 
     def build(self, context: BuildContext) -> "OneToMany":

@@ -7,7 +7,7 @@ from typing import ClassVar
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from ssodkit.plugins import BuildContext, Config, PluginConfig
+from ssodkit.plugins import BuildContext, Config, PluginConfig, UpToInfinity
 from ssodkit.structures.predictions import Detections
 from ssodkit.structures.progress import Progress
 from ssodkit.structures.run import Selection
@@ -20,8 +20,9 @@ class SetRule(Config):
     score: str
     """A score that detections carry: `confidence`, or what an instance scorer of the recipe writes."""
     above: float | None = None
-    below: float | None = None
-    ignore_from: float | None = None
+    below: UpToInfinity | None = None
+    """`.inf`: whatever an instance scorer was asked about."""
+    ignore_from: UpToInfinity | None = None
     """What fails but reaches this stays in the set with weight 0: its candidates are ignored."""
 
     @model_validator(mode="after")
@@ -33,6 +34,11 @@ class SetRule(Config):
                 raise ValueError("`ignore_from` lies beyond `above`, so it would never act")
             if self.below is not None and self.ignore_from < self.below:
                 raise ValueError("`ignore_from` lies beyond `below`, so it would never act")
+        if self.score == "confidence":
+            if self.above is not None and self.above >= 1.0:
+                raise ValueError(f"no confidence is above {self.above:g}: they lie between 0 and 1")
+            if self.below is not None and self.below <= 0.0:
+                raise ValueError(f"no confidence is below {self.below:g}: they lie between 0 and 1")
         return self
 
 

@@ -31,7 +31,7 @@ class GmmSelectorConfig(SelectorConfig):
     type: Literal["gmm"] = "gmm"
     learns: ClassVar[bool] = True
 
-    queue_per_image: int = Field(25, ge=1)
+    queue_per_image: int = Field(25, ge=1, le=10_000)
     """Entries of a class's queue per unlabeled image of a step, over all processes: the published 100 for 4 images."""
     policy: Policy = "high"
     """The threshold is the likeliest of the scores that the upper Gaussian made, or (`middle`) the lowest of them."""
@@ -39,7 +39,7 @@ class GmmSelectorConfig(SelectorConfig):
     """A class with fewer scores in its queue has the default threshold."""
     default_threshold: float = Field(0.0, ge=0.0, le=1.0)
     """Where no mixture can be fitted: all scores equal, none made by the upper Gaussian, too few."""
-    expected_factor: float = Field(1.0, gt=0.0)
+    expected_factor: float = Field(1.0, gt=0.0, le=1e6)
     """Rho: an image keeps about this factor times the sum of its confidences, the most confident first."""
 
     ignore_from: float | None = Field(None, ge=0.0, le=1.0)

@@ -7,6 +7,7 @@ from typing import Any
 from PIL import Image
 
 from ssodkit.bench.report.read import Record, RunRecord
+from ssodkit.data.files import written_whole
 
 LONGEST = 640
 """Pixels: larger images are made smaller; the boxes are drawn to scale."""
@@ -53,7 +54,8 @@ def _copy(record: RunRecord, number: int, out: Path, folder: str) -> str | None:
         return None
     path = out / folder / f"{number}.{'jpg' if is_large else 'png'}"
     path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path)
+    with written_whole(path) as stream:
+        image.save(stream, format="JPEG" if is_large else "PNG")
     return f"{folder}/{path.name}"
 
 

@@ -28,7 +28,8 @@ from ssodkit.bench.report.figures import Figure
 from ssodkit.bench.report.gallery import gallery_data
 from ssodkit.bench.report.read import RunRecord
 from ssodkit.bench.report.sources import read_sources
-from ssodkit.engine.folders import make_folder, refuse_used
+from ssodkit.data.files import write_whole
+from ssodkit.engine.folders import filled_whole, refuse_used
 from ssodkit.engine.nested import flatten
 
 PAGE = "index.html"
@@ -36,16 +37,23 @@ COLUMNS = ("run", "AP teacher", "AP student", "steps", "wall time", "images/s", 
 """Of the table of runs."""
 
 
-def report(sources: Sequence[str], out: Path, runs: Path | None = None, results: Path | None = None) -> Path:
+def report(
+    sources: Sequence[str],
+    out: Path,
+    runs: Path | None = None,
+    results: Path | None = None,
+    trust_plugins: bool = False,
+) -> Path:
     """Write the report of runs and suites to the new or empty folder `out`; the page that is to be opened.
 
     `runs` and `results` say where those of suites lie, by default where `ssodkit bench` leaves them.
-    Raises TrainingError or RecipeError where a source is neither, or `out` is in use; then nothing is written.
+    Plug-ins of suites are run as `cells_of` says, those of run folders never. Raises TrainingError or RecipeError where
+    a source is neither, or `out` is in use; then nothing is written.
     """
     refuse_used(out)
-    records, missing = read_sources(sources, runs or RUNS, results)
-    make_folder(out)
-    write_page(records, missing, out)
+    records, missing = read_sources(sources, runs or RUNS, results, trust_plugins)
+    with filled_whole(out) as draft:
+        write_page(records, missing, draft)
     return out / PAGE
 
 
@@ -85,11 +93,11 @@ def write_page(records: Sequence[RunRecord], missing: Sequence[str], out: Path) 
         ),
         **{name: "".join(map(_figure, figures)) for name, figures in sections.items()},
     )
-    (out / PAGE).write_text(page, encoding="utf-8")
-    (out / "data.js").write_text(f"const REPORT = {_to_script(data)};\n", encoding="utf-8")
-    (out / "plotly.min.js").write_text(get_plotlyjs(), encoding="utf-8")
+    write_whole(out / PAGE, page)
+    write_whole(out / "data.js", f"const REPORT = {_to_script(data)};\n")
+    write_whole(out / "plotly.min.js", get_plotlyjs())
     for name in ("page.css", "page.js"):
-        (out / name).write_text((ours / name).read_text(encoding="utf-8"), encoding="utf-8")
+        write_whole(out / name, (ours / name).read_text(encoding="utf-8"))
 
 
 def recipe_table(records: Sequence[RunRecord]) -> list[dict[str, Any]]:

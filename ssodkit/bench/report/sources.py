@@ -14,7 +14,9 @@ from ssodkit.engine.results import RESULT
 from ssodkit.errors import RecipeError, TrainingError
 
 
-def read_sources(sources: Sequence[str], runs: Path, results: Path | None) -> tuple[list[RunRecord], list[str]]:
+def read_sources(
+    sources: Sequence[str], runs: Path, results: Path | None, trust_plugins: bool = False
+) -> tuple[list[RunRecord], list[str]]:
     """The runs, and sentences on what is missing of the suites.
 
     A folder is a run, all else the file or the name of a suite, whose cells lie in `runs/CELL/run` or, where that is
@@ -27,7 +29,7 @@ def read_sources(sources: Sequence[str], runs: Path, results: Path | None) -> tu
     records: list[RunRecord] = [read_run(folder, names[folder]) for folder in folders]
     missing = []
     for source in suites:
-        found, sentences = _read_suite(source, runs, results, len(suites) > 1)
+        found, sentences = _read_suite(source, runs, results, len(suites) > 1, trust_plugins)
         records += found
         missing += sentences
     seen = [place for place, record in enumerate(records) if record.gallery and (record.gallery / MOMENTS).is_file()]
@@ -48,10 +50,10 @@ def short_names(folders: Sequence[Path]) -> list[str]:
 
 
 def _read_suite(
-    source: str, runs: Path, results: Path | None, is_one_of_several: bool
+    source: str, runs: Path, results: Path | None, is_one_of_several: bool, trust_plugins: bool
 ) -> tuple[list[RunRecord], list[str]]:
     try:
-        suite, cells = cells_of(source)
+        suite, cells = cells_of(source, trust_plugins)
     except RecipeError as error:
         if "there is no suite" in str(error):
             raise TrainingError(f"{source} is no folder of a run, and {error}") from error

@@ -35,14 +35,17 @@ def _check_order(pair: Pair) -> Pair:
     return pair
 
 
-Range = Annotated[tuple[float, float], AfterValidator(_check_order)]
-"""Lowest and highest value; a number is drawn evenly between them."""
-PositiveRange = Annotated[
-    tuple[Annotated[float, Field(gt=0.0)], Annotated[float, Field(gt=0.0)]], AfterValidator(_check_order)
-]
-"""A range of numbers above 0."""
-WholeRange = Annotated[tuple[int, int], AfterValidator(_check_order)]
-"""Lowest and highest whole number, both included and all equally likely."""
+InOrder = AfterValidator(_check_order)
+"""Marks a pair as a range: the lowest and the highest value, between which a number is drawn evenly."""
+_Factor = Annotated[float, Field(ge=0.001, le=1000.0)]
+PositiveRange = Annotated[tuple[_Factor, _Factor], InOrder]
+"""A range within 0.001 and 1000."""
+_Share = Annotated[float, Field(ge=0.0, le=1.0)]
+ShareRange = Annotated[tuple[_Share, _Share], InOrder]
+"""A range within 0 and 1."""
+_Count = Annotated[int, Field(ge=0, le=1000)]
+CountRange = Annotated[tuple[_Count, _Count], InOrder]
+"""A range of whole numbers, both ends included and all equally likely."""
 
 
 class TransformConfig(PluginConfig, ABC):
@@ -199,7 +202,9 @@ def places(transforms: Sequence[TransformConfig]) -> list[str]:
     return names
 
 
-def draw_between(keys: Int64[Tensor, "rows"], bounds: Range, purpose: str, shape: tuple[int, ...] = ()) -> Tensor:
+def draw_between(
+    keys: Int64[Tensor, "rows"], bounds: tuple[float, float], purpose: str, shape: tuple[int, ...] = ()
+) -> Tensor:
     """Numbers drawn evenly from a range, float64, of size (rows, *shape)."""
     low, high = bounds
     return low + (high - low) * uniform(keys, shape, purpose).double()

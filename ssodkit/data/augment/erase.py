@@ -10,23 +10,26 @@ from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Bool, Int64
-from pydantic import AfterValidator, Field
+from pydantic import Field
 from torch import Tensor
 
-from ssodkit.data.augment.base import Parameters, PixelConfig, PositiveRange, Range, WholeRange, draw_between
+from ssodkit.data.augment.base import (
+    CountRange,
+    InOrder,
+    Parameters,
+    PixelConfig,
+    PositiveRange,
+    ShareRange,
+    draw_between,
+)
 from ssodkit.ops import color
 from ssodkit.ops.random import integers, split_keys, uniform
 from ssodkit.plugins import register
 
 Gray = Annotated[int, Field(ge=0, le=255)]
+_Side = Annotated[float, Field(ge=0.0, le=100_000.0)]
 _TRIES = 10
 """Patches that are drawn until one fits into the image, as in torchvision."""
-
-
-def _check_share(area: tuple[float, float]) -> tuple[float, float]:
-    if area[0] < 0.0 or area[1] > 1.0:
-        raise ValueError("an area is a share of the image's, from 0 to 1")
-    return area
 
 
 @register
@@ -34,9 +37,9 @@ class EraseConfig(PixelConfig):
     """Patches of the image's own shape, fully inside it."""
 
     type: Literal["erase"] = "erase"
-    patches: WholeRange = (1, 4)
+    patches: CountRange = (1, 4)
     """How many, all numbers equally likely."""
-    ratio: Range = (0.0, 0.2)
+    ratio: ShareRange = (0.0, 0.2)
     """Sides of a patch over those of the image, drawn evenly for each patch; sides are rounded down."""
     fill: Gray = 125
 
@@ -60,11 +63,11 @@ class CutoutConfig(PixelConfig):
     """Squares anywhere: their centers lie evenly over the image, what hangs over its edge is lost."""
 
     type: Literal["cutout"] = "cutout"
-    squares: WholeRange = (1, 5)
+    squares: CountRange = (1, 5)
     """How many, all numbers equally likely."""
     probability: float = Field(1.0, ge=0.0, le=1.0)
     """With which each of them is there."""
-    side: Range = (0.0, 0.2)
+    side: Annotated[tuple[_Side, _Side], InOrder] = (0.0, 0.2)
     unit: Literal["height", "pixel"] = "height"
     """What `side` is measured in; sides are rounded to whole pixels."""
     sides: Literal["both", "between"] = "both"
@@ -94,7 +97,7 @@ class RandomErasingConfig(PixelConfig):
     """One patch of a drawn area and shape, fully inside the image, full of noise."""
 
     type: Literal["random_erasing"] = "random_erasing"
-    area: Annotated[Range, AfterValidator(_check_share)] = (0.02, 0.33)
+    area: ShareRange = (0.02, 0.33)
     """Of the patch over that of the image, drawn evenly."""
     ratio: PositiveRange = (0.3, 3.3)
     """Height over width; its logarithm is drawn evenly."""

@@ -10,10 +10,13 @@ from jaxtyping import Float, Int64
 from pydantic import BeforeValidator, Field, model_validator
 from torch import Tensor
 
-from ssodkit.data.augment.base import GeometryConfig, Move, WholeRange
+from ssodkit.data.augment.base import GeometryConfig, InOrder, Move
 from ssodkit.ops.homography import scaling
 from ssodkit.ops.random import integers
 from ssodkit.plugins import register
+
+Pixels = Annotated[int, Field(ge=1, le=100_000)]
+PixelRange = Annotated[tuple[Pixels, Pixels], InOrder]
 
 
 def _pair(value: object) -> object:
@@ -27,19 +30,17 @@ class ResizeConfig(GeometryConfig):
     type: Literal["resize"] = "resize"
     uncovers: ClassVar[bool] = False
 
-    short: Annotated[WholeRange, BeforeValidator(_pair, json_schema_input_type=int | WholeRange)] | None = None
+    short: Annotated[PixelRange, BeforeValidator(_pair, json_schema_input_type=Pixels | PixelRange)] | None = None
     """Pixels of the short side: one number, or [low, high] for any whole number between them."""
-    short_choices: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(None, min_length=1)
+    short_choices: tuple[Pixels, ...] | None = Field(None, min_length=1)
     """Instead: the lengths of which one is drawn."""
-    long: int | None = Field(None, ge=1)
+    long: Pixels | None = None
     """Most pixels of the long side; the short side then stays below what was drawn."""
 
     @model_validator(mode="after")
     def _one_rule(self) -> "ResizeConfig":
         if (self.short is None) == (self.short_choices is None):
             raise ValueError("give either `short` or `short_choices`")
-        if self.short is not None and self.short[0] < 1:
-            raise ValueError("a side has at least one pixel")
         return self
 
     def draw(self, keys: Int64[Tensor, "rows"], sizes: Int64[Tensor, "rows 2"]) -> Move:

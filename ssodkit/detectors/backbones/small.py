@@ -1,7 +1,7 @@
 """A small network with group normalization: learns from scratch, from few images, on a CPU."""
 
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float
@@ -12,6 +12,8 @@ from torch.nn.functional import relu
 from ssodkit.detectors.backbones.base import Backbone, BackboneConfig
 from ssodkit.plugins import BuildContext, register
 
+Width = Annotated[int, Field(ge=1, le=16_384)]
+
 
 @register
 class SmallConfig(BackboneConfig):
@@ -19,11 +21,11 @@ class SmallConfig(BackboneConfig):
 
     type: Literal["small"] = "small"
 
-    stem: int = Field(24, ge=1)
+    stem: Width = 24
     """Channels at stride 2."""
-    channels: tuple[int, ...] = Field((24, 48), min_length=1)
+    channels: tuple[Width, ...] = Field((24, 48), min_length=1, max_length=10)
     """Of the stages, which are the feature maps: strides 4, 8, and so on."""
-    blocks: int = Field(1, ge=1)
+    blocks: int = Field(1, ge=1, le=100)
     """Residual blocks per stage."""
     group: int = Field(8, ge=1)
     """Channels that are normalized together."""

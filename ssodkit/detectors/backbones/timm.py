@@ -1,7 +1,7 @@
 """Any network of timm (huggingface/pytorch-image-models) that gives feature pyramids."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -27,7 +27,7 @@ class TimmConfig(BackboneConfig):
     weights: Literal["timm", "random"] | Path = "timm"
     """`timm` downloads them once, or takes them from its cache; a path is a safetensors file of this network;
     `random` starts from scratch."""
-    strides: tuple[int, ...] = Field((4, 8, 16, 32), min_length=1)
+    strides: tuple[Annotated[int, Field(ge=1)], ...] = Field((4, 8, 16, 32), min_length=1)
     """The feature maps that are used, finest first."""
     frozen_stages: int = Field(1, ge=0)
     """How many stages, with all before them, do not learn: 1 is the stem and the stage of stride 4, also where its map

@@ -13,11 +13,14 @@ class CriterionConfig(PluginConfig, ABC):
     """A loss per candidate; the config is the function, as it holds numbers only."""
 
     slot: ClassVar[str] = "criterion"
+    takes_soft_targets: ClassVar[bool] = False
+    """Whether how strongly something should be said may be less than fully."""
 
 
 class ClassCriterionConfig(CriterionConfig, ABC):
     """Compares class logits with what each candidate should say."""
 
+    takes_soft_targets: ClassVar[bool] = True
     activation: ClassVar[str]
     """`sigmoid` or `softmax`: which predictions it is for."""
 

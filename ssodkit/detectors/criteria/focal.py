@@ -23,7 +23,7 @@ class FocalConfig(ClassCriterionConfig):
 
     balance: float | None = Field(0.25, ge=0.0, le=1.0)
     """The paper's alpha: the weight of what should be said; what should not be has the rest to 1. Null: no weights."""
-    focus: float = Field(2.0, ge=0.0)
+    focus: float = Field(2.0, ge=0.0, le=100.0)
     """The paper's gamma: exponent of the distance between target and probability."""
 
     def __call__(self, logits: Tensor, labels: Tensor, target: Tensor) -> Tensor:

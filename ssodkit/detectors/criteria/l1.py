@@ -18,7 +18,7 @@ class L1Config(BoxCriterionConfig):
 
     type: Literal["l1"] = "l1"
 
-    beta: float = Field(0.0, ge=0.0)
+    beta: float = Field(0.0, ge=0.0, le=1000.0)
     """In units of the code: smaller differences count quadratically. 0 is plain L1; torchvision has 1/9."""
 
     def __call__(self, predictions: Predictions, labels: Tensor, boxes: Tensor) -> Tensor:

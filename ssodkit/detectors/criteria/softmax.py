@@ -21,7 +21,7 @@ class SoftmaxConfig(ClassCriterionConfig):
     type: Literal["softmax"] = "softmax"
     activation: ClassVar[str] = "softmax"
 
-    focus: float = Field(0.0, ge=0.0)
+    focus: float = Field(0.0, ge=0.0, le=100.0)
     """Exponent of 1 - p: 0 is cross-entropy; 1.5 is Unbiased Teacher's focal loss."""
 
     def __call__(self, logits: Tensor, labels: Tensor, target: Tensor) -> Tensor:

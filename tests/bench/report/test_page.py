@@ -169,6 +169,16 @@ def test_recipe_table__has_exactly_the_keys_that_differ(record):
     assert recipe_table([record]) == []
 
 
+@pytest.mark.parametrize(("size", "file"), [(10, "images/0/.*"), (30_000, "plotly.min.js|index.html|data.js")])
+def test_report__where_the_disk_is_full_the_file_is_named_and_nothing_stays(
+    watched_run, tmp_path, file_limit, size, file
+):
+    with file_limit(size), pytest.raises(OSError, match="File too large") as caught:
+        report([str(watched_run)], tmp_path / "page")
+    assert re.fullmatch(rf"{tmp_path}/page/({file})", caught.value.filename)
+    assert not (tmp_path / "page").exists()
+
+
 def test_report__nothing_is_written_where_something_is_wrong(watched_run, tmp_path):
     used = tmp_path / "used"
     used.mkdir()
