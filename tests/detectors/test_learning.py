@@ -152,11 +152,15 @@ def test_loss__without_candidates_is_zero_with_a_gradient(detector, make_view):
 @pytest.mark.parametrize("quality", ["unused", "target", "weight"])
 @pytest.mark.parametrize("matcher", ["adaptive", "one_to_many"])
 def test_loss__of_a_matcher_that_reads_answers(tiny_context, taught, matcher: str, quality: str):
-    term = {"taught_by": "objectness", "normalizer": "quality", "quality": quality}
+    term = {"taught_by": "objectness", "normalizer": "quality"}
+    box_quality = "unused" if quality == "target" else quality  # a box is no soft target
     rpn = {
         "matcher": {"type": matcher},
         "one_class": True,
-        "terms": {"class": {**term, "criterion": {"type": "binary"}}, "box": {**term, "criterion": {"type": "l1"}}},
+        "terms": {
+            "class": {**term, "criterion": {"type": "binary"}, "quality": quality},
+            "box": {**term, "criterion": {"type": "l1"}, "quality": box_quality},
+        },
     }
     context = tiny_context()
     stages = {**context.detector.model_dump()["stages"], "rpn": rpn}

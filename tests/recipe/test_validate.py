@@ -246,7 +246,7 @@ def test_validate__numbers_that_no_training_can_have_are_refused():
         ("engine.lr={type: step, before: 0, after: 1e9, at: 3}", "engine.lr: must be at most 100.0, and this schedule"),
         ("engine.optimizer={type: sgd, momentum: 0, nesterov: true}", "engine.optimizer: `nesterov` looks ahead along"),
         ("engine.optimizer={type: adamw, betas: [0.9, 1.5]}", "engine.optimizer.betas.1: must be below 1.0, not 1.5"),
-        ("method.selector.classes.above=1.0", "method.selector.classes: no confidence is above 1: they lie between"),
+        ("method.selector.classes.above=1.5", "method.selector.classes: no confidence is above 1.5: they lie between"),
         ("engine.steps=1" + "0" * 400, "engine.steps: this whole number has more than 64 bits; no field takes one"),
         ("engine.steps=1" + "0" * 5000, "engine.steps: this whole number has more than 64 bits; no field takes one"),
         ('name="\\ud800"', "name: this text holds the character U+D800, which no file can hold"),

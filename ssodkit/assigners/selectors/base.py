@@ -35,9 +35,9 @@ class SetRule(Config):
             if self.below is not None and self.ignore_from < self.below:
                 raise ValueError("`ignore_from` lies beyond `below`, so it would never act")
         if self.score == "confidence":
-            if self.above is not None and self.above >= 1.0:
+            if self.above is not None and self.above > 1.0:
                 raise ValueError(f"no confidence is above {self.above:g}: they lie between 0 and 1")
-            if self.below is not None and self.below <= 0.0:
+            if self.below is not None and self.below < 0.0:
                 raise ValueError(f"no confidence is below {self.below:g}: they lie between 0 and 1")
         return self
 

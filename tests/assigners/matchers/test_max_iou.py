@@ -35,7 +35,7 @@ def random_boxes(batch: int, count: int, seed: int) -> torch.Tensor:
 @pytest.mark.parametrize(("positive", "negative", "best"), [(0.7, 0.3, True), (0.5, 0.5, False), (0.6, 0.2, True)])
 def test_max_iou__equals_torchvision_with_its_choices(positive: float, negative: float, best: bool):
     candidates, targets = random_boxes(3, 200, 0), random_boxes(3, 6, 1)
-    fields = {"best_from": 0.0 if best else None, "best_learns": "its_own"}
+    fields = {"best_from": 0.0, "best_learns": "its_own"} if best else {"best_from": None}
     ours = match(candidates, targets, positive=positive, negative=negative, **fields)
     for row in range(3):
         theirs = TheirMatcher(positive, negative, allow_low_quality_matches=best)(
