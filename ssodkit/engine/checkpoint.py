@@ -2,16 +2,22 @@
 
     RUN/checkpoints/last/student.safetensors, teacher.safetensors    the networks, for evaluation and export
     RUN/checkpoints/last/state.pt                                    all that a restart needs
+    RUN/checkpoints/last/checksums.sha256                            of these, checked when they are read
     RUN/checkpoints/step_00001000/                                   older ones, as many as the recipe keeps
+    RUN/checkpoints/best/                                            the best on the validation images, if there are any
 
-A crash at any moment leaves at least one whole checkpoint, and `find_last` finds the newest.
+A crash at any moment leaves at least one whole checkpoint, and `find_last` finds the newest. Whatever else is in these
+folders is not ours: it is never counted, never deleted, and where a checkpoint must go it gets another name. What was
+written before there were checksums is read without.
 """
 
 import io
+import itertools
 import json
 import os
+import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +27,21 @@ from pydantic import BaseModel
 from torch import nn
 
 from ssodkit.data.annotations import Category
+from ssodkit.data.files import DRAFT, flush_folder, new_draft
+from ssodkit.engine.checksums import CHECKSUMS, NOT_OURS, checksum, find_damage, list_checksums, listed_names
 from ssodkit.engine.nested import flatten
 from ssodkit.errors import TrainingError
 from ssodkit.plugins import PluginConfig
 from ssodkit.recipe.check import load_recipe
 from ssodkit.recipe.model import Recipe
 
-STATE = "state.pt"
+STATE, NETWORK = "state.pt", ".safetensors"
+"""Files of a checkpoint: the state, and what a network's name is followed by."""
+STUDENT = f"student{NETWORK}"
+ALWAYS = (STATE, STUDENT)
+LAST, BEST = "last", "best"
+OLDER = re.compile(r"step_[0-9]{8,}")
+"""Names of checkpoints."""
 RECIPE = "recipe.yaml"
 """In the folder of a run: the whole recipe."""
 FIRST_STAGE = "stage1"
@@ -79,26 +93,23 @@ class Origin:
 
 
 class Checkpoints:
-    """Writes the checkpoints of one run."""
+    """Writes the checkpoints of one run, which must hold the run's lock; `warn` is told what gets another name."""
 
-    def __init__(self, folder: Path, keep: int) -> None:
-        self.folder = folder
-        self.keep = keep
+    def __init__(self, folder: Path, keep: int, warn: Callable[[str], None] = print) -> None:
+        self.folder, self.keep, self.warn = folder, keep, warn
 
-    def save(self, state: Mapping[str, Any], networks: Mapping[str, nn.Module], name: str = "last") -> Path:
+    def save(self, state: Mapping[str, Any], networks: Mapping[str, nn.Module], name: str = LAST) -> Path:
         """Write a checkpoint of `state["step"]`; an older `last` moves aside, an older one of another name goes.
 
         Raises TrainingError if the disk refuses, for instance because it is full: what was there before stays.
         """
-        writing, goal = self.folder / ".writing", self.folder / name
+        writing, goal = new_draft(self.folder), self.folder / name
         try:
-            shutil.rmtree(writing, ignore_errors=True)
             writing.mkdir(parents=True)
-            self._write_files(writing, state, networks)
-            if goal.exists():
-                self._move_aside(goal)
+            _write_files(writing, state, networks)
+            self._clear(goal)
             writing.rename(goal)
-            _flush_folder(self.folder)
+            flush_folder(self.folder)
         except OSError as error:
             shutil.rmtree(writing, ignore_errors=True)
             run = self.folder.parent
@@ -107,42 +118,71 @@ class Checkpoints:
                 f"{goal}: the checkpoint of step {state['step']} cannot be written ({error.strerror or error}). "
                 f"Make room, then {cure if find_checkpoints(run) else 'start the run anew'}."
             ) from error
-        self._forget_old()
+        self.tidy()
         return goal
 
-    def _write_files(self, folder: Path, state: Mapping[str, Any], networks: Mapping[str, nn.Module]) -> None:
-        from safetensors.torch import save
+    def tidy(self) -> None:
+        """Remove older checkpoints beyond those that are kept, and what a crash has left unfinished."""
+        for old in find_checkpoints(self.folder.parent)[self.keep :]:
+            self._discard(old)
+        for path in _entries(self.folder):
+            if DRAFT.fullmatch(path.name) and path.is_dir():
+                shutil.rmtree(path)
 
-        about = {
-            "format": "ssodkit",
-            "step": str(state["step"]),
-            "categories": json.dumps(state["origin"]["categories"]),
-            "fold": state["origin"]["fold"],
-        }
-        for name, network in networks.items():
-            tensors = {key: tensor.contiguous() for key, tensor in network.state_dict().items()}
-            _write(folder / f"{name}.safetensors", save(tensors, metadata={**about, "network": name}))
-        buffer = io.BytesIO()
-        torch.save(dict(state), buffer)
-        with buffer.getbuffer() as content:  # given back even if the disk is full
-            _write(folder / STATE, content)
-        _flush_folder(folder)
+    def _clear(self, place: Path) -> None:
+        """Make room for a checkpoint at `place`, in steps after each of which nothing is lost."""
+        if not os.path.lexists(place):
+            return
+        if place.name != LAST or not is_checkpoint(place):
+            self._discard(place)
+            return
+        try:
+            older = place.with_name(f"step_{read_step(place):08d}")
+        except TrainingError:  # it was damaged since it was written, which must not end the run
+            self._put_aside(place, "is damaged")
+            return
+        self._clear(older)
+        place.rename(older)
 
-    def _move_aside(self, old: Path) -> None:
-        if old.name == "last":
-            old.rename(self.folder / f"step_{read_step(old):08d}")
+    def _discard(self, path: Path) -> None:
+        """Take away what has had its time; `tidy` removes it, as what is half removed shall look like no checkpoint."""
+        if is_checkpoint(path) and _is_all_ours(path):
+            path.rename(new_draft(self.folder))
         else:
-            shutil.rmtree(old)
+            self._put_aside(path, "holds what ssodkit did not write")
 
-    def _forget_old(self) -> None:
-        older = sorted(self.folder.glob("step_*"))
-        for folder in older[: max(0, len(older) - (self.keep - 1))]:
-            shutil.rmtree(folder)
+    def _put_aside(self, path: Path, why: str) -> None:
+        names = (path.with_name(f"{path.name}.aside-{number}") for number in itertools.count(1))
+        aside = next(name for name in names if not os.path.lexists(name))
+        path.rename(aside)
+        self.warn(f"{path} {why}: it is kept as {aside.name}")
+
+
+def _write_files(folder: Path, state: Mapping[str, Any], networks: Mapping[str, nn.Module]) -> None:
+    from safetensors.torch import save
+
+    about = {
+        "format": "ssodkit",
+        "step": str(state["step"]),
+        "categories": json.dumps(state["origin"]["categories"]),
+        "fold": state["origin"]["fold"],
+    }
+    checksums = {}
+    for name, network in networks.items():
+        tensors = {key: tensor.contiguous() for key, tensor in network.state_dict().items()}
+        file = f"{name}{NETWORK}"
+        checksums[file] = _write(folder / file, save(tensors, metadata={**about, "network": name}))
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    with buffer.getbuffer() as content:  # given back even if the disk is full
+        checksums[STATE] = _write(folder / STATE, content)
+    _write(folder / CHECKSUMS, list_checksums(checksums).encode())
+    flush_folder(folder)
 
 
 def read_run(run: Path) -> tuple[Recipe, Path]:
-    """The recipe of a run and its newest checkpoint; raises TrainingError if the folder has none."""
-    return read_recipe(run), find_last(run)
+    """The recipe of a run and its newest checkpoint, its networks whole; raises TrainingError if there is none."""
+    return read_recipe(run), find_networks(run)
 
 
 def read_recipe(run: Path) -> Recipe:
@@ -153,26 +193,39 @@ def read_recipe(run: Path) -> Recipe:
 
 
 def find_last(run: Path) -> Path:
-    """The newest whole checkpoint of a run; raises TrainingError where there is none."""
-    whole = find_checkpoints(run)
-    if not whole and can_go_on(run):
+    """The newest checkpoint of a run; raises TrainingError where there is none."""
+    found = find_checkpoints(run)
+    if not found and can_go_on(run):
         raise TrainingError(
             f"{run} holds no checkpoint yet: the run in it has not begun its second stage. Go on with "
             f"`ssodkit run --resume {run}`; the first stage is a run of its own in {run / FIRST_STAGE}."
         )
-    if not whole:
+    if not found:
         raise TrainingError(
             f"{run} holds no checkpoint: the run in it ended before its first one. "
             f"Start it anew with `ssodkit run {run / RECIPE}`."
         )
-    return whole[0]
+    return found[0]
+
+
+def find_networks(run: Path) -> Path:
+    """The same, once its networks are known to be whole; raises TrainingError where they are not."""
+    checkpoint = find_last(run)
+    _refuse_damaged(checkpoint, NETWORK)
+    return checkpoint
 
 
 def find_checkpoints(run: Path) -> list[Path]:
-    """All whole checkpoints of a run that it can go on from, the newest first."""
+    """All checkpoints of a run that it can go on from, the newest first."""
     folder = run / "checkpoints"
-    candidates = (folder / "last", *sorted(folder.glob("step_*"), reverse=True))
-    return [candidate for candidate in candidates if (candidate / STATE).is_file()]
+    older = [path for path in _entries(folder) if OLDER.fullmatch(path.name)]
+    older.sort(key=lambda path: int(path.name.removeprefix("step_")), reverse=True)
+    return [path for path in (folder / LAST, *older) if is_checkpoint(path)]
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether this is a folder with a checkpoint's files, be they whole or not; a link leads to somebody else's."""
+    return path.is_dir() and not path.is_symlink() and any((path / name).exists() for name in (*ALWAYS, CHECKSUMS))
 
 
 def can_go_on(run: Path) -> bool:
@@ -183,8 +236,10 @@ def can_go_on(run: Path) -> bool:
 def load_state(checkpoint: Path) -> dict[str, Any]:
     """All that a restart needs, on the CPU. Nothing in the file can run code.
 
-    Raises TrainingError if the file is damaged or holds anything but numbers, text and tensors.
+    Raises TrainingError if any file of the checkpoint is damaged, or this one holds anything but numbers, text and
+    tensors.
     """
+    _refuse_damaged(checkpoint)
     try:
         state = torch.load(checkpoint / STATE, map_location="cpu", weights_only=True)
         state["origin"]
@@ -219,10 +274,33 @@ def unfitting(checkpoint: Path, error: Exception) -> TrainingError:
     )
 
 
-def _damaged(checkpoint: Path, name: str) -> TrainingError:
+def incomplete(checkpoint: Path, error: KeyError) -> TrainingError:
+    """What to say where a checkpoint's state lacks something."""
     return TrainingError(
-        f"{checkpoint / name} is damaged: it is not what ssodkit wrote there. Delete the folder {checkpoint}; "
-        "then the run's checkpoint before it is taken, if there is one."
+        f"{checkpoint / STATE} has no {error}: it was written by another version of ssodkit. Go on with that one, or "
+        "start a new run."
+    )
+
+
+def _refuse_damaged(checkpoint: Path, suffix: str = "") -> None:
+    """Raise TrainingError where a file of a checkpoint, with this suffix, is not what was written there."""
+    damage = find_damage(checkpoint, ALWAYS, suffix)
+    if damage is not None:
+        raise _damaged(checkpoint, *damage)
+
+
+def _damaged(checkpoint: Path, name: str, why: str = NOT_OURS) -> TrainingError:
+    run = checkpoint.parent.parent
+    older = [path for path in find_checkpoints(run) if path != checkpoint]
+    if checkpoint.name == BEST:
+        then = "the run then keeps the best from here on"
+    elif older:
+        then = f"the run's checkpoint before it, {older[0].name}, is taken then"
+    else:
+        then = f"the run has no other, and must start anew with `ssodkit run {run / RECIPE}`"
+    return TrainingError(
+        f"{checkpoint / name} is damaged: {why}. Put a whole copy there, or move the folder {checkpoint} elsewhere: "
+        f"{then}."
     )
 
 
@@ -265,24 +343,27 @@ def _read_metadata(checkpoint: Path) -> dict[str, str]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(checkpoint / "student.safetensors", framework="pt") as file:
+        with safe_open(checkpoint / STUDENT, framework="pt") as file:
             metadata: dict[str, str] = file.metadata()
     except (OSError, SafetensorError) as error:
-        raise _damaged(checkpoint, "student.safetensors") from error
+        raise _damaged(checkpoint, STUDENT) from error
     return metadata
 
 
-def _write(path: Path, content: bytes | memoryview) -> None:
+def _entries(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.is_dir() else []
+
+
+def _is_all_ours(checkpoint: Path) -> bool:
+    """Whether nothing but a checkpoint's own files is in its folder."""
+    ours = {*ALWAYS, f"teacher{NETWORK}", CHECKSUMS, *listed_names(checkpoint)}
+    return all(path.name in ours and path.is_file() for path in checkpoint.iterdir())
+
+
+def _write(path: Path, content: bytes | memoryview) -> str:
+    """Write a file through to the disk; its checksum."""
     with path.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make the names in a folder last through a loss of power."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    return checksum(content)

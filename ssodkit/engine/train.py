@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ssodkit.data.files import write_whole
-from ssodkit.engine.checkpoint import FIRST_STAGE, RECIPE, find_checkpoints, find_last, read_recipe
+from ssodkit.engine.checkpoint import FIRST_STAGE, RECIPE, find_checkpoints, find_last, find_networks, read_recipe
 from ssodkit.engine.distributed import Processes, open_processes
 from ssodkit.engine.failures import explained
 from ssodkit.engine.folders import held, make_run_folder, refuse_used
@@ -94,7 +94,7 @@ def _run_stages(
     session = None  # its memory is needed
     if not is_labeled:
         with Stopping() as stopping, stopping.at_once(f"; go on with `ssodkit run --resume {run}`"):
-            write_labels(first, find_last(folder), open_images(first), labels, processes)
+            write_labels(first, find_networks(folder), open_images(first), labels, processes)
     second = _open(recipe, run, processes, labels=labels)
     return _run(second, None if stop_after is None else max(0, stop_after - first.engine.steps))
 
@@ -145,7 +145,7 @@ def _make_steps(session: Session, gallery: Gallery, last: int, stopping: Stoppin
             session.report_health()
         if gallery.is_due():
             gallery.look()
-        scores = session.is_due(engine.evaluate_every) and session.step < engine.steps
+        scores = session.is_evaluation_due
         if stops or scores or session.step == last or session.is_due(engine.checkpoint.every):
             wished |= session.settle()  # what is not finite is neither saved nor scored
             session.save()
