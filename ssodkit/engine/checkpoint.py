@@ -28,7 +28,7 @@ from torch import nn
 
 from ssodkit.data.annotations import Category
 from ssodkit.data.files import DRAFT, flush_folder, new_draft
-from ssodkit.engine.checksums import CHECKSUMS, NOT_OURS, checksum, find_damage, list_checksums
+from ssodkit.engine.checksums import CHECKSUMS, NOT_OURS, checksum, find_damage, list_checksums, listed_names
 from ssodkit.engine.nested import flatten
 from ssodkit.errors import TrainingError
 from ssodkit.plugins import PluginConfig
@@ -93,7 +93,7 @@ class Origin:
 
 
 class Checkpoints:
-    """Writes the checkpoints of one run, which must hold the run's lock; `warn` is told what got another name."""
+    """Writes the checkpoints of one run, which must hold the run's lock; `warn` is told what gets another name."""
 
     def __init__(self, folder: Path, keep: int, warn: Callable[[str], None] = print) -> None:
         self.folder, self.keep, self.warn = folder, keep, warn
@@ -124,8 +124,7 @@ class Checkpoints:
     def tidy(self) -> None:
         """Remove older checkpoints beyond those that are kept, and what a crash has left unfinished."""
         for old in find_checkpoints(self.folder.parent)[self.keep :]:
-            if _may_go(old):
-                self._discard(old)
+            self._discard(old)
         for path in _entries(self.folder):
             if DRAFT.fullmatch(path.name) and path.is_dir():
                 shutil.rmtree(path)
@@ -134,28 +133,29 @@ class Checkpoints:
         """Make room for a checkpoint at `place`, in steps after each of which nothing is lost."""
         if not os.path.lexists(place):
             return
-        if not _may_go(place):
-            self._put_aside(place)
-        elif place.name != LAST:
+        if place.name != LAST or not is_checkpoint(place):
             self._discard(place)
+            return
+        try:
+            older = place.with_name(f"step_{read_step(place):08d}")
+        except TrainingError:  # it was damaged since it was written, which must not end the run
+            self._put_aside(place, "is damaged")
+            return
+        self._clear(older)
+        place.rename(older)
+
+    def _discard(self, path: Path) -> None:
+        """Take away what has had its time; `tidy` removes it, as what is half removed shall look like no checkpoint."""
+        if is_checkpoint(path) and _is_all_ours(path):
+            path.rename(new_draft(self.folder))
         else:
-            try:
-                older = place.with_name(f"step_{read_step(place):08d}")
-            except TrainingError:  # it was damaged since it was written, which must not end the run
-                self._put_aside(place)
-                return
-            self._clear(older)
-            place.rename(older)
+            self._put_aside(path, "holds what ssodkit did not write")
 
-    def _discard(self, checkpoint: Path) -> None:
-        """`tidy` removes it: what is half removed shall not look like a checkpoint."""
-        checkpoint.rename(new_draft(self.folder))
-
-    def _put_aside(self, path: Path) -> None:
+    def _put_aside(self, path: Path, why: str) -> None:
         names = (path.with_name(f"{path.name}.aside-{number}") for number in itertools.count(1))
         aside = next(name for name in names if not os.path.lexists(name))
         path.rename(aside)
-        self.warn(f"{path} was no whole checkpoint of this run and in its way; it is {aside.name} now")
+        self.warn(f"{path} {why}: it is kept as {aside.name}")
 
 
 def _write_files(folder: Path, state: Mapping[str, Any], networks: Mapping[str, nn.Module]) -> None:
@@ -227,8 +227,8 @@ def find_checkpoints(run: Path) -> list[Path]:
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Whether this is a folder with a checkpoint's files, be they whole or not."""
-    return path.is_dir() and any((path / name).exists() for name in (*ALWAYS, CHECKSUMS))
+    """Whether this is a folder with a checkpoint's files, be they whole or not; a link leads to somebody else's."""
+    return path.is_dir() and not path.is_symlink() and any((path / name).exists() for name in (*ALWAYS, CHECKSUMS))
 
 
 def can_go_on(run: Path) -> bool:
@@ -357,9 +357,10 @@ def _entries(folder: Path) -> list[Path]:
     return list(folder.iterdir()) if folder.is_dir() else []
 
 
-def _may_go(path: Path) -> bool:
-    """Whether this is a checkpoint that we wrote here; a link leads to somebody else's folder."""
-    return is_checkpoint(path) and not path.is_symlink()
+def _is_all_ours(checkpoint: Path) -> bool:
+    """Whether nothing but a checkpoint's own files is in its folder."""
+    ours = {*ALWAYS, f"teacher{NETWORK}", CHECKSUMS, *listed_names(checkpoint)}
+    return all(path.name in ours and path.is_file() for path in checkpoint.iterdir())
 
 
 def _write(path: Path, content: bytes | memoryview) -> str:

@@ -46,5 +46,14 @@ def find_damage(folder: Path, required: Collection[str], suffix: str = "") -> tu
     return None
 
 
+def listed_names(folder: Path) -> set[str]:
+    """The files that a folder's list names; of one that is damaged, those that can be made out."""
+    try:
+        text = (folder / CHECKSUMS).read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return set()
+    return {name for _, name in _LINE.findall(text)}
+
+
 def _reason(error: OSError | UnicodeDecodeError) -> str:
     return error.strerror or str(error) if isinstance(error, OSError) else NOT_OURS

@@ -60,6 +60,7 @@ class Gallery:
             self.folder.mkdir(exist_ok=True)
             # The last moment is looked at after the last step, also where a finished run is scored again.
             self._file = MetricsFile(self.folder / MOMENTS, session.step - (session.step == steps))
+            session.log.note_foreign(self._file)
 
     def is_due(self) -> bool:
         """Whether the step just made is a moment before the run's end."""

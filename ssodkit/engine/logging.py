@@ -15,13 +15,15 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
-from ssodkit.data.files import write_whole
+from ssodkit.data.files import written_whole
 from ssodkit.engine.nested import flatten
 from ssodkit.engine.pace import Pace
 from ssodkit.engine.update import Numbers, Outcome
 from ssodkit.recipe.model import Recipe, WandbConfig
 
 METRICS = "metrics.jsonl"
+HEAD = b'{"kind": "'
+"""Of every line of a `MetricsFile`."""
 
 
 class RunLog:
@@ -44,6 +46,8 @@ class RunLog:
         )
         self._task = self._bar.add_task("", total=self.steps, completed=first_step)
         self._line = Text()
+        if self._file is not None:
+            self.note_foreign(self._file)
 
     def __enter__(self) -> "RunLog":
         return self
@@ -69,6 +73,13 @@ class RunLog:
         """Something that the reader should not miss."""
         self.say(Text(f"warning: {text}", style="yellow"))
 
+    def note_foreign(self, file: "MetricsFile") -> None:
+        """Say which lines of a file do not count."""
+        if file.foreign:
+            count, first = len(file.foreign), file.foreign[0]
+            lines = f"line {first} is" if count == 1 else f"{count} lines, the first of them line {first}, are"
+            self.warn(f"{file.path}: {lines} not what ssodkit writes; kept, and not counted")
+
     def step(self, outcome: Outcome, numbers: Numbers) -> None:
         """Take note of an update: the bar moves, and every `log_every` steps a line is written."""
         self._pace.add(outcome, numbers)
@@ -81,9 +92,9 @@ class RunLog:
                 self.say(f"step {outcome.step}/{self.steps}  {line}  {speed}")
             self.record("step", outcome.step, self._pace.take())
 
-    def begins_with(self, kind: str) -> bool:
-        """Whether the step that a resumed run goes on from has a line of this kind; for the first process."""
-        return self._file is not None and kind in self._file.kinds_of_last_step
+    def has(self, kind: str, step: int) -> bool:
+        """Whether a line of this kind and step was there when the run went on; for the first process."""
+        return self._file is not None and self._file.has(kind, step)
 
     def record(self, kind: str, step: int, numbers: Mapping[str, Any]) -> None:
         """One line of `metrics.jsonl`; `kind` is `step`, `health`, `evaluation` or `result`."""
@@ -95,24 +106,62 @@ class RunLog:
 
 
 class MetricsFile:
-    """One JSON object per line; every line is whole, whatever happens."""
+    """One JSON object per line; every line is whole, whatever happens, and on the disk before what follows it."""
 
     def __init__(self, path: Path, last_step: int) -> None:
-        """Keep what `path` says of the steps up to `last_step`; the result will be written anew."""
+        """Keep what `path` says of the steps up to `last_step`; the result will be written anew.
+
+        Lines that are none of ours stay where they are and do not count.
+        """
         self.path = path
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-        whole = [(line, json.loads(line)) for line in lines if line.endswith("\n")]
-        kept = [pair for pair in whole if pair[1]["step"] <= last_step and pair[1]["kind"] != "result"]
-        write_whole(path, "".join(line for line, _ in kept))
-        self.kinds_of_last_step = {record["kind"] for _, record in kept if record["step"] == last_step}
+        self.foreign: list[int] = []
+        """Numbers of lines that are none of ours; empty ones are left out, as nobody minds them."""
+        self._has: set[tuple[str, int]] = set()
+        kept = []
+        for number, line in enumerate(_read_lines(path), start=1):
+            record = read_record(line)
+            if record is None:
+                kept.append(line)
+                self.foreign += [number] if line.strip() else []
+            elif record["step"] <= last_step and record["kind"] != "result":
+                kept.append(line)
+                self._has.add((record["kind"], record["step"]))
+        with written_whole(path) as file:
+            file.writelines(kept)
+
+    def has(self, kind: str, step: int) -> bool:
+        """Whether there was a line of this kind and step when the run went on."""
+        return (kind, step) in self._has
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Add a line. Numbers that are not finite become null, as JSON has no word for them."""
         try:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(_finite(record), allow_nan=False) + "\n")
+                file.flush()
+                os.fsync(file.fileno())  # a checkpoint that is saved later shall not outlive it
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.path)) from error
+
+
+def read_record(line: bytes) -> dict[str, Any] | None:
+    """What a line of a `MetricsFile` says; None where it is none of ours."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    is_ours = isinstance(record, dict) and isinstance(record.get("kind"), str) and type(record.get("step")) is int
+    return record if is_ours else None
+
+
+def _read_lines(path: Path) -> list[bytes]:
+    """Without the half of one of ours that a crash leaves at the end."""
+    try:
+        *lines, rest = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    is_half = rest.startswith(HEAD) or HEAD.startswith(rest)
+    return [line + b"\n" for line in (lines if is_half else [*lines, rest])]
 
 
 def _finite(value: Any) -> Any:

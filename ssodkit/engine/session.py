@@ -1,7 +1,7 @@
 """What a run holds while it trains, and what is done with it beside the steps themselves."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,18 @@ from ssodkit.data.files import write_whole
 from ssodkit.data.loader import training_batches
 from ssodkit.data.sets import DataSets, OnProgress, check_images, open_data
 from ssodkit.engine.build import build_method, place
-from ssodkit.engine.checkpoint import RECIPE, Checkpoints, Origin, can_go_on, load_state, unfitting
+from ssodkit.engine.checkpoint import (
+    BEST,
+    LAST,
+    RECIPE,
+    Checkpoints,
+    Origin,
+    can_go_on,
+    incomplete,
+    is_checkpoint,
+    load_state,
+    unfitting,
+)
 from ssodkit.engine.distributed import Processes
 from ssodkit.engine.evaluate import as_result, score_networks
 from ssodkit.engine.health import Health, describe_stored
@@ -81,11 +92,14 @@ class Session:
         Where it is a part of a run in the folder `whole`, one goes on with that.
         """
         self.run, self.whole = run, whole or run
-        self.checkpoints = Checkpoints(run / "checkpoints", self.recipe.engine.checkpoint.keep)
-        if self.processes.is_first and not (run / RECIPE).exists():
-            write_whole(run / RECIPE, dump_recipe(self.recipe))
-            self.sets.fold.save(run / "fold.json")
+        if self.processes.is_first:
+            if not (run / RECIPE).exists():
+                write_whole(run / RECIPE, dump_recipe(self.recipe))
+            self.sets.fold.save(run / "fold.json")  # also where a crash came between the two
         self.log = RunLog(run, self.recipe, self.pace, self.step)
+        self.checkpoints = Checkpoints(run / "checkpoints", self.recipe.engine.checkpoint.keep, self.log.warn)
+        if self.processes.is_first:
+            self.checkpoints.tidy()
         self._began = time.perf_counter()
 
     @property
@@ -154,22 +168,31 @@ class Session:
         if warning is not None:
             self.log.warn(warning)
 
+    @property
+    def is_evaluation_due(self) -> bool:
+        """Whether the networks are scored after the step just made.
+
+        After the last one that is for the best checkpoint alone, as the test images follow.
+        """
+        if self.step == self.recipe.engine.steps:
+            return self.sets.validation is not None
+        return self.step > 0 and self.is_due(self.recipe.engine.evaluate_every)
+
     def evaluate_if_cut_off(self) -> None:
         """Score the networks if the run was stopped between the checkpoint that it goes on from and its evaluation."""
-        is_due = 0 < self.step < self.recipe.engine.steps and self.is_due(self.recipe.engine.evaluate_every)
-        if is_due and not self.processes.gather(self.log.begins_with("evaluation"))[0]:
+        if self.is_evaluation_due and not self.processes.gather(self.log.has("evaluation", self.step))[0]:
             self.evaluate()
 
-    def save(self, name: str = "last") -> None:
+    def save(self, name: str = LAST) -> None:
         """Write a checkpoint, unless this step has it; everything up to this step must have been settled."""
-        if name == "last" and self._saved_step == self.step:
+        if name == LAST and self._saved_step == self.step:
             return
         self.health.settle()
         with self.pace.paused():
             if self.processes.is_first:
                 self.checkpoints.save(self._state(), self.method.networks(), name)
             self.processes.gather(None)
-        if name == "last":
+        if name == LAST:
             self._saved_step = self.step
 
     def evaluate(self) -> None:
@@ -177,14 +200,14 @@ class Session:
         on_test = self.sets.validation is None
         with self.pace.paused():
             scores = self.score(on_test)
-        self.log.record("evaluation", self.step, {"set": "test" if on_test else "validation", **scores})
         averages = {name: scores[name]["AP"] or 0.0 for name in self.method.networks()}
-        listed = ", ".join(f"{name} {100 * average:.1f}" for name, average in averages.items())
-        self.log.say(f"AP after step {self.step} on the {'test' if on_test else 'validation'} images: {listed}")
         average = averages[scores["result"]]
         if not on_test and average > self.best:
             self.best = average
-            self.save("best")
+            self.save(BEST)  # before the line, which says that nothing is left to do for this step
+        self.log.record("evaluation", self.step, {"set": "test" if on_test else "validation", **scores})
+        listed = ", ".join(f"{name} {100 * average:.1f}" for name, average in averages.items())
+        self.log.say(f"AP after step {self.step} on the {'test' if on_test else 'validation'} images: {listed}")
 
     def score(self, on_test: bool = True) -> dict[str, Any]:
         """The scores of all networks, as `result.json` has them."""
@@ -206,7 +229,7 @@ class Session:
         self.log.say(f"batch    {self.plan.describe()}")
         for note in sets.notes:
             self.log.say(f"note     {note}")
-        if self.stored is not None and not self.step:
+        if self.stored is not None and not self.log.has("health", 0):
             self.log.record("health", 0, self.stored)
         if self.step:
             self.log.say(f"resumed  after step {self.step}")
@@ -242,6 +265,7 @@ class Session:
             "optimizer": self.updater.optimizer.state_dict(),
             "scale": self.updater.scale.state_dict(),
             "health": self.health.state_dict(),
+            "pace": self.pace.state_dict(),
             "unlabeled": self._unlabeled_files(),
             "best": self.best,
             "seconds": self._seconds_so_far(),
@@ -250,21 +274,38 @@ class Session:
         }
 
     def _restore(self, checkpoint: Path) -> None:
+        self._read(checkpoint, self._take_over)
+        best = checkpoint.with_name(BEST)
+        if is_checkpoint(best):
+            self._read(best, self._take_over_best)
+
+    def _read(self, checkpoint: Path, take_over: Callable[[dict[str, Any]], None]) -> None:
         state = load_state(checkpoint)
-        self.origin.refuse_other(state["origin"], checkpoint)
         try:
-            self.method.load_state_dict(state["method"])
-        except RuntimeError as error:
+            self.origin.refuse_other(state["origin"], checkpoint)
+            take_over(state)
+        except KeyError as error:
+            raise incomplete(checkpoint, error) from error
+        except (RuntimeError, ValueError) as error:
             raise unfitting(checkpoint, error) from error
+
+    def _take_over_best(self, state: dict[str, Any]) -> None:
+        """What the run's best checkpoint holds is the best so far; the one that is gone on from may not know it."""
+        self.best = state["best"]
+
+    def _take_over(self, state: dict[str, Any]) -> None:
+        self.method.load_state_dict(state["method"])
         self.updater.optimizer.load_state_dict(state["optimizer"])
         self.updater.scale.load_state_dict(state["scale"])
         self.health.load_state_dict(state["health"])
+        if "pace" in state:  # in earlier versions a line that was begun started afresh
+            self.pace.load_state_dict(state["pace"])
         now = self._unlabeled_files()
         if state["unlabeled"] != now:
             self._warning = (
                 f"the unlabeled images are others than before the stop: {state['unlabeled']} then, {now} now"
             )
-        self.step, self.best, self.seconds = state["step"], state["best"], state["seconds"]
+        self.step, self.seconds = state["step"], state["seconds"]
         self.sources = [*(each for each in state["sources"] if each not in self.sources), *self.sources]
         self._saved_step = self.step
 

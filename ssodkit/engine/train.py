@@ -8,7 +8,15 @@ from pathlib import Path
 from ssodkit.data.config import StoredSource
 from ssodkit.data.files import write_whole
 from ssodkit.engine.ahead import Ahead
-from ssodkit.engine.checkpoint import FIRST_STAGE, RECIPE, find_checkpoints, find_last, read_recipe, read_step
+from ssodkit.engine.checkpoint import (
+    FIRST_STAGE,
+    RECIPE,
+    find_checkpoints,
+    find_last,
+    find_networks,
+    read_recipe,
+    read_step,
+)
 from ssodkit.engine.distributed import Processes, open_processes
 from ssodkit.engine.failures import explained
 from ssodkit.engine.folders import held, make_run_folder, refuse_used
@@ -108,7 +116,7 @@ def _run_stages(
         way_on = f"go on with `ssodkit run --resume {run}`"
         words = (lambda: way_on) if processes.is_first else None
         with Stopping(words) as stopping, stopping.at_once(f"; {way_on}"):
-            write_labels(first, find_last(folder), open_images(first), labels, processes, size=source.made_at)
+            write_labels(first, find_networks(folder), open_images(first), labels, processes, size=source.made_at)
     second = _open(recipe, run, processes, labels=labels)
     return _run(second, None if stop_after is None else max(0, stop_after - first.engine.steps))
 
@@ -170,7 +178,7 @@ def _make_steps(session: Session, gallery: Gallery, last: int, stopping: Stoppin
             session.report_health()
         if gallery.is_due():
             gallery.look()
-        scores = session.is_due(engine.evaluate_every) and session.step < engine.steps
+        scores = session.is_evaluation_due
         if stops or scores or session.step == last or session.is_due(engine.checkpoint.every):
             wished |= session.settle()  # what is not finite is neither saved nor scored
             session.save()

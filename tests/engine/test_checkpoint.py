@@ -260,17 +260,25 @@ def test_checkpoints__what_others_put_there_is_never_counted_deleted_or_in_the_w
     (folder / "step_00000001").write_text("a file")
     elsewhere = save(Checkpoints(tmp_path / "elsewhere", keep=1), 97)
     (folder / "step_00000097").symlink_to(elsewhere)
-    assert find_checkpoints(tmp_path) == [folder / "step_00000097"]
+    assert find_checkpoints(tmp_path) == []
     for step in (1, 2, 3):
         save(checkpoints, step)
-    save(checkpoints, 3, "best")
-    assert read_step(folder / "last") == read_step(folder / "best") == 3
+    (folder / "step_00000002" / "mine.txt").write_text("beside a checkpoint")
+    for step in (4, 5):
+        save(checkpoints, step)
+    save(checkpoints, 5, "best")
+    assert read_step(folder / "last") == read_step(folder / "best") == 5
+    assert find_checkpoints(tmp_path) == [folder / "last", folder / "step_00000004"]
     assert is_whole(elsewhere)
     assert (folder / "step_00000001.aside-1").read_text() == "a file"
+    assert is_whole(folder / "step_00000002.aside-1")
     kept = {name if name not in ("last", "best") else f"{name}.aside-1" for name in names}
-    assert {path.parent.name for path in folder.glob("*/mine.txt")} == kept
-    assert [warning.split(" ")[0] for warning in warnings] == [
-        str(folder / name) for name in ("last", "step_00000001", "best")
+    assert {path.parent.name for path in folder.glob("*/mine.txt")} == {*kept, "step_00000002.aside-1"}
+    assert [Path(warning.split(" ")[0]).name for warning in warnings] == [
+        "last",
+        "step_00000001",
+        "step_00000002",
+        "best",
     ]
 
 

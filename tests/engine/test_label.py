@@ -178,6 +178,8 @@ def test_train__the_second_stage_starts_from_new_weights(stac, finished, tmp_pat
     shutil.rmtree(copy / "checkpoints")
     begin = resume(copy, stop_after=3)
     first = train(stac(), tmp_path / "new", stop_after=0)
+    stored = [line for line in (copy / "metrics.jsonl").read_text().splitlines() if '"kind": "health"' in line]
+    assert len(stored) == 1  # not again, though no checkpoint knows that it is there
     assert (begin.step, begin.checkpoint.parents[1], first.checkpoint.parents[1].name) == (0, copy, "stage1")
     assert differing(begin.checkpoint, first.checkpoint) == []
 
@@ -196,7 +198,10 @@ def test_resume__goes_on_in_the_stage_it_was_in_bit_for_bit(stac, finished, tmp_
     assert stopped.step == (stop if stop <= 3 else stop - 3)
     assert f"go on with `ssodkit run --resume {run}`" in capsys.readouterr().out
     assert (run / "stage1" / LABELS).exists() == (stop > 3)
+    (run / "stage1" / "fold.json").unlink()  # as if killed before it was written
     again = resume(run)
+    assert (run / "fold.json").read_bytes() == (finished.run / "fold.json").read_bytes()
+    assert (run / "stage1" / "fold.json").exists() == (stop <= 3)
     assert differing(again.checkpoint, finished.checkpoint) == []
     assert again.scores == finished.scores
     labels = [(folder / "stage1" / LABELS).read_bytes() for folder in (run, finished.run)]

@@ -37,6 +37,28 @@ def test_metrics_file__keeps_what_came_before_and_forgets_what_lies_beyond(tmp_p
     assert [(record["kind"], record["step"]) for record in records] == [("step", 1), ("evaluation", 1), ("step", 2)]
 
 
+def test_metrics_file__what_others_wrote_stays_and_does_not_count(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    others = [b"", b"note", b'"kind"', b"[1]", b"null", b"\xff\xfe", b"[" * 100_000, b'{"kind": "step"}']
+    others += [b'{"kind": 1, "step": 1}', b'{"kind": "step", "step": true}', b'{"kind": "step", "step": "1"}', b"a\rb"]
+    ours = b'{"kind": "health", "step": 0}'
+    path.write_bytes(b"\n".join((*others, ours, *others)))  # the last line has no end
+    file = MetricsFile(path, 0)
+    assert path.read_bytes().split(b"\n") == [*others, ours, *others, b""]
+    assert file.foreign == [*range(2, 13), *range(15, 26)]
+    assert file.has("health", 0)
+    assert not file.has("step", 1)
+
+
+def test_metrics_file__a_line_is_on_the_disk_before_anything_follows_it(tmp_path, monkeypatch):
+    file = MetricsFile(tmp_path / "metrics.jsonl", 0)
+    sizes = []
+    monkeypatch.setattr(os, "fsync", lambda handle: sizes.append(os.fstat(handle).st_size))
+    for step in (1, 2):
+        file.append({"kind": "step", "step": step})
+    assert sizes == [28, 56]
+
+
 def test_metrics_file__a_full_disk_is_named(tmp_path, file_limit):
     file = MetricsFile(tmp_path / "metrics.jsonl", 0)
     with file_limit(10), pytest.raises(OSError, match=rf"File too large: '{tmp_path}/metrics.jsonl'"):

@@ -66,6 +66,25 @@ def test_pace__starts_afresh_after_each_line(method, make_batch, make_config):
         assert pace.take()["losses"] == numbers.losses
 
 
+def test_pace__a_line_that_a_stop_cuts_in_two_averages_over_all_its_steps(method, make_batch, make_config):
+    clock = Clock()
+    pace, updater, losses = Pace(ALONE, clock), Updater(method, make_config(), ALONE), []
+    for step in range(3):
+        if step == 2:
+            state = pace.state_dict()
+            clock.now += 1000.0  # between the stop and the resume
+            pace = Pace(ALONE, clock)
+            pace.load_state_dict(state)
+        outcome = updater((make_batch([step]),), Progress(step, 10))
+        clock.now += 0.25
+        pace.lap()
+        pace.add(outcome, outcome.read())
+        losses.append(outcome.read().losses["labeled/square"])
+    numbers = pace.take()
+    assert numbers["losses"]["labeled/square"] == sum(losses) / 3
+    assert (numbers["step_seconds"], numbers["images_per_second"]) == (0.25, 4.0)
+
+
 def test_pace__pseudo_boxes_are_averaged_over_the_steps_that_had_unlabeled_images(method, make_batch, make_config):
     pace, updater = Pace(ALONE), Updater(method, make_config(), ALONE)
     for step, pseudo_boxes in enumerate((None, 1.0, 2.0)):

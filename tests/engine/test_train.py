@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import threading
 import time
@@ -49,6 +50,7 @@ def test_train__leaves_a_run_folder_with_everything_in_it(finished):
     assert len(gallery) > 1
     assert gallery[-1] == "moments.jsonl"
     assert files == [
+        "checkpoints/last/checksums.sha256",
         "checkpoints/last/state.pt",
         "checkpoints/last/student.safetensors",
         "checkpoints/last/teacher.safetensors",
@@ -118,6 +120,7 @@ def test_resume__with_a_half_filled_queue_2_and_2_steps_equal_4_bit_for_bit(tiny
         "method.background_factor={}",
         "method.unlabeled_weight={type: step, before: 0.0, after: 2.0, at: 30 %}",  # the queue fills from step 1 on
         "watch.health_every=2",
+        "watch.log_every=4",
         "engine.lr=0.0001",  # a larger one, and the teacher soon finds nothing
     )
     run = tmp_path / "run"
@@ -133,19 +136,28 @@ def test_resume__with_a_half_filled_queue_2_and_2_steps_equal_4_bit_for_bit(tiny
     here, there = load_state(second.checkpoint), load_state(whole.checkpoint)
     parts = ("step", "method", "optimizer", "health")
     assert differing({part: here[part] for part in parts}, {part: there[part] for part in parts}) == []
+    (line,), (expected,) = metrics(run), metrics(tmp_path / "whole")  # over all four steps
+    taken = ("images_per_second", "step_seconds", "data_seconds", "memory_gb")
+    assert {name: line[name] for name in line if name not in taken} == {
+        name: expected[name] for name in expected if name not in taken
+    }
     for record in metrics(run, "health"):
         threshold = record["numbers"]["threshold"]
         assert 0.0 <= threshold["mean"] < 1.0
         assert any(value is not None for value in threshold["per_class"].values())
 
 
-def test_resume__forgets_what_the_metrics_say_beyond_the_checkpoint(finished, tiny_recipe, tmp_path):
+def test_resume__forgets_what_the_metrics_say_beyond_the_checkpoint(tiny_recipe, tmp_path, capsys):
     run = tmp_path / "run"
-    train(tiny_recipe(), run, stop_after=5)
-    with (run / "metrics.jsonl").open("a") as file:  # as if steps 6 and 7 were made, and the last line cut by a crash
-        file.write('{"kind": "step", "step": 6}\n{"kind": "st')
-    resume(run, stop_after=7)
-    assert [record["step"] for record in metrics(run)] == list(range(1, 8))
+    train(tiny_recipe(), run, stop_after=2)
+    log = run / "metrics.jsonl"
+    lines = ["", "a note of mine", *log.read_text().splitlines(), '{"kind": "step", "step": 3}']
+    log.write_text("\n".join(lines) + '\n{"kind": "st')  # as if step 3 was made, and the line after it cut by a crash
+    resume(run, stop_after=4)
+    lines = log.read_text().splitlines()
+    assert lines[:2] == ["", "a note of mine"]
+    assert [json.loads(line)["step"] for line in lines[2:] if '"step"' in line] == [1, 2, 3, 3, 4]  # health at 3
+    assert "metrics.jsonl: line 2 is not what ssodkit writes; kept, and not counted" in capsys.readouterr().out
 
 
 def test_resume__a_finished_run_is_evaluated_again(finished):
@@ -325,14 +337,28 @@ def test_resume__a_changed_recipe_is_refused(tiny_recipe, tmp_path):
         resume(run)
 
 
-def test_resume__networks_of_other_shapes_are_refused(tiny_recipe, tmp_path):
+def test_resume__what_is_no_checkpoint_of_this_run_is_refused(tiny_recipe, tmp_path):
     run = train(tiny_recipe(), tmp_path / "run", stop_after=1).run
-    state = load_state(run / "checkpoints" / "last")
-    name = next(iter(state["method"]))
-    state["method"][name] = state["method"][name][:1]
-    torch.save(state, run / "checkpoints" / "last" / "state.pt")
+    last = run / "checkpoints" / "last"
+    content = (last / "student.safetensors").read_bytes()
+    (last / "student.safetensors").write_bytes(content[:1000])
+    with pytest.raises(TrainingError, match=r"student\.safetensors is damaged"):
+        resume(run)
+    (last / "student.safetensors").write_bytes(content)
+
+    whole = load_state(last)
+    (last / "checksums.sha256").unlink()  # an earlier version wrote none
+    name = next(iter(whole["method"]))
+    torch.save({**whole, "method": {**whole["method"], name: whole["method"][name][:1]}}, last / "state.pt")
     with pytest.raises(TrainingError, match=rf"other networks than this recipe builds \(size mismatch for {name}"):
         resume(run)
+    for lacks in ("health", "seconds", "best"):
+        torch.save({key: value for key, value in whole.items() if key != lacks}, last / "state.pt")
+        if lacks == "best":
+            shutil.copytree(last, last.with_name("best"))
+            torch.save(whole, last / "state.pt")
+        with pytest.raises(TrainingError, match=rf"state\.pt has no '{lacks}': it was written by another version"):
+            resume(run)
 
 
 def test_resume__a_folder_without_a_run_is_named(tmp_path):
@@ -340,16 +366,31 @@ def test_resume__a_folder_without_a_run_is_named(tmp_path):
         resume(tmp_path)
 
 
-def test_train__the_best_is_kept_where_a_validation_set_is_named(tiny_recipe, tmp_path):
+def test_resume__the_best_is_that_of_all_evaluations_and_the_last_step_counts(tiny_recipe, tmp_path):
+    """Stopped after step 2: its checkpoint was saved before it was scored, and does not know that it is the best."""
     validation = "data.validation={type: digits, part: val, images: 6, seed: 1}"
-    recipe = tiny_recipe(validation, "engine.steps=4", "engine.evaluate_every=2")
-    run = train(recipe, tmp_path / "run").run
-    assert {path.name: read_step(path) for path in (run / "checkpoints").iterdir()} == {
-        "best": 2,
+    recipe = tiny_recipe(validation, "engine.steps=4", "engine.evaluate_every=2", "watch.pictures=0")
+    run = train(recipe, tmp_path / "run", stop_after=2).run
+    checkpoints, log = run / "checkpoints", run / "metrics.jsonl"
+    assert read_step(checkpoints / "best") == 2
+    resume(run)
+    evaluations = metrics(run, "evaluation")
+    assert [(record["step"], record["set"]) for record in evaluations] == [(2, "validation"), (4, "validation")]
+    scores = [record["teacher"]["AP"] for record in evaluations]
+    best = 2 if scores[0] >= scores[1] else 4
+    assert {path.name: read_step(path) for path in checkpoints.iterdir()} == {
+        "best": best,
         "last": 4,
         "step_00000002": 2,  # before the networks are scored, so that a signal may end that at once
     }
-    assert [(record["step"], record["set"]) for record in metrics(run, "evaluation")] == [(2, "validation")]
+    assert load_state(checkpoints / "best")["best"] == max(scores)
+
+    # Killed while it scored the last step: the line comes with the next resume, and without a best one it is the best.
+    log.write_text("".join(line for line in log.read_text().splitlines(keepends=True) if '"evaluation"' not in line))
+    shutil.rmtree(checkpoints / "best")
+    resume(run)
+    assert metrics(run, "evaluation") == evaluations[1:]
+    assert read_step(checkpoints / "best") == 4
 
 
 def test_train__no_best_without_a_validation_set(tiny_recipe, tmp_path):

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 import yaml
 
+from ssodkit.bench.report.shapes import is_whole_line, is_whole_result
 from ssodkit.bench.results import CellResult, median_speed, peak_memory
 from ssodkit.engine.checkpoint import FIRST_STAGE, RECIPE
 from ssodkit.engine.gallery import FOLDER, MOMENTS
-from ssodkit.engine.logging import METRICS
+from ssodkit.engine.logging import METRICS, read_record
 from ssodkit.engine.results import RESULT
 from ssodkit.errors import TrainingError
 from ssodkit.ops.boxes import pairwise_iou
@@ -191,22 +192,18 @@ def _read_result(path: Path) -> Record | None:
     if not path.is_file():
         return None
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-        result["step"], result["thresholds"]
-    except (ValueError, TypeError, KeyError) as error:
+        result = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
         raise TrainingError(f"{path} is not what a finished run writes: {error}. Leave this run out.") from error
+    if not is_whole_result(result):
+        raise TrainingError(f"{path} is not what a finished run writes. Leave this run out.")
     return result
 
 
 def _read_lines(path: Path) -> tuple[list[Record], str]:
     """The records of a file that a run may be writing, and, for a sentence, how many of its lines are none."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    records, broken = [], 0
-    for line in lines:
-        try:
-            record = json.loads(line)
-        except ValueError:
-            broken += 1
-        else:
-            records.append(record)
+    lines = path.read_bytes().splitlines() if path.is_file() else []
+    read = [read_record(line) for line in lines if line.strip()]
+    records: list[Record] = [record for record in read if record is not None and is_whole_line(record)]
+    broken = len(read) - len(records)
     return records, "" if not broken else f"{broken} line{'s' if broken > 1 else ''}"
