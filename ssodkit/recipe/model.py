@@ -139,6 +139,6 @@ class Recipe(Config):
     @field_validator("name")
     @classmethod
     def _can_name_a_folder(cls, name: str) -> str:
-        if not re.fullmatch(NAME.removesuffix("$"), name):
+        if not re.fullmatch(NAME, name):
             raise ValueError(f"run folders are called like it: letters, digits, '.', '_' and '-' only, not '{name}'")
         return name
