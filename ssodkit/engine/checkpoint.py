@@ -212,7 +212,7 @@ def find_last(run: Path) -> Path:
 
 
 def find_networks(run: Path) -> Path:
-    """The same, once its networks are known to be whole; raises TrainingError where they are not."""
+    """The newest checkpoint of a run, its networks known to be whole; raises TrainingError where there is none such."""
     checkpoint = find_last(run)
     _refuse_damaged(checkpoint, NETWORK)
     return checkpoint
