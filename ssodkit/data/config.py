@@ -51,7 +51,7 @@ class VocSource(Config):
     split: str = "trainval"
     difficult: Literal["drop", "ignore"] = "drop"
     """What training does with boxes tagged difficult; evaluation ignores them."""
-    classes: tuple[str, ...] = Field(VOC_CLASSES, min_length=1)
+    classes: tuple[str, ...] = Field(VOC_CLASSES, min_length=1, max_length=32_767)
     """All class names of the data set; their order is that of the labels."""
     zero_size_boxes: Literal["refuse", "drop"] = "refuse"
     """Boxes without width or height."""

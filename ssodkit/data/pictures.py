@@ -1,5 +1,6 @@
 """The pixels of an image set: decoded when asked for, or once and kept where they are few."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -53,11 +54,11 @@ class Pictures:
         return decode_image(self.images.path(index), _annotated_size(self.images, index))
 
 
-def refuse_broken(images: ImageSet, on_image: Callable[[], None] | None = None) -> None:
+def refuse_broken(images: ImageSet, on_image: Callable[[], None] = lambda: None) -> None:
     """Raise DataError that lists the images that cannot be read or have another size than annotated.
 
     Small sets are decoded. Of larger ones only the two ends of each file are looked at, as `check_image` does: that
-    takes 0.2 s for 1,000 photographs of COCO, and decoding them 5 s. `on_image()` is called for each image.
+    takes 0.3 s for 1,000 photographs of 640 x 480, and decoding them 6 s. `on_image()` is called for each image.
     """
     problems = {}
     pixels = 0
@@ -66,8 +67,7 @@ def refuse_broken(images: ImageSet, on_image: Callable[[], None] | None = None) 
             pixels += check_image(images.path(index), _annotated_size(images, index))
         except DataError as error:
             problems[index] = str(error)
-        if on_image is not None:
-            on_image()
+        on_image()
     for index in range(len(images)) if 3 * pixels <= KEPT else ():
         try:
             if index not in problems:
@@ -85,15 +85,27 @@ def _annotated_size(images: ImageSet, index: int) -> tuple[int, int] | None:
     return (height, width) if height else None
 
 
-def measured(images: ImageSet) -> ImageSet:
-    """The same images, the sizes of all of them known. Raises DataError as `refuse_broken` does."""
-    refuse_broken(images)
-    return replace(images, sizes=known_sizes(images))
+def measured(images: ImageSet, on_progress: Callable[[int, int], None]) -> ImageSet:
+    """The same images, the sizes of all of them known. Raises DataError as `refuse_broken` does.
+
+    `on_progress(done, total)` is called on the way.
+    """
+    done, total = itertools.count(1), len(images) + int(np.count_nonzero(images.sizes[:, 0] == 0))
+
+    def on_image() -> None:
+        on_progress(next(done), total)
+
+    refuse_broken(images, on_image)
+    return replace(images, sizes=known_sizes(images, on_image))
 
 
-def known_sizes(images: ImageSet) -> NDArray[np.int32]:
-    """Height and width (n, 2) of all images; where nobody annotated them, from the headers of the files."""
+def known_sizes(images: ImageSet, on_image: Callable[[], None] = lambda: None) -> NDArray[np.int32]:
+    """Height and width (n, 2) of all images; where nobody annotated them, from the files, and `on_image()` is called.
+
+    To know whether a PNG file is to be turned, Pillow reads all of it.
+    """
     sizes = images.sizes.copy()
     for index in np.flatnonzero(sizes[:, 0] == 0).tolist():
         sizes[index] = read_size(images.path(index))
+        on_image()
     return sizes

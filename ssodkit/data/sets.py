@@ -104,7 +104,7 @@ def open_unlabeled(config: DataConfig, on_progress: OnProgress | None = None) ->
     return train.subset(np.flatnonzero(~np.isin(train.ids, fold.image_ids))).without_labels()
 
 
-def check_images(sets: DataSets, on_progress: OnProgress | None = None) -> None:
+def check_images(sets: DataSets, on_progress: OnProgress = lambda done, total: None) -> None:
     """Look into all image files that a run will open: that each is a whole image, of the size that was annotated.
 
     Of large sets only the ends of the files are looked at (see `refuse_broken`). `on_progress(done, total)` is called
@@ -114,15 +114,11 @@ def check_images(sets: DataSets, on_progress: OnProgress | None = None) -> None:
     total = sum(len(images) for images in every.values() if images is not None)
     done = itertools.count(1)
 
-    def on_image() -> None:
-        if on_progress is not None:
-            on_progress(next(done), total)
-
     refusals = Refusals()
     for key, images in every.items():
         with refusals, naming(f"data.{key}"):
             if images is not None:
-                refuse_broken(images, on_image)
+                refuse_broken(images, lambda: on_progress(next(done), total))
     refusals.refuse()
 
 

@@ -41,8 +41,8 @@ def read_voc(
     VOC counts pixels from 1 and its corners are pixels of the object, so the box of pixels 1 to 1 is (0, 0, 1, 1)
     here. Category ids are 1, 2, ... in the order of `classes`. Raises DataError that shows all that cannot be trusted.
     """
-    names = _names(root, split)
     mistakes = Mistakes(root)
+    names = _names(root, split, mistakes)
     require_files(root / "JPEGImages", [f"{name}.jpg" for name in names], mistakes)
     columns = _read_annotations(root / "Annotations", names, classes, mistakes)
     sizes = np.array(columns.sizes, dtype=np.int32).reshape(-1, 2)
@@ -70,7 +70,7 @@ def read_voc(
     )
 
 
-def _names(root: Path, split: str) -> list[str]:
+def _names(root: Path, split: str, mistakes: Mistakes) -> list[str]:
     """The image names that a list in ImageSets/Main holds, a line each.
 
     A list of one class, such as cat_train, has a second column: 1 where the image shows the class, 0 where only a
@@ -85,9 +85,8 @@ def _names(root: Path, split: str) -> list[str]:
     if "\0" in text:
         raise DataError(f"{file} is no list of image names: it holds a NUL. Save it as plain text in UTF-8.")
     names = [_without_column(line.strip(), root / "Annotations") for line in text.splitlines() if line.strip()]
-    mistakes = Mistakes(file)
-    mistakes.add("images named twice", "Remove one of each.", duplicates(names), lambda pair: names[pair[0]])
-    mistakes.refuse()
+    kind = f"images that ImageSets/Main/{split}.txt names twice"
+    mistakes.add(kind, "Remove one of each.", duplicates(names), lambda pair: names[pair[0]])
     return names
 
 

@@ -10,7 +10,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import Progress as Bar
 from rich.text import Text
 
 from ssodkit.data.annotations import Category, ImageSet, make_image_set
@@ -20,6 +19,7 @@ from ssodkit.data.pictures import measured
 from ssodkit.data.sets import open_unlabeled
 from ssodkit.data.stored import FOLD, write_stored
 from ssodkit.data.views import ViewConfig, ViewMaker
+from ssodkit.engine.bars import showing
 from ssodkit.engine.checkpoint import read_categories, read_fold, read_run, read_step
 from ssodkit.engine.distributed import Processes, open_processes
 from ssodkit.engine.evaluate import find_all, test_views
@@ -79,17 +79,8 @@ def write_labels(
         if processes.is_first:
             _warn_of_size(images, recipe)
         views = ViewMaker({"original": ViewConfig()}, recipe.views.minimum_visible, recipe.views.pad_to)
-    with Bar(transient=True, disable=not (processes.is_first and Console().is_terminal)) as bar:
-        task = bar.add_task("labeling")
-        found = find_all(
-            {name: chosen},
-            images,
-            views,
-            lowest,
-            recipe,
-            processes,
-            lambda done, total: bar.update(task, completed=done, total=total),
-        )[name]
+    with showing("labeling") as on_progress:
+        found = find_all({name: chosen}, images, views, lowest, recipe, processes, on_progress)[name]
     if processes.is_first:
         about = {
             "description": "pseudo-labels, stored by ssodkit label",
@@ -120,7 +111,9 @@ def refuse_existing(out: Path) -> None:
 
 def open_images(recipe: Recipe, folder: Path | str | None = None) -> ImageSet:
     """The images that are labeled, their sizes known; a recipe's unlabeled ones where there is no `folder`."""
-    return measured(open_unlabeled(recipe.data) if folder is None else read_folder(Path(folder)))
+    images = open_unlabeled(recipe.data) if folder is None else read_folder(Path(folder))
+    with showing("looking at images") as on_progress:
+        return measured(images, on_progress)
 
 
 def _warn_of_size(images: ImageSet, recipe: Recipe) -> None:

@@ -13,6 +13,7 @@ from ssodkit.data.files import write_whole, written_whole
 from ssodkit.data.folder import read_folder
 from ssodkit.data.pictures import measured
 from ssodkit.detectors.base import Detector
+from ssodkit.engine.bars import showing
 from ssodkit.engine.build import build_method, place
 from ssodkit.engine.checkpoint import load_network, read_categories, read_run
 from ssodkit.engine.distributed import open_processes
@@ -82,7 +83,9 @@ def _gather_images(paths: Sequence[Path]) -> ImageSet:
         folder = read_folder(path) if path.is_dir() else None
         files += [path] if folder is None else [folder.path(index) for index in range(len(folder))]
     names = [str(file) for file in files]
-    return measured(make_image_set(Path(), names, range(1, len(names) + 1), [(0, 0)] * len(names)))
+    images = make_image_set(Path(), names, range(1, len(names) + 1), [(0, 0)] * len(names))
+    with showing("looking at images") as on_progress:
+        return measured(images, on_progress)
 
 
 def _draw(found: DetectionTable, images: ImageSet, categories: Sequence[Category], out: Path) -> None:

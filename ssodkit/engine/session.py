@@ -6,14 +6,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import Progress as Bar
-
 from ssodkit.data.batch_plan import derive_batch
 from ssodkit.data.config import DataConfig
 from ssodkit.data.files import write_whole
 from ssodkit.data.loader import training_batches
-from ssodkit.data.sets import DataSets, OnProgress, check_images, open_data
+from ssodkit.data.sets import DataSets, check_images, open_data
+from ssodkit.engine.bars import showing
 from ssodkit.engine.build import build_method, place
 from ssodkit.engine.checkpoint import (
     BEST,
@@ -334,23 +332,15 @@ class Session:
 
 def _open_data_in_turn(data: DataConfig, processes: Processes) -> DataSets:
     """The first process opens the data, makes it if need be and checks it, before the others look."""
-    with Bar(transient=True, disable=not Console().is_terminal) as bar:
-        sets = processes.first_alone(
-            lambda: _open_checked(data, _shown_on(bar, "making the embedded data"), _shown_on(bar, "looking at images"))
-        )
-    return sets or open_data(data)
+    return processes.first_alone(lambda: _open_checked(data)) or open_data(data)
 
 
-def _open_checked(data: DataConfig, on_made: OnProgress, on_checked: OnProgress) -> DataSets:
-    sets = open_data(data, on_made)
-    check_images(sets, on_checked)
+def _open_checked(data: DataConfig) -> DataSets:
+    with showing("making the embedded data") as on_made:
+        sets = open_data(data, on_made)
+    with showing("looking at images") as on_checked:
+        check_images(sets, on_checked)
     return sets
-
-
-def _shown_on(bar: Bar, what: str) -> OnProgress:
-    """A line of the bar that is there while it is needed."""
-    task = bar.add_task(what, visible=False)
-    return lambda done, total: bar.update(task, completed=done, total=total, visible=done < total)
 
 
 def _uses_unlabeled(method: MethodConfig, steps: int, step: int) -> bool:

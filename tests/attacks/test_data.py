@@ -159,7 +159,7 @@ def test_open_data__reads_what_no_harm_befell(whole):
 
 
 @given(data=st.data(), harm=harms())
-@budget(150)
+@budget(70)
 def test_open_data__a_harmed_file_is_named_or_can_be_used(whole, place, data, harm: Harm):
     root = copied(whole, place)
     file = data.draw(st.sampled_from(files_below(root)), label="file")
@@ -168,7 +168,7 @@ def test_open_data__a_harmed_file_is_named_or_can_be_used(whole, place, data, ha
 
 
 @given(data=st.data(), kind=st.sampled_from(["pipe", "socket", "up", "around", "twin", "full disk"]))
-@budget(40)
+@budget(20)
 def test_open_data__what_is_no_file_is_neither_opened_nor_followed_for_ever(whole, place, data, kind):
     root = copied(whole, place)
     file = data.draw(st.sampled_from(files_below(root)), label="file")
@@ -207,7 +207,7 @@ def json_texts() -> st.SearchStrategy[str]:
 
 
 @given(data=st.data(), text=json_texts(), how=st.sampled_from(["instead", "twice", "not at all"]))
-@budget(200)
+@budget(80)
 def test_open_data__any_value_anywhere_in_json_is_refused_or_can_be_used(whole, place, data, text, how):
     root = copied(whole, place)
     file = data.draw(st.sampled_from(sorted(root.glob("*.json"))), label="file")
@@ -234,7 +234,7 @@ def test_open_data__any_value_anywhere_in_json_is_refused_or_can_be_used(whole, 
     how=st.sampled_from(["text", "tag", "gone", "twice", "deep"]),
     encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "gb2312", "big5", "ascii", "klingon", "rot13", "utf-7"]),
 )
-@budget(100)
+@budget(40)
 def test_open_data__any_value_anywhere_in_xml_is_refused_or_can_be_used(whole, place, data, text, how, encoding):
     root = copied(whole, place)
     file = data.draw(st.sampled_from(sorted(root.glob("test/Annotations/*.xml"))), label="file")

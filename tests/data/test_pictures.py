@@ -5,7 +5,7 @@ from PIL import Image
 from ssodkit.data.coco import read_coco
 from ssodkit.data.decode import decode_image
 from ssodkit.data.folder import read_folder
-from ssodkit.data.pictures import Pictures, known_sizes, refuse_broken
+from ssodkit.data.pictures import Pictures, known_sizes, measured, refuse_broken
 from ssodkit.errors import DataError
 
 
@@ -57,6 +57,13 @@ def test_known_sizes__come_from_the_files_where_nobody_annotated_them(images):
     assert folder.sizes.max() == 0
     assert known_sizes(folder).tolist() == images.sizes.tolist()
     assert known_sizes(images).tolist() == images.sizes.tolist()
+
+
+def test_measured__tells_how_far_it_is(images):
+    done: list[tuple[int, int]] = []
+    folder = read_folder(images.root)
+    assert measured(folder, lambda *progress: done.append(progress)).sizes.tolist() == images.sizes.tolist()
+    assert done == [(number, 10) for number in range(1, 11)]
 
 
 def test_pictures__without_annotated_size_are_decoded_when_asked_for(images):

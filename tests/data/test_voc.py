@@ -82,7 +82,7 @@ def test_read_voc__a_split_that_is_no_text_is_said(tmp_path):
 def test_read_voc__an_image_listed_twice_is_refused(tmp_path):
     write_image(tmp_path, "000005", [])
     write_image(tmp_path, "000005", [])
-    assert "images named twice: 000005" in refusal(tmp_path)
+    assert "images that ImageSets/Main/train.txt names twice: 000005" in refusal(tmp_path)
 
 
 def test_read_voc__a_missing_annotation_is_said(tmp_path):
