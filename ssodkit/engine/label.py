@@ -25,7 +25,7 @@ from ssodkit.engine.distributed import Processes, open_processes
 from ssodkit.engine.evaluate import find_all, test_views
 from ssodkit.engine.failures import explained
 from ssodkit.engine.metrics import DetectionTable
-from ssodkit.engine.predict import open_network
+from ssodkit.engine.predict import open_network, print_notes
 from ssodkit.errors import TrainingError
 from ssodkit.recipe.model import Recipe
 
@@ -93,10 +93,9 @@ def write_labels(
         }
         _write(found, images, categories, about, out)
         filled = len(set(found.image_ids.tolist()))
-        print(
-            f"{len(found.scores)} boxes of the {name} above {lowest:g} in {filled} of {len(images)} images\n"
-            f"labels     {out}"
-        )
+        print(f"{len(found.scores)} boxes of the {name} above {lowest:g} in {filled} of {len(images)} images")
+        print_notes(images)
+        print(f"labels     {out}")
     processes.gather(None)  # the others do not go on before the file is there
     return out
 

@@ -11,6 +11,7 @@ from ssodkit.data.annotations import Category, ImageSet, make_image_set
 from ssodkit.data.decode import decode_image
 from ssodkit.data.files import write_whole, written_whole
 from ssodkit.data.folder import read_folder
+from ssodkit.data.mistakes import printable
 from ssodkit.data.pictures import measured
 from ssodkit.detectors.base import Detector
 from ssodkit.engine.bars import showing
@@ -58,6 +59,7 @@ def predict(
         path = out / RESULTS
         images_seen = f"{len(pictures)} image{'s' * (len(pictures) != 1)}"
         print(f"{len(found.scores)} detections of the {name} above {score:g} in {images_seen}")
+        print_notes(pictures)
         print(f"results    {path}\npictures   {out}")
         return path
 
@@ -77,13 +79,21 @@ def open_network(recipe: Recipe, checkpoint: Path, name: str | None, device: tor
     return name, networks[name]
 
 
+def print_notes(images: ImageSet) -> None:
+    """What reading the images left out or found strange, a sentence a line."""
+    for note in images.notes:
+        print(f"note       {printable(note)}")
+
+
 def _gather_images(paths: Sequence[Path]) -> ImageSet:
     files: list[Path] = []
+    notes: list[str] = []
     for path in paths:
         folder = read_folder(path) if path.is_dir() else None
         files += [path] if folder is None else [folder.path(index) for index in range(len(folder))]
+        notes += folder.notes if folder is not None else ()
     names = [str(file) for file in files]
-    images = make_image_set(Path(), names, range(1, len(names) + 1), [(0, 0)] * len(names))
+    images = make_image_set(Path(), names, range(1, len(names) + 1), [(0, 0)] * len(names), notes=notes)
     with showing("looking at images") as on_progress:
         return measured(images, on_progress)
 

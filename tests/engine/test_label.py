@@ -79,7 +79,8 @@ def test_label__covers_all_unlabeled_images_with_their_own_ids_and_names(run, tm
     assert about["labeled_fold"] == json.loads((run / "fold.json").read_text())["hash"]
 
 
-def test_label__finds_in_a_folder_what_predict_finds(run, folder, tmp_path):
+def test_label__finds_in_a_folder_what_predict_finds(run, folder, tmp_path, capsys):
+    (folder / "below" / "loop").symlink_to("..")
     stored, _ = read_stored(label(run, tmp_path / "labels.json", folder, network="student", score=0.0))
     assert [(stored.name(i), stored.sizes[i].tolist()) for i in range(2)] == [
         ("b.png", [80, 120]),
@@ -94,6 +95,7 @@ def test_label__finds_in_a_folder_what_predict_finds(run, folder, tmp_path):
     corners = np.array([row["bbox"] for row in rows])
     corners[:, 2:] += corners[:, :2]
     np.testing.assert_allclose(stored.boxes, corners, rtol=1e-5)
+    assert capsys.readouterr().out.count(f"note       {folder}: 1 links to folders") == 2  # of each verb
 
 
 def test_label__looks_at_images_as_the_test_does_and_warns_of_their_own_size(tiny_recipe, folder, tmp_path, capsys):
