@@ -92,6 +92,18 @@ def global_draws(code: str) -> list[str]:
     return found
 
 
+def checks_shapes(module: str, packages: list[str]) -> bool:
+    """Whether a module is one of these packages, or lies in one."""
+    return any(f"ssodkit.{module}.".startswith(f"{package}.") for package in packages)
+
+
+def test_layers__every_file_that_says_shapes_has_them_checked_while_tests_run(pytestconfig: pytest.Config):
+    packages = pytestconfig.getoption("--jaxtyping-packages").split(",")
+    saying = [path for path in sources() if "from jaxtyping import" in path.read_text(encoding="utf-8")]
+    assert len(saying) >= 50
+    assert [module_name(path) for path in saying if not checks_shapes(module_name(path), packages)] == []
+
+
 def test_layers__the_sources_are_found():
     names = {module_name(path) for path in sources()}
     assert len(names) >= 50
