@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ import pytest
 
 from ssodkit.bench.published import Published
 from ssodkit.bench.results import CellResult
-from ssodkit.bench.suite import Cell, cells_of
-from ssodkit.bench.table import Table, make_table
+from ssodkit.bench.suite import Cell, Suite, cells_of
+from ssodkit.bench.table import Table, load_table, make_table
 from ssodkit.engine.train import train
 from ssodkit.recipe.check import load_recipe
 
@@ -112,6 +113,19 @@ def write_suite(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def shipped_cells() -> Callable[[str], tuple[Suite, tuple[Cell, ...]]]:
+    """The name of a shipped suite -> what `cells_of` reads, once."""
+    return cache(cells_of)
+
+
+@pytest.fixture(scope="session")
+def shipped_table(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Table, tuple[str, ...]]]:
+    """The name of a shipped suite -> what `load_table` makes of it where nothing is trained, once."""
+    nothing = tmp_path_factory.mktemp("results")
+    return cache(lambda name: load_table(name, nothing))
 
 
 Points = Mapping[str, list[float | None]]

@@ -1,12 +1,10 @@
 """Every suite that comes with the project: read whole, with all of its recipes."""
 
-from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ssodkit.bench.published import Published, read_published, shipped_benchmarks
-from ssodkit.bench.suite import cells_of
-from ssodkit.bench.table import load_table
 
 SUITES = sorted(path.stem for path in shipped_benchmarks().glob("*.yaml") if path.stem != "published")
 
@@ -20,8 +18,8 @@ def test_suites__are_all_that_are_promised():
 
 
 @pytest.mark.parametrize("name", SUITES)
-def test_suite__every_recipe_is_valid_and_published_rows_exist(name):
-    suite, cells = cells_of(name)
+def test_suite__every_recipe_is_valid_and_published_rows_exist(name: str, shipped_cells: Any):
+    suite, cells = shipped_cells(name)
     assert len({cell.hash for cell in cells}) == len(cells)
     assert {cell.method for cell in cells} == {row.name for row in suite.methods}
     assert [row.name for row in suite.methods if row.baseline == row.name] == []
@@ -62,17 +60,17 @@ SOFT, STAC, UNBIASED, CONSISTENT = "2106.09018", "2005.04757", "2102.09480", "22
     ],
 )
 def test_suite__a_supervised_row_has_the_number_of_the_paper_whose_baseline_it_is(
-    name: str, row: str, values: list[float | None], source: str, tmp_path: Path
+    name: str, row: str, values: list[float | None], source: str, shipped_table: Any
 ):
-    entries = next(entries for entries in load_table(name, tmp_path)[0].rows if entries[0].row.name == row)
+    entries = next(entries for entries in shipped_table(name)[0].rows if entries[0].row.name == row)
     assert [entry.published and entry.published.value for entry in entries] == values
     assert all(source in entry.published.source for entry in entries if entry.published)
 
 
 @pytest.mark.parametrize("name", SUITES)
-def test_suite__no_other_number_of_the_same_origin_could_stand_beside_a_row(name: str, tmp_path: Path):
+def test_suite__no_other_number_of_the_same_origin_could_stand_beside_a_row(name: str, shipped_table: Any):
     entries = read_published()
-    for entry in load_table(name, tmp_path)[0].entries:
+    for entry in shipped_table(name)[0].entries:
         if entry.published is not None:
             assert entry.row.published is not None
             source = entry.row.published.source
@@ -81,16 +79,16 @@ def test_suite__no_other_number_of_the_same_origin_could_stand_beside_a_row(name
             assert [one for one in same if source is None or one.is_of(source)] == [entry.published]
 
 
-def test_coco_partial__is_one_draw_of_labels_for_all_methods():
-    _, cells = cells_of("coco_partial")
+def test_coco_partial__is_one_draw_of_labels_for_all_methods(shipped_cells: Any):
+    _, cells = shipped_cells("coco_partial")
     assert len(cells) == 8 * 4 * 5
     assert {cell.recipe.data.folds for cell in cells} == {"stac"}
     draws = {(cell.percent, cell.fold): cell.seed for cell in cells}
     assert all(seed == fold - 1 for (_, fold), seed in draws.items())
 
 
-def test_digits_small__holds_what_the_recipes_train_by_themselves():
+def test_digits_small__holds_what_the_recipes_train_by_themselves(shipped_cells: Any):
     """The first fold is `ssodkit run recipes/NAME.yaml`, but for the evaluations on the way."""
-    _, cells = cells_of("digits_small")
+    _, cells = shipped_cells("digits_small")
     first = [cell.recipe for cell in cells if cell.fold == 1]
     assert [(recipe.data.percent, recipe.seed, recipe.engine.steps) for recipe in first] == [(2.5, 0, 1500)] * 8

@@ -313,8 +313,8 @@ SUITES = sorted(path.stem for path in shipped_benchmarks().glob("*.yaml") if pat
 
 
 @pytest.mark.parametrize("name", SUITES)
-def test_suite__its_recipes_agree_on_what_a_table_shows(name: str, tmp_path: Path):
-    table, left_out = load_table(name, tmp_path)
+def test_suite__its_recipes_agree_on_what_a_table_shows(name: str, shipped_table: Any):
+    table, left_out = shipped_table(name)
     assert len(SUITES) >= 14
     assert (table.results, left_out) == ((), ())
     assert all(len(row) == len(table.suite.percents or (None,)) for row in table.rows)
