@@ -23,6 +23,8 @@ TINY = (
     "watch.log_every=1",
     "watch.health_every=3",
     "watch.pictures=2",
+    "watch.gallery.images=2",
+    "watch.gallery.moments=2",
 )
 TINY_SOFT_TEACHER = (
     "data.batch.unlabeled=2",

@@ -4,6 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ssodkit.engine.checkpoint import load_state
 from ssodkit.engine.gallery import describe_found
 from ssodkit.engine.train import resume, train
 from ssodkit.structures.predictions import Detections
@@ -102,14 +103,17 @@ def test_gallery__the_run_is_finished_after_its_last_moment(tiny_recipe, tmp_pat
 
 
 def test_gallery__looking_changes_nothing_and_a_resumed_run_repeats_no_moment(tiny_recipe, tmp_path):
-    several, whole = tiny_recipe("watch.gallery.moments=5"), tmp_path / "whole"
+    several, whole = tiny_recipe("engine.steps=6", "watch.gallery.moments=3"), tmp_path / "whole"
     train(several, whole)
-    train(tiny_recipe("watch.gallery.images=0", "watch.pictures=0"), tmp_path / "blind")
+    train(tiny_recipe("engine.steps=6", "watch.gallery.images=0", "watch.pictures=0"), tmp_path / "blind")
     train(several, tmp_path / "run", stop_after=5)
     resume(tmp_path / "run")
     assert not (tmp_path / "blind" / "gallery").exists()
     results = [json.loads((tmp_path / name / "result.json").read_text()) for name in ("whole", "blind", "run")]
     assert results[0]["teacher"] == results[1]["teacher"] == results[2]["teacher"]
+    last = [load_state(tmp_path / name / "checkpoints" / "last")["method"] for name in ("whole", "blind", "run")]
+    assert all(one.equal(last[1][key]) and one.equal(last[2][key]) for key, one in last[0].items())
+    assert [moment["step"] for moment in moments(whole)] == [2, 4, 6]
     assert moments(tmp_path / "run") == moments(whole)
 
 
