@@ -14,7 +14,8 @@ PAGE = ROOT / "docs" / "add_a_method.md"
 ROOTS = (ROOT, ROOT / "ssodkit", ROOT / "recipes")
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 SHORT = ["engine.steps=2", "data.test.images=4", "engine.workers=0", "data.batch.labeled=2", "data.batch.unlabeled=2"]
-SHORT += ["watch.health_every=1", "watch.log_every=1"]
+SHORT += ["watch.health_every=1", "watch.log_every=1", "watch.gallery.images=2"]
+SHORT += ["data.train.images=40", "data.percent=10"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
