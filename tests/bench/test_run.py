@@ -204,8 +204,10 @@ def test_bench__says_that_there_are_too_few_gpus(
     tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
-    rows = "[{recipe: supervised, set: {data.train: {type: coco, annotations: absent.json, images: absent}}}]"
-    bench(open_work(write_suite(tiny, 2, methods=rows)), parallel=2, device="cuda", processes=2)
+    work = open_work(write_suite(tiny, 2))
+    CellFolder(work.runs / work.cells[0].name).recipe.mkdir(parents=True)  # so it fails before a process is started
+    (failed,) = bench(work, parallel=2, device="cuda", processes=2)
+    assert failed.how == "failed"
     assert "warning: only 1 of 2 cells run at once: each takes 2 GPUs\n" in capsys.readouterr().out
 
 
