@@ -113,7 +113,9 @@ def _listed_run(file: Path, percent: float, fold: int) -> list[Any]:
         raise DataError(f"{file} has the percent {percents[twice[0][0]]:g} twice. Remove one of them.")
     run = dict(zip(percents, lists.values(), strict=True)).get(percent)
     if not isinstance(run, dict) or not isinstance(run.get(str(fold)), list):
-        has = f"the runs {listed(run)}" if isinstance(run, dict) else f"the percents {listed(lists)}"
+        has = f"the runs {listed(run, shown)}" if isinstance(run, dict) else f"the percents {listed(lists, shown)}"
         raise DataError(f"{file} has no list for {percent:g} percent, run {fold}; it has {has}.")
     chosen: list[Any] = run[str(fold)]
+    if not chosen:
+        raise DataError(f"{file}: {percent:g} percent, run {fold} is an empty list, and a run needs a labeled image.")
     return chosen

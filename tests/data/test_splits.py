@@ -128,8 +128,10 @@ def test_draw_fold__a_list_counts_in_the_sorted_images_with_a_box(tmp_path):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ({"5": {"1": [0]}}, "has no list for 1 percent, run 1; it has the percents 5"),
-        ({"1": {"7": [0]}}, "has no list for 1 percent, run 1; it has the runs 7"),
+        ({"5": {"1": [0]}}, "has no list for 1 percent, run 1; it has the percents '5'"),
+        ({"1": {"7": [0]}}, "has no list for 1 percent, run 1; it has the runs '7'"),
+        ({"1": {"a\rb": [0]}}, r"it has the runs 'a\rb'."),
+        ({"1": {"1": []}}, "1 percent, run 1 is an empty list"),
         ({"1": {"1": [3]}}, "position 3; positions are whole numbers below 3"),
         ({"1": {"1": [0.5]}}, "position 0.5"),
         ({"1": {"1": [-1]}}, "position -1"),

@@ -128,7 +128,7 @@ def test_load_recipe__a_home_that_cannot_be_written_is_no_reason_not_to_train(wr
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("plug_exits", "import sys\nsys.exit()\n", r"SystemExit \(.*plug_exits\.py, line 2\)"),
+        ("plug_exits", "import sys\nsys.exit(3)\n", r"SystemExit: 3 \(.*plug_exits\.py, line 2\)"),
         ("plug_raises", "raise BaseException('no')\n", r"BaseException: no \(.*plug_raises\.py, line 1\)"),
         ("plug_closes", "raise GeneratorExit\n", r"GeneratorExit \("),
     ],
