@@ -104,9 +104,10 @@ def _look_into(folder: Path, inside: str, seen: set[Identity], found: _Found) ->
                 elif identity not in seen:
                     seen.add(identity)
                     waiting.append(name)
+            elif _is_image_name(name) and stat.S_ISREG(target.st_mode):
+                found.images.append((name, identity))
             elif _is_image_name(name):
-                is_file = stat.S_ISREG(target.st_mode)
-                found.images.append((name, identity)) if is_file else found.special.append(name)
+                found.special.append(name)
 
 
 def _is_image_name(name: str) -> bool:

@@ -56,7 +56,7 @@ def read_json(file: Path, cure: str, without: Collection[str] = ()) -> Any:
     except json.JSONDecodeError as error:
         raise DataError(f"{file} is no JSON: {error}. {cure}") from error
     except RecursionError as error:
-        raise DataError(f"{file} is no such file: its lists or objects are nested too deeply. {cure}") from error
+        raise DataError(f"{file} cannot be read: its lists or objects are nested too deeply. {cure}") from error
     except ValueError as error:
         digits = f"{sys.get_int_max_str_digits():,}"
         raise DataError(f"{file} has a whole number of more than {digits} digits. {cure}") from error

@@ -68,9 +68,10 @@ def open_data(config: DataConfig, on_progress: OnProgress | None = None) -> Data
         table = read["data.train"].categories
         with refusals:
             split = _split(config, read)
-        for key in read.keys() & {"data.test", "data.validation"}:
+        for key in ("data.test", "data.validation"):
             with refusals:
-                read[key] = in_table(key, read[key], table)
+                if key in read:
+                    read[key] = in_table(key, read[key], table)
     refusals.refuse()
     notes = [note for images in (*read.values(), split.labeled) for note in images.notes]
     notes += [*split.notes, *_missing_boxes(split.labeled, read["data.test"]), *_leaks(config, read)]
@@ -113,7 +114,6 @@ def check_images(sets: DataSets, on_progress: OnProgress = lambda done, total: N
     every = {"train": sets.labeled, "unlabeled": sets.unlabeled, "test": sets.test, "validation": sets.validation}
     total = sum(len(images) for images in every.values() if images is not None)
     done = itertools.count(1)
-
     refusals = Refusals()
     for key, images in every.items():
         with refusals, naming(f"data.{key}"):

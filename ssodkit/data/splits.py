@@ -92,7 +92,7 @@ def _listed_places(images: ImageSet, file: Path, percent: float, fold: int) -> N
     if wrong:
         raise DataError(
             f"{file}: {percent:g} percent, run {fold} has the position {shown(wrong[0])}; positions are whole numbers "
-            f"below {len(base)}, the images of the training set with a box. Was the list made for another set?"
+            f"below {len(base)}, the images of data.train with a box. Was the list made for another set?"
         )
     twice = duplicates(chosen)
     if twice:

@@ -170,7 +170,7 @@ def _parse_xml(content: bytes) -> ElementTree.Element:
         raise ValueError("it declares entities, which no annotation needs")
     try:
         return ElementTree.fromstring(text)
-    except (ElementTree.ParseError, UnicodeError) as error:
+    except (ElementTree.ParseError, UnicodeError) as error:  # the latter of halves of surrogate pairs
         raise ValueError(str(error)) from error
 
 
