@@ -150,9 +150,8 @@ def _boxes(
     owners = _places(owner_ids, images.ids, "image", name, mistakes)
     labels = _places(label_ids, category_ids, "category", name, mistakes)
     corners = _corners(entries)
-    sizes = np.append(images.sizes, np.zeros((1, 2), np.int32), axis=0)[
-        owners
-    ]  # of the images that are not there, the last row
+    # A box whose image is not listed has the place -1, which is the row behind all images.
+    sizes = np.concatenate([images.sizes, np.zeros((1, 2), np.int32)])[owners]
     boxes, keep, notes = clean_boxes(
         corners, sizes, lambda row: f"{name(row)} {shown(entries[row].get('bbox'))}", zero_size, mistakes
     )
