@@ -33,6 +33,11 @@ class Ahead(Generic[T]):
         if self.failure is not None:
             raise self.failure
 
+    def close(self) -> None:
+        """Let go of the batches, whose loader processes end with them: an error on its way keeps this object alive."""
+        self._batches = iter(())
+        self._fetched.clear()
+
     def __iter__(self) -> Iterator[T]:
         while True:
             self._fetch(self._count + 1)

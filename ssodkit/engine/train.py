@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from ssodkit.errors import DataError, Interrupted
 from ssodkit.recipe.check import first_stage
 from ssodkit.recipe.model import Recipe
 from ssodkit.recipe.show import dump_recipe
+from ssodkit.structures.geometry import SemiBatch
 
 LABELS = "pseudo_labels.json"
 """In the folder of a first stage: what its network found in the unlabeled images."""
@@ -153,8 +155,10 @@ def _last_words(session: Session) -> Callable[[], str] | None:
 
 def _train(session: Session, gallery: Gallery, last: int, stopping: Stopping) -> None:
     """Train up to step number `last`. A checkpoint is written there, and where data or a signal end it before."""
+    count = 0 if session.processes.count == 1 else STEPS_TO_STOP
     try:
-        _make_steps(session, gallery, last, stopping)
+        with closing(Ahead(session.batches(until=last), count)) as ahead:
+            _make_steps(session, gallery, ahead, last, stopping)
     except DataError:  # in all processes, after the same step
         session.settle()
         session.save()
@@ -162,12 +166,13 @@ def _train(session: Session, gallery: Gallery, last: int, stopping: Stopping) ->
     session.save()
 
 
-def _make_steps(session: Session, gallery: Gallery, last: int, stopping: Stopping) -> None:
+def _make_steps(
+    session: Session, gallery: Gallery, ahead: Ahead[tuple[SemiBatch, ...]], last: int, stopping: Stopping
+) -> None:
     engine, watch, processes = session.recipe.engine, session.recipe.watch, session.processes
     wished, is_alone = False, processes.count == 1
     with stopping.at_once(f" while it scored; {session.way_on}"):
         session.evaluate_if_cut_off()
-    ahead = Ahead(session.batches(until=last), 0 if is_alone else STEPS_TO_STOP)
     processes.together(ahead.begin)
     for batches in ahead:
         wished |= session.update(batches, wish_to_stop=stopping.received is not None or ahead.failure is not None)

@@ -1,4 +1,5 @@
 import json
+import multiprocessing
 import os
 import re
 import shutil
@@ -232,6 +233,7 @@ def test_train__a_signal_ends_it_after_a_checkpoint(tiny_recipe, tmp_path, numbe
     with pytest.raises(Interrupted) as caught:
         train(tiny_recipe("engine.steps=100000", "engine.workers=1"), run)
     sender.join()
+    assert multiprocessing.active_children() == []  # though the error and all that it passed are still there
     assert caught.value.signal == number
     step = read_step(run / "checkpoints" / "last")
     assert 2 <= step < 1000
