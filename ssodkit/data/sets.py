@@ -67,6 +67,11 @@ def open_data(config: DataConfig, on_progress: OnProgress | None = None) -> Data
     if "data.train" in read:
         table = read["data.train"].categories
         with refusals:
+            if not table:
+                raise DataError(
+                    "data.train: no annotation has an object, so no class is known. Name them as `classes`."
+                )
+        with refusals:
             split = _split(config, read)
         for key in ("data.test", "data.validation"):
             with refusals:
@@ -168,7 +173,7 @@ def _read(key: str, source: LabeledSource | FolderSource, on_progress: OnProgres
                 labeled = key != "data.unlabeled"
                 images = read_coco(source.annotations, source.images, source.zero_size_boxes, labeled)
             case VocSource():
-                images = read_voc(source.root, source.split, source.classes, source.zero_size_boxes)
+                images = read_voc(source)
             case DigitsSource():
                 images = open_digits(source, on_progress)
             case FolderSource():
@@ -229,7 +234,10 @@ def _unlabeled_pool(config: DataConfig, read: Mapping[str, ImageSet], chosen: ND
 
 
 def _known_labels(pool: ImageSet | None, categories: tuple[Category, ...]) -> ImageSet | None:
-    if pool is None or not len(pool.boxes) or set(pool.categories) != set(categories):
+    if pool is None or not len(pool.boxes):
+        return None
+    mine, theirs = ({category.name for category in table} for table in (pool.categories, categories))
+    if mine != theirs:  # what was not looked for is not labeled
         return None
     return in_table("data.unlabeled", pool, categories)
 
