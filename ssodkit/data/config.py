@@ -57,6 +57,20 @@ class VocSource(Config):
     """Boxes without width or height."""
 
 
+class YoloSource(Config):
+    """YOLO text labels: a data.yaml, or folders of images and labels."""
+
+    type: Literal["yolo"] = "yolo"
+    root: Path
+    """The data.yaml, or a folder with one, or with `images` and `labels`, or with label files beside images."""
+    split: str | None = None
+    """train, val or test; null where there is only one of them, or none."""
+    classes: ClassNames | None = None
+    """Their names by number; null: as the data.yaml or a classes.txt says."""
+    zero_size_boxes: Literal["refuse", "drop"] = "refuse"
+    """Boxes without width or height."""
+
+
 class DigitsSource(Config):
     """The embedded data: handwritten digits on photographs, made on first use and kept in a cache folder."""
 
@@ -84,8 +98,9 @@ class RestSource(Config):
     """Whether the labeled images are unlabeled images as well."""
 
 
-LabeledSource = Annotated[CocoSource | VocSource | DigitsSource, Field(discriminator="type")]
-ImageSource = Annotated[RestSource | FolderSource | CocoSource | VocSource | DigitsSource, Field(discriminator="type")]
+_Annotated = CocoSource | VocSource | YoloSource | DigitsSource
+LabeledSource = Annotated[_Annotated, Field(discriminator="type")]
+ImageSource = Annotated[RestSource | FolderSource | _Annotated, Field(discriminator="type")]
 
 
 class StoredSource(Config):
@@ -123,9 +138,7 @@ class StoredSource(Config):
         return self
 
 
-UnlabeledSource = Annotated[
-    RestSource | FolderSource | CocoSource | VocSource | DigitsSource | StoredSource, Field(discriminator="type")
-]
+UnlabeledSource = Annotated[RestSource | FolderSource | _Annotated | StoredSource, Field(discriminator="type")]
 
 
 class ListFolds(Config):
