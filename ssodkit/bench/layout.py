@@ -274,4 +274,4 @@ def _describe_test(source: LabeledSource) -> str:
         return f"{source.images:,} {source.level} digit scenes of {source.side} x {source.side} ({source.part})"
     if isinstance(source, CocoSource):
         return source.annotations.name
-    return f"{source.root.name} {source.split}"
+    return " ".join(part for part in (source.root.name, source.split and Path(source.split).stem) if part)

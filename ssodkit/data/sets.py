@@ -20,6 +20,7 @@ from ssodkit.data.config import (
     RestSource,
     StoredSource,
     VocSource,
+    YoloSource,
 )
 from ssodkit.data.digits import open_digits
 from ssodkit.data.folder import read_folder
@@ -29,6 +30,7 @@ from ssodkit.data.pictures import refuse_broken
 from ssodkit.data.splits import Fold, draw_fold
 from ssodkit.data.stored import with_stored_labels
 from ssodkit.data.voc import read_voc
+from ssodkit.data.yolo import read_yolo
 from ssodkit.errors import DataError
 
 OnProgress = Callable[[int, int], None]
@@ -54,7 +56,7 @@ class DataSets:
 
 
 def open_data(config: DataConfig, on_progress: OnProgress | None = None) -> DataSets:
-    """Read all sets of a recipe. `on_progress(done, total)` is called while embedded data is made.
+    """Read all sets of a recipe. `on_progress(done, total)` is called while embedded data is made or sizes are read.
 
     Raises one DataError that shows the mistakes in all of them, each with the key of the recipe it is about. Of the
     image files only their names are looked at: `check_images` looks into them.
@@ -66,6 +68,11 @@ def open_data(config: DataConfig, on_progress: OnProgress | None = None) -> Data
             read[key] = _read(key, source, on_progress)
     if "data.train" in read:
         table = read["data.train"].categories
+        with refusals:
+            if not table:
+                raise DataError(
+                    "data.train: no annotation has an object, so no class is known. Name them as `classes`."
+                )
         with refusals:
             split = _split(config, read)
         for key in ("data.test", "data.validation"):
@@ -163,12 +170,14 @@ def _sources(config: DataConfig) -> dict[str, LabeledSource | FolderSource]:
 
 def _read(key: str, source: LabeledSource | FolderSource, on_progress: OnProgress | None) -> ImageSet:
     with naming(key):
+        labeled = key != "data.unlabeled"
         match source:
             case CocoSource():
-                labeled = key != "data.unlabeled"
                 images = read_coco(source.annotations, source.images, source.zero_size_boxes, labeled)
             case VocSource():
-                images = read_voc(source.root, source.split, source.classes, source.zero_size_boxes)
+                images = read_voc(source)
+            case YoloSource():
+                images = read_yolo(source, on_progress, labeled)
             case DigitsSource():
                 images = open_digits(source, on_progress)
             case FolderSource():
@@ -229,7 +238,10 @@ def _unlabeled_pool(config: DataConfig, read: Mapping[str, ImageSet], chosen: ND
 
 
 def _known_labels(pool: ImageSet | None, categories: tuple[Category, ...]) -> ImageSet | None:
-    if pool is None or not len(pool.boxes) or set(pool.categories) != set(categories):
+    if pool is None or not len(pool.boxes):
+        return None
+    mine, theirs = ({category.name for category in table} for table in (pool.categories, categories))
+    if mine != theirs:  # what was not looked for is not labeled
         return None
     return in_table("data.unlabeled", pool, categories)
 

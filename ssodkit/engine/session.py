@@ -342,8 +342,8 @@ def _open_data_in_turn(data: DataConfig, processes: Processes) -> DataSets:
 
 
 def _open_checked(data: DataConfig) -> DataSets:
-    with showing("making the embedded data") as on_made:
-        sets = open_data(data, on_made)
+    with showing("reading the data") as on_read:
+        sets = open_data(data, on_read)
     with showing("looking at images") as on_checked:
         check_images(sets, on_checked)
     return sets
