@@ -118,7 +118,7 @@ def open_images(recipe: Recipe, folder: Path | str | None = None) -> ImageSet:
 def _warn_of_size(images: ImageSet, recipe: Recipe) -> None:
     """Say by which factor images in their original size differ from what the network was tested on, if they do."""
     sizes = torch.from_numpy(images.sizes).long()
-    drawn = draw_view(recipe.views.test.transforms, sizes, torch.zeros(len(sizes), dtype=torch.int64))
+    drawn = draw_view(test_views(recipe).views["test"].transforms, sizes, torch.zeros(len(sizes), dtype=torch.int64))
     scale = torch.linalg.det(drawn.homography[:, :2, :2]).abs().sqrt()
     factor = float(np.median(1.0 / scale.numpy())) if len(sizes) else 1.0
     if f"{factor:.2f}" != "1.00":

@@ -62,7 +62,13 @@ class Session:
         fold, categories, engine = self.sets.fold.hash, self.sets.categories, recipe.engine
         processes.agree({"recipe": recipe_hash(recipe), "labeled fold": fold})
         self.plan = derive_batch(recipe.data.batch, processes.count, engine.images_per_device, engine.lr_for_images)
-        method = build_method(recipe, len(categories), load_weights=checkpoint is None)
+        labeled = self.sets.labeled
+        method = build_method(
+            recipe,
+            len(categories),
+            load_weights=checkpoint is None,
+            labeled_boxes_per_image=tuple((labeled.boxes_per_class() / max(1, len(labeled))).tolist()),
+        )
         self.method = place(method, recipe, processes.device)
         self.updater = Updater(self.method, engine, processes, recipe.seed, self.plan.lr_factor)
         self.health = Health(
