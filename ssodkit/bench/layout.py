@@ -104,8 +104,8 @@ def lay_out(table: Table) -> Layout:
 
 
 def _group(table: Table, entry: Entry) -> str:
-    shares = {cell.percent for cell in table.cells} if table.suite.percents is None else {entry.percent}
-    return f"{entry.percent:g} % labels" if len(shares) == 1 else "labels of the recipe"
+    shares = {cell.share for cell in table.cells} if table.suite.shares == (None,) else {entry.share}
+    return entry.share.heading if len(shares) == 1 else "labels of the recipe"
 
 
 def _score_head(table: Table) -> str:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from ssodkit.data.shares import Share
 from ssodkit.plugins import Config
 
 MOST_CLASSES = 32_767
@@ -208,13 +209,21 @@ class DataConfig(Config):
     """A set that is not the test set; only with it a best checkpoint is kept."""
     percent: float = Field(100.0, gt=0.0, le=100.0)
     """Share of `train` whose labels are used."""
+    shots: int | None = Field(None, ge=1)
+    """Instead of a share: so many labeled images of each class, where it has as many. Of one fold, the images of fewer
+    shots are among those of more."""
     fold: int = Field(1, ge=0, lt=2**32)
-    """Which draw of that share."""
+    """Which draw of that share, or of the shots."""
     folds: Literal["stac", "soft_teacher"] | ListFolds = "stac"
-    """How the labeled images are drawn; see docs/fidelity.md."""
+    """How a share is drawn; see docs/fidelity.md."""
     labeled: LabeledRule = LabeledRule()
     unlabeled: UnlabeledSource | None = RestSource()
     batch: BatchConfig
+
+    @property
+    def share(self) -> Share:
+        """How many of `train` have labels."""
+        return Share(self.percent, self.shots)
 
     @property
     def unlabeled_images(self) -> ImageSource | None:
@@ -225,6 +234,15 @@ class DataConfig(Config):
         """The same data, its stored boxes in this file, which the run has made."""
         assert isinstance(self.unlabeled, StoredSource)
         return self.model_copy(update={"unlabeled": self.unlabeled.model_copy(update={"file": file})})
+
+    @model_validator(mode="after")
+    def _one_way_to_say_how_many(self) -> "DataConfig":
+        if self.shots is not None and self.percent != 100.0:
+            raise ValueError(
+                f"data.shots is {self.shots} and data.percent {self.percent:g}, and both say how many images are "
+                "labeled: set data.percent to 100, or data.shots to null"
+            )
+        return self
 
     @model_validator(mode="after")
     def _unlabeled_needs_a_source(self) -> "DataConfig":

@@ -27,7 +27,7 @@ from ssodkit.data.folder import read_folder
 from ssodkit.data.mistakes import Refusals, listed, naming, printable
 from ssodkit.data.overlap import shared_files
 from ssodkit.data.pictures import refuse_broken
-from ssodkit.data.splits import Fold, draw_fold
+from ssodkit.data.splits import Fold, draw_fold, few_shots
 from ssodkit.data.stored import with_stored_labels
 from ssodkit.data.voc import read_voc
 from ssodkit.data.yolo import read_yolo
@@ -108,7 +108,7 @@ def open_unlabeled(config: DataConfig, on_progress: OnProgress | None = None) ->
     train = _read("data.train", config.train, on_progress)
     if source.include_labeled:
         return train.without_labels()
-    fold = draw_fold(train, config.folds, config.percent, config.fold)
+    fold = draw_fold(train, config.folds, config.share, config.fold)
     return train.subset(np.flatnonzero(~np.isin(train.ids, fold.image_ids))).without_labels()
 
 
@@ -209,15 +209,16 @@ class _Split:
 def _split(config: DataConfig, read: Mapping[str, ImageSet]) -> _Split:
     """Draw the labeled images of `read`, and find the unlabeled ones."""
     train = read["data.train"]
-    fold = draw_fold(train, config.folds, config.percent, config.fold)
+    fold = draw_fold(train, config.folds, config.share, config.fold)
     chosen = np.isin(train.ids, fold.image_ids)
     labeled = apply_rule(_without_dropped(train.subset(np.flatnonzero(chosen)), config), config.labeled)
     pool = _unlabeled_pool(config, read, chosen)
     # The one place where labels are taken from unlabeled images: whatever trains on them gets this set.
     unlabeled = None if pool is None else pool.without_labels()
-    notes: tuple[str, ...] = ()
+    notes = () if config.shots is None else few_shots(train, config.shots)
     if pool is not None and unlabeled is not None and isinstance(config.unlabeled, StoredSource):
-        unlabeled, notes = with_stored_labels(unlabeled, config.unlabeled, train.categories, fold.hash)
+        unlabeled, more = with_stored_labels(unlabeled, config.unlabeled, train.categories, fold.hash)
+        notes = (*notes, *more)
         pool = pool.subset(pool.positions(unlabeled.ids)) if len(unlabeled) else None
         unlabeled = unlabeled if len(unlabeled) else None
     return _Split(fold, labeled, pool, unlabeled, notes)
@@ -231,8 +232,8 @@ def _unlabeled_pool(config: DataConfig, read: Mapping[str, ImageSet], chosen: ND
     rest = train if source.include_labeled else train.subset(np.flatnonzero(~chosen))
     if not len(rest):
         raise DataError(
-            "data.unlabeled: every training image is labeled, so there is no rest. Lower data.percent, set "
-            "data.unlabeled.include_labeled, or set data.batch.unlabeled to 0."
+            "data.unlabeled: every training image is labeled, so there is no rest. Lower data.percent or data.shots, "
+            "set data.unlabeled.include_labeled, or set data.batch.unlabeled to 0."
         )
     return rest
 

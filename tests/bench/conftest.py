@@ -74,9 +74,9 @@ def result_of(cell: Cell, points: float, **changes: Any) -> CellResult:
         "recipe_hash": cell.hash,
         "fold": {
             "mode": "soft_teacher",
-            "percent": cell.percent,
+            **cell.share._asdict(),
             "fold": cell.fold,
-            "hash": f"{cell.percent:g}-{cell.fold}",
+            "hash": f"{cell.share.slug}-{cell.fold}",
             "images": 50,
         },
         "sources": [{"commit": "0123456789abcdef", "clean": True}],
