@@ -2,7 +2,7 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from ssodkit.data.mistakes import listed
@@ -29,6 +29,13 @@ class Lookup:
 def stem_of(file: str) -> str:
     """A path without its suffix."""
     return os.path.splitext(file)[0]
+
+
+def child_folder(folder: Path, names: Collection[str]) -> Path | None:
+    """The folder in this one that is called in one of these ways, in any letter case."""
+    with os.scandir(folder) as entries:
+        found = sorted(entry.name for entry in entries if entry.name.casefold() in names and entry.is_dir())
+    return folder / found[0] if found else None
 
 
 def find_folder(root: Path, key: str, known: tuple[str, ...], suffixes: tuple[str, ...], kind: str) -> Path:

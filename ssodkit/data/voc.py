@@ -54,11 +54,7 @@ def read_voc(source: VocSource) -> ImageSet:
     """
     mistakes = Mistakes(source.root)
     names = None if source.split is None else _read_list(_find_list(source))
-    annotations = source.annotations or find_folder(source.root, "annotations", ("annotations",), (".xml",), "XML file")
-    images = source.images or find_folder(source.root, "images", ("jpegimages", "images"), SUFFIXES, "image")
-    for key, folder in (("annotations", annotations), ("images", images)):
-        if not folder.is_dir():
-            raise DataError(f"{seen_from_here(folder)} is no folder. Check `{key}` in the recipe.")
+    annotations, images = find_folders(source)
     known = files_below(annotations, (".xml",), mistakes)
     files = known if names is None else _listed_files(names, known, mistakes)
     columns = _read_annotations(annotations, files, mistakes)
@@ -85,6 +81,16 @@ def read_voc(source: VocSource) -> ImageSet:
         difficult=np.array(columns.difficult, dtype=bool)[keep],
         notes=[*notes, *changes],
     )
+
+
+def find_folders(source: VocSource) -> tuple[Path, Path]:
+    """The folders of annotations and of images. Raises DataError where it is not clear which they are."""
+    annotations = source.annotations or find_folder(source.root, "annotations", ("annotations",), (".xml",), "XML file")
+    images = source.images or find_folder(source.root, "images", ("jpegimages", "images"), SUFFIXES, "image")
+    for key, folder in (("annotations", annotations), ("images", images)):
+        if not folder.is_dir():
+            raise DataError(f"{seen_from_here(folder)} is no folder. Check `{key}` in the recipe.")
+    return annotations, images
 
 
 def _find_list(source: VocSource) -> Path:

@@ -14,6 +14,7 @@ import yaml
 
 from ssodkit.data.config import YoloSource
 from ssodkit.data.folder import SUFFIXES, files_below
+from ssodkit.data.lookup import child_folder
 from ssodkit.data.mistakes import Mistakes, listed, shown
 from ssodkit.data.reading import read_text, seen_from_here
 from ssodkit.errors import DataError
@@ -83,14 +84,19 @@ def read_yaml(file: Path) -> Mapping[str, Any]:
     return document
 
 
+def yaml_parts(document: Mapping[str, Any]) -> list[str]:
+    """Which splits a data.yaml has."""
+    return list(_entries(document))
+
+
 def find_parts(root: Path) -> dict[str, Path]:
     """The folder of images of each split that a folder without data.yaml has; empty where it has no splits."""
-    images = _child(root, ("images",))
+    images = child_folder(root, ("images",))
     parts = {}
     for split, names in PARTS.items():
-        around = _child(root, names)
-        inside = _child(images, names) if images else None
-        found = inside or (around and (_child(around, ("images",)) or around))
+        around = child_folder(root, names)
+        inside = child_folder(images, names) if images else None
+        found = inside or (around and (child_folder(around, ("images",)) or around))
         if found:
             parts[split] = found
     return parts
@@ -181,7 +187,7 @@ def _names_in(document: Mapping[str, Any], file: Path) -> list[str] | None:
 
 def _listed_names(folders: Sequence[Path]) -> list[str] | None:
     """The names in a list of classes in one of these folders, or in `labels` there."""
-    places = [place for folder in folders for place in (folder, _child(folder, ("labels",))) if place is not None]
+    places = [place for folder in folders for place in (folder, child_folder(folder, ("labels",))) if place is not None]
     file = next((place / name for place in places for name in CLASS_LISTS if (place / name).is_file()), None)
     if file is None:
         return None
@@ -190,11 +196,4 @@ def _listed_names(folders: Sequence[Path]) -> list[str] | None:
 
 
 def _whole(root: Path) -> Path:
-    return _child(root, ("images",)) or root
-
-
-def _child(folder: Path, names: Sequence[str]) -> Path | None:
-    """The folder in this one that is called so, in any letter case."""
-    with os.scandir(folder) as entries:
-        found = sorted(entry.name for entry in entries if entry.name.casefold() in names and entry.is_dir())
-    return folder / found[0] if found else None
+    return child_folder(root, ("images",)) or root
