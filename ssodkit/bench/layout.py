@@ -11,7 +11,7 @@ from ssodkit.bench.published import SHARES, Published, Setting
 from ssodkit.bench.results import CellResult
 from ssodkit.bench.statistics import CONFIDENCE, FEW, mean
 from ssodkit.bench.table import Entry, Table
-from ssodkit.data.config import CocoSource, DigitsSource, LabeledSource, StoredSource
+from ssodkit.data.config import CocoSource, DigitsSource, EvaluationSource, HeldOutSource, StoredSource
 
 MISSING = "-"
 SETTINGS: dict[Setting, str] = {
@@ -269,9 +269,11 @@ def describe_sources(results: Sequence[CellResult]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _describe_test(source: LabeledSource) -> str:
+def _describe_test(source: EvaluationSource) -> str:
     if isinstance(source, DigitsSource):
         return f"{source.images:,} {source.level} digit scenes of {source.side} x {source.side} ({source.part})"
     if isinstance(source, CocoSource):
         return source.annotations.name
+    if isinstance(source, HeldOutSource):
+        return f"{source.percent:g} % of the training images, held out"
     return " ".join(part for part in (source.root.name, source.split and Path(source.split).stem) if part)

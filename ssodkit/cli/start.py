@@ -5,8 +5,6 @@ from typing import Annotated
 
 import typer
 
-from ssodkit.cli.options import OnDevice
-
 
 def init(
     labeled: Annotated[
@@ -21,9 +19,9 @@ def init(
     unlabeled: Annotated[Path | None, typer.Option(metavar="DIR", help="Pictures without labels.")] = None,
     test: Annotated[
         Path | None,
-        typer.Option(metavar="LABELS", help="Of the test pictures; default: the labels' own part, else a fifth of them."),
+        typer.Option(metavar="LABELS", help="Of the test pictures; default: the labels' own test part, else a fifth."),
     ] = None,
-    test_images: Annotated[Path | None, typer.Option(metavar="DIR", help="Of the test pictures, like --images.")] = None,
+    test_images: Annotated[Path | None, typer.Option(metavar="DIR", help="Of the test pictures.")] = None,
     shots: Annotated[
         int | None,
         typer.Option(min=1, metavar="K", help="Use the labels of K pictures per class, and the others without."),
@@ -34,6 +32,16 @@ def init(
 
     Labels are recognized and looked at, and the recipe's numbers follow from them, each with its reason behind it.
     """
-    from ssodkit.recipe.draft.command import init
+    from ssodkit.data.files import write_whole
+    from ssodkit.engine.bars import showing
+    from ssodkit.engine.folders import refuse_existing
+    from ssodkit.recipe.draft.draft import DEFAULT, Wish, draft
 
-    init(labeled, out, images, unlabeled, test, test_images, shots, method)
+    refuse_existing(out)
+    wish = Wish(labeled, images, unlabeled, test, test_images, shots, method or DEFAULT)
+    with showing("looking at pictures") as on_progress:
+        made = draft(wish, out.stem, on_progress)
+    write_whole(out, made.text)
+    for line in (*made.found, f"recipe     {out}"):
+        print(line)
+    print(f"next       ssodkit doctor {out}\n           ssodkit run {out}{made.compares}")

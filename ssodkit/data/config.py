@@ -99,8 +99,22 @@ class RestSource(Config):
     """Whether the labeled images are unlabeled images as well."""
 
 
+class HeldOutSource(Config):
+    """A part of the labeled images of `data.train`, which train in no way: each class gives its share, rare ones at
+    least an image.
+
+    As `data.test` it is taken before the labeled images are drawn: the same for every fold and number of labels. As
+    `data.validation` it is taken of the labeled images of the fold, once they are drawn: of draws that are nested,
+    those that train and those that validate are nested together, not each.
+    """
+
+    type: Literal["held_out"] = "held_out"
+    percent: float = Field(20.0, gt=0.0, lt=100.0)
+
+
 _Annotated = CocoSource | VocSource | YoloSource | DigitsSource
 LabeledSource = Annotated[_Annotated, Field(discriminator="type")]
+EvaluationSource = Annotated[_Annotated | HeldOutSource, Field(discriminator="type")]
 ImageSource = Annotated[RestSource | FolderSource | _Annotated, Field(discriminator="type")]
 
 
@@ -203,9 +217,9 @@ class DataConfig(Config):
     """Which images, and how many of each kind in a step."""
 
     train: LabeledSource
-    test: LabeledSource
+    test: EvaluationSource
     """What results are measured on."""
-    validation: LabeledSource | None = None
+    validation: EvaluationSource | None = None
     """A set that is not the test set; only with it a best checkpoint is kept."""
     percent: float = Field(100.0, gt=0.0, le=100.0)
     """Share of `train` whose labels are used."""
@@ -252,6 +266,6 @@ class DataConfig(Config):
 
     @model_validator(mode="after")
     def _validation_is_not_the_test_set(self) -> "DataConfig":
-        if self.validation == self.test:
+        if self.validation == self.test and not isinstance(self.test, HeldOutSource):
             raise ValueError("data.validation is data.test; a checkpoint chosen on the test set proves nothing")
         return self

@@ -39,6 +39,9 @@ class Fold:
     fold: int
     image_ids: tuple[int, ...]
     """Sorted."""
+    validation_ids: tuple[int, ...] = ()
+    test_ids: tuple[int, ...] = ()
+    """Of the training images that are held out, which have labels and teach nothing; sorted."""
 
     @property
     def hash(self) -> str:

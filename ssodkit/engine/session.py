@@ -223,11 +223,12 @@ class Session:
         engine, sets, fold = self.recipe.engine, self.sets, self.sets.fold
         many = f", {self.processes.count} processes" if self.processes.count > 1 else ""
         unlabeled = 0 if sets.unlabeled is None else len(sets.unlabeled)
+        validation = "" if sets.validation is None else f"{len(sets.validation)} validation, "
         self.log.say(f"run      {self.run}  (recipe {self.recipe.name}, seed {self.recipe.seed})")
         self.log.say(f"device   {device_name(self.processes.device)}, {engine.precision}{many}")
         self.log.say(
             f"data     {len(sets.labeled)} labeled images ({fold.describe()}, hash {fold.hash}), "
-            f"{unlabeled} unlabeled, {len(sets.test)} test; {len(sets.categories)} classes"
+            f"{unlabeled} unlabeled, {validation}{len(sets.test)} test; {len(sets.categories)} classes"
         )
         self.log.say(f"batch    {self.plan.describe()}")
         for note in sets.notes:

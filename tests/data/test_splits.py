@@ -225,6 +225,8 @@ def test_fold__is_saved_with_its_images_and_their_hash(tmp_path):
         "shots": None,
         "fold": 2,
         "image_ids": list(fold.image_ids),
+        "validation_ids": [],
+        "test_ids": [],
         "hash": fold.hash,
     }
     assert [file.name for file in tmp_path.iterdir()] == ["fold.json"]

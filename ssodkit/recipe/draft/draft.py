@@ -14,6 +14,7 @@ from ssodkit.data.config import (
     LabeledSource,
     RestSource,
 )
+from ssodkit.data.mistakes import listed
 from ssodkit.data.recognize import Source, recognize
 from ssodkit.data.sets import DataSets, OnProgress, open_data
 from ssodkit.errors import DataError, RecipeError
@@ -21,8 +22,13 @@ from ssodkit.plugins import suggest
 from ssodkit.recipe.draft.plan import PRESETS, Line, plan_recipe
 from ssodkit.recipe.draft.write import as_yaml
 
+DEFAULT = next(iter(PRESETS))
+"""The method of a recipe where none is asked for."""
 HELD_OUT = HeldOutSource(percent=20.0)
 """What is taken of the labels where there is no other test set."""
+
+
+FORMS = {"coco": "COCO JSON", "voc": "Pascal VOC", "yolo": "YOLO"}
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class Wish:
     test_images: Path | None = None
     shots: int | None = None
     """Use so many labeled pictures of each class, the rest of them without their labels."""
-    method: str = next(iter(PRESETS))
+    method: str = DEFAULT
 
 
 @dataclass(frozen=True)
@@ -49,8 +55,10 @@ class Draft:
 
     text: str
     """YAML with the reason of each line."""
-    data: DataConfig
-    sets: DataSets
+    found: tuple[str, ...]
+    """What was recognized, and what looks strange in it, a sentence each."""
+    compares: str
+    """What `ssodkit run` is to be given besides."""
 
 
 def draft(wish: Wish, name: str, on_progress: OnProgress | None = None) -> Draft:
@@ -59,7 +67,7 @@ def draft(wish: Wish, name: str, on_progress: OnProgress | None = None) -> Draft
     Raises DataError for what cannot be used, RecipeError for a method that is not offered.
     """
     if wish.method not in PRESETS:
-        raise RecipeError(f"--method '{wish.method}' is none of those that are offered; {suggest(wish.method, PRESETS)}")
+        raise RecipeError(f"--method '{wish.method}' is not offered; {suggest(wish.method, PRESETS)}")
     labels = _with_labels(wish.labeled, recognize(wish.labeled, wish.images))
     train, test, validation, why = _roles(labels, wish)
     data = DataConfig(
@@ -72,7 +80,8 @@ def draft(wish: Wish, name: str, on_progress: OnProgress | None = None) -> Draft
     )
     sets = open_data(data, on_progress)
     plan = plan_recipe(name, wish.method, sets, _lines(data, sets, why), _head(name))
-    return Draft(as_yaml(plan), data, sets)
+    compares = " --compare supervised" if data.batch.unlabeled else ""
+    return Draft(as_yaml(plan), (*_found(data, sets), *(f"note       {note}" for note in sets.notes)), compares)
 
 
 def _with_labels(path: Path, found: dict[str, Source]) -> dict[str, LabeledSource]:
@@ -121,6 +130,18 @@ def _unlabeled(wish: Wish) -> FolderSource | RestSource | None:
             "--shots K, and the rest of their pictures without."
         )
     return RestSource(include_labeled=True)
+
+
+def _found(data: DataConfig, sets: DataSets) -> list[str]:
+    labeled = sets.labeled
+    lines = [
+        f"labels     {FORMS[data.train.type]}: {len(labeled)} pictures, {len(labeled.boxes)} boxes, "
+        f"{len(sets.categories)} classes ({listed(sets.categories, lambda each: each.name)})",
+        f"test       {len(sets.test)} pictures",
+    ]
+    if sets.unlabeled is not None:
+        lines.append(f"unlabeled  {len(sets.unlabeled)} pictures")
+    return lines
 
 
 def _lines(data: DataConfig, sets: DataSets, why: dict[str, str]) -> tuple[Line, ...]:

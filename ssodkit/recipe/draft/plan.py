@@ -26,7 +26,9 @@ class Preset:
 
 PRESETS: Mapping[str, Preset] = {
     "mean_teacher": Preset(
-        "retinanet_light", "label_distribution", "a teacher labels: of each class as many boxes as the labels let expect"
+        "retinanet_light",
+        "label_distribution",
+        "a teacher labels, as many boxes as the labels let expect",
     ),
     "supervised": Preset("retinanet_light", "supervised", "the labels alone teach"),
 }
@@ -71,7 +73,10 @@ def plan_recipe(name: str, method: str, sets: DataSets, data: tuple[Line, ...], 
         head=(*head, _describe(seen, sets)),
         extends=(
             (f"bases/detectors/{preset.detector}.yaml", "learns from new weights, also on a CPU"),
-            ("bases/views/photographs.yaml", "take out what would make another object of one, such as a flip of writing"),
+            (
+                "bases/views/photographs.yaml",
+                "take out what changes meaning, such as flips of writing",
+            ),
             (f"bases/methods/{preset.base}.yaml", preset.words),
             ("bases/schedules/own.yaml", "all step numbers are shares of engine.steps"),
         ),
@@ -110,7 +115,9 @@ def _add_anchors(plan: Plan, anchors: AnchorChoice) -> None:
 
 def _why_size(seen: Survey, scale: float) -> str:
     sizes = f"pictures have sides of {seen.short_sides.median:.0f} and {seen.long_sides.median:.0f} (median)"
-    return f"{sizes}; 95 % of the boxes are then larger than {seen.sides.low * scale:.0f} pixels" * bool(seen.boxes) or sizes
+    if not seen.boxes:
+        return sizes
+    return f"{sizes}; 95 % of the boxes are then larger than {seen.sides.low * scale:.0f} pixels"
 
 
 def _describe(seen: Survey, sets: DataSets) -> str:

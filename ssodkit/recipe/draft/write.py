@@ -9,10 +9,10 @@ from ssodkit.recipe.draft.plan import Line, Plan
 
 COLUMN = 60
 """Where reasons begin, unless the line is longer."""
-WIDTH = 118
+WIDTH = 120
 
 
-def as_yaml(plan: Plan, schema: str | None = None) -> str:
+def as_yaml(plan: Plan) -> str:
     """The recipe as a file; `load_recipe` reads it as it stands."""
     head = [line for sentence in plan.head for line in _wrapped(sentence)]
     rows = [_with_reason(f"  - {base}", why) for base, why in plan.extends]
@@ -39,7 +39,12 @@ def _flow(value: Any) -> str:
 
 
 def _with_reason(text: str, reason: str) -> str:
-    return f"{text.ljust(COLUMN)} # {reason}" if reason else text
+    """The line with its reason behind it, or above it where both are too long."""
+    row = f"{text.ljust(COLUMN)} # {reason}" if reason else text
+    if not reason or len(row) <= WIDTH:
+        return row
+    pad = " " * (len(text) - len(text.lstrip()))
+    return f"{pad}# {reason}\n{text}"
 
 
 def _wrapped(sentence: str) -> list[str]:
