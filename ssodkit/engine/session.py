@@ -11,6 +11,7 @@ from ssodkit.data.config import DataConfig
 from ssodkit.data.files import write_whole
 from ssodkit.data.loader import training_batches
 from ssodkit.data.sets import DataSets, check_images, open_data
+from ssodkit.engine.alarms import Advice
 from ssodkit.engine.bars import showing
 from ssodkit.engine.build import build_method, place
 from ssodkit.engine.checkpoint import (
@@ -78,6 +79,7 @@ class Session:
             engine.steps,
             recipe.watch.quiet_after,
             processes.device,
+            Advice(*recipe.method.advice),
         )
         self.stored = describe_stored(self.sets.unlabeled, self.sets.hidden, self.sets.labeled, self.sets.labeled_too)
         self.pace = Pace(processes)
@@ -166,7 +168,7 @@ class Session:
 
     def report_health(self) -> None:
         """Log how the pseudo-labels have been since the last report."""
-        summary, warning = self.health.report()
+        summary, warning = self.health.report(self.recipe.method.teaches_unlabeled(self.progress))
         if summary is not None:
             self.log.record("health", self.step, summary)
         if warning is not None:
