@@ -217,7 +217,7 @@ def test_describe_stored__without_hidden_labels_counts_and_without_stored_boxes_
 
 
 def test_report__few_pseudo_boxes_are_said_once_and_only_where_they_teach():
-    health = make_health(HIDDEN)  # 1.5 labeled boxes per image
+    health = make_health(HIDDEN, quiet_after=100)  # 1.5 labeled boxes per image
     said = []
     for number, teaches in enumerate([False] * 4 + [True] * 5):
         health.add(number, [report([10, 11], [[(BOX, 0, 0.9, number == 0)], []])])
