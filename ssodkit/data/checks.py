@@ -17,6 +17,8 @@ from ssodkit.errors import DataError
 
 ROUNDING = 0.01
 """Pixels by which a box may leave its image without being counted: files are written with two decimals."""
+NO_AREA = "without width or height were dropped"
+"""What a note says of such boxes."""
 FARTHEST = 1e9
 """Pixels from the corner of an image beyond which a coordinate is a mistake, and not a box that leaves its image."""
 
@@ -57,7 +59,7 @@ def clean_boxes(
     inside = clipped.astype(np.float32)
     has_area = (inside[:, 2] > inside[:, 0]) & (inside[:, 3] > inside[:, 1])
     counts = {
-        "without width or height were dropped": np.count_nonzero(~sized),
+        NO_AREA: np.count_nonzero(~sized),
         "outside their image were dropped": np.count_nonzero(sized & ~has_area),
         "beyond the border of their image were clipped": np.count_nonzero(beyond & has_area),
     }

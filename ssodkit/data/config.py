@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from ssodkit.data.shares import Share
 from ssodkit.plugins import Config
 
 MOST_CLASSES = 32_767
@@ -98,8 +99,22 @@ class RestSource(Config):
     """Whether the labeled images are unlabeled images as well."""
 
 
+class HeldOutSource(Config):
+    """A part of the labeled images of `data.train`, which train in no way: each class gives its share, rare ones at
+    least an image.
+
+    As `data.test` it is taken before the labeled images are drawn: the same for every fold and number of labels. As
+    `data.validation` it is taken of the labeled images of the fold, once they are drawn: of draws that are nested,
+    those that train and those that validate are nested together, not each.
+    """
+
+    type: Literal["held_out"] = "held_out"
+    percent: float = Field(20.0, gt=0.0, lt=100.0)
+
+
 _Annotated = CocoSource | VocSource | YoloSource | DigitsSource
 LabeledSource = Annotated[_Annotated, Field(discriminator="type")]
+EvaluationSource = Annotated[_Annotated | HeldOutSource, Field(discriminator="type")]
 ImageSource = Annotated[RestSource | FolderSource | _Annotated, Field(discriminator="type")]
 
 
@@ -202,19 +217,27 @@ class DataConfig(Config):
     """Which images, and how many of each kind in a step."""
 
     train: LabeledSource
-    test: LabeledSource
+    test: EvaluationSource
     """What results are measured on."""
-    validation: LabeledSource | None = None
+    validation: EvaluationSource | None = None
     """A set that is not the test set; only with it a best checkpoint is kept."""
     percent: float = Field(100.0, gt=0.0, le=100.0)
     """Share of `train` whose labels are used."""
+    shots: int | None = Field(None, ge=1)
+    """Instead of a share: so many labeled images of each class, where it has as many. Of one fold, the images of fewer
+    shots are among those of more."""
     fold: int = Field(1, ge=0, lt=2**32)
-    """Which draw of that share."""
+    """Which draw of that share, or of the shots."""
     folds: Literal["stac", "soft_teacher"] | ListFolds = "stac"
-    """How the labeled images are drawn; see docs/fidelity.md."""
+    """How a share is drawn; see docs/fidelity.md."""
     labeled: LabeledRule = LabeledRule()
     unlabeled: UnlabeledSource | None = RestSource()
     batch: BatchConfig
+
+    @property
+    def share(self) -> Share:
+        """How many of `train` have labels."""
+        return Share(self.percent, self.shots)
 
     @property
     def unlabeled_images(self) -> ImageSource | None:
@@ -227,6 +250,15 @@ class DataConfig(Config):
         return self.model_copy(update={"unlabeled": self.unlabeled.model_copy(update={"file": file})})
 
     @model_validator(mode="after")
+    def _one_way_to_say_how_many(self) -> "DataConfig":
+        if self.shots is not None and self.percent != 100.0:
+            raise ValueError(
+                f"data.shots is {self.shots} and data.percent {self.percent:g}, and both say how many images are "
+                "labeled: set data.percent to 100, or data.shots to null"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _unlabeled_needs_a_source(self) -> "DataConfig":
         if self.batch.unlabeled and self.unlabeled is None:
             raise ValueError("batch.unlabeled is above 0, but data.unlabeled names no images")
@@ -234,6 +266,6 @@ class DataConfig(Config):
 
     @model_validator(mode="after")
     def _validation_is_not_the_test_set(self) -> "DataConfig":
-        if self.validation == self.test:
+        if self.validation == self.test and not isinstance(self.test, HeldOutSource):
             raise ValueError("data.validation is data.test; a checkpoint chosen on the test set proves nothing")
         return self

@@ -15,6 +15,7 @@ from ssodkit.data.config import (
     DataConfig,
     DigitsSource,
     FolderSource,
+    HeldOutSource,
     LabeledRule,
     LabeledSource,
     RestSource,
@@ -26,8 +27,9 @@ from ssodkit.data.digits import open_digits
 from ssodkit.data.folder import read_folder
 from ssodkit.data.mistakes import Refusals, listed, naming, printable
 from ssodkit.data.overlap import shared_files
+from ssodkit.data.parts import Parts, take_parts
 from ssodkit.data.pictures import refuse_broken
-from ssodkit.data.splits import Fold, draw_fold
+from ssodkit.data.splits import Fold
 from ssodkit.data.stored import with_stored_labels
 from ssodkit.data.voc import read_voc
 from ssodkit.data.yolo import read_yolo
@@ -73,8 +75,12 @@ def open_data(config: DataConfig, on_progress: OnProgress | None = None) -> Data
                 raise DataError(
                     "data.train: no annotation has an object, so no class is known. Name them as `classes`."
                 )
-        with refusals:
-            split = _split(config, read)
+            parts = take_parts(config, read["data.train"])
+            held_out = {"data.test": parts.test, "data.validation": parts.validation}
+            read |= {"data.train": parts.learned, **{key: part for key, part in held_out.items() if part is not None}}
+            split = _split(config, parts, read.get("data.unlabeled"))
+            if "data.unlabeled" in read and split.pool is not None:
+                read["data.unlabeled"] = split.pool
         for key in ("data.test", "data.validation"):
             with refusals:
                 if key in read:
@@ -89,7 +95,7 @@ def open_data(config: DataConfig, on_progress: OnProgress | None = None) -> Data
         labeled_too=_same_files(split.labeled, split.unlabeled),
         test=read["data.test"],
         validation=read.get("data.validation"),
-        fold=split.fold,
+        fold=parts.fold,
         categories=table,
         notes=tuple(printable(note) for note in dict.fromkeys(notes)),
     )
@@ -103,13 +109,11 @@ def open_unlabeled(config: DataConfig, on_progress: OnProgress | None = None) ->
     source = config.unlabeled_images
     if source is None:
         raise DataError("data.unlabeled names no images. Give a folder of images, or name the images there.")
-    if not isinstance(source, RestSource):
-        return _read("data.unlabeled", source, on_progress).without_labels()
-    train = _read("data.train", config.train, on_progress)
-    if source.include_labeled:
-        return train.without_labels()
-    fold = draw_fold(train, config.folds, config.percent, config.fold)
-    return train.subset(np.flatnonzero(~np.isin(train.ids, fold.image_ids))).without_labels()
+    own = None if isinstance(source, RestSource) else _read("data.unlabeled", source, on_progress)
+    if own is not None and HeldOutSource not in (type(config.test), type(config.validation)):
+        return own.without_labels()
+    parts = take_parts(config, _read("data.train", config.train, on_progress))
+    return parts.unlabeled(source, own)[0].without_labels()
 
 
 def check_images(sets: DataSets, on_progress: OnProgress = lambda done, total: None) -> None:
@@ -158,10 +162,11 @@ def apply_rule(images: ImageSet, rule: LabeledRule) -> ImageSet:
 
 
 def _sources(config: DataConfig) -> dict[str, LabeledSource | FolderSource]:
-    """What is read: all but the rest of the training images, and unlabeled images that no step takes."""
-    sources: dict[str, LabeledSource | FolderSource] = {"data.train": config.train, "data.test": config.test}
-    if config.validation is not None:
-        sources["data.validation"] = config.validation
+    """What is read: all but parts of the training images, and unlabeled images that no step takes."""
+    sources: dict[str, LabeledSource | FolderSource] = {"data.train": config.train}
+    for key, held in (("data.test", config.test), ("data.validation", config.validation)):
+        if held is not None and not isinstance(held, HeldOutSource):
+            sources[key] = held
     unlabeled = config.unlabeled_images if config.batch.unlabeled else None
     if unlabeled is not None and not isinstance(unlabeled, RestSource):
         sources["data.unlabeled"] = unlabeled
@@ -198,7 +203,6 @@ def _without_dropped(images: ImageSet, config: DataConfig) -> ImageSet:
 class _Split:
     """The images that a run learns from."""
 
-    fold: Fold
     labeled: ImageSet
     pool: ImageSet | None
     """The unlabeled images, still with the labels that their source has."""
@@ -206,35 +210,33 @@ class _Split:
     notes: tuple[str, ...]
 
 
-def _split(config: DataConfig, read: Mapping[str, ImageSet]) -> _Split:
-    """Draw the labeled images of `read`, and find the unlabeled ones."""
-    train = read["data.train"]
-    fold = draw_fold(train, config.folds, config.percent, config.fold)
-    chosen = np.isin(train.ids, fold.image_ids)
-    labeled = apply_rule(_without_dropped(train.subset(np.flatnonzero(chosen)), config), config.labeled)
-    pool = _unlabeled_pool(config, read, chosen)
+def _split(config: DataConfig, parts: Parts, own: ImageSet | None) -> _Split:
+    """The labeled and the unlabeled images; `own` are those of an unlabeled source other than the rest."""
+    labeled = apply_rule(_without_dropped(parts.labeled, config), config.labeled)
+    pool, notes = _unlabeled_pool(config, parts, own)
     # The one place where labels are taken from unlabeled images: whatever trains on them gets this set.
     unlabeled = None if pool is None else pool.without_labels()
-    notes: tuple[str, ...] = ()
     if pool is not None and unlabeled is not None and isinstance(config.unlabeled, StoredSource):
-        unlabeled, notes = with_stored_labels(unlabeled, config.unlabeled, train.categories, fold.hash)
+        unlabeled, more = with_stored_labels(unlabeled, config.unlabeled, parts.labeled.categories, parts.fold.hash)
+        notes = (*notes, *more)
         pool = pool.subset(pool.positions(unlabeled.ids)) if len(unlabeled) else None
         unlabeled = unlabeled if len(unlabeled) else None
-    return _Split(fold, labeled, pool, unlabeled, notes)
+    return _Split(labeled, pool, unlabeled, (*parts.notes, *notes))
 
 
-def _unlabeled_pool(config: DataConfig, read: Mapping[str, ImageSet], chosen: NDArray[np.bool_]) -> ImageSet | None:
+def _unlabeled_pool(config: DataConfig, parts: Parts, own: ImageSet | None) -> tuple[ImageSet | None, tuple[str, ...]]:
     source = config.unlabeled_images
-    if not config.batch.unlabeled or not isinstance(source, RestSource):
-        return read.get("data.unlabeled")
-    train = read["data.train"]
-    rest = train if source.include_labeled else train.subset(np.flatnonzero(~chosen))
-    if not len(rest):
+    if not config.batch.unlabeled or source is None:
+        return None, ()
+    pool, notes = parts.unlabeled(source, own)
+    if not len(pool) and isinstance(source, RestSource):
         raise DataError(
-            "data.unlabeled: every training image is labeled, so there is no rest. Lower data.percent, set "
-            "data.unlabeled.include_labeled, or set data.batch.unlabeled to 0."
+            "data.unlabeled: every training image is labeled, so there is no rest. Lower data.percent or data.shots, "
+            "set data.unlabeled.include_labeled, or set data.batch.unlabeled to 0."
         )
-    return rest
+    if not len(pool):
+        raise DataError("data.unlabeled: each of its images is held out, by content. Give others.")
+    return pool, notes
 
 
 def _known_labels(pool: ImageSet | None, categories: tuple[Category, ...]) -> ImageSet | None:
@@ -292,7 +294,7 @@ def _leaks(config: DataConfig, read: Mapping[str, ImageSet]) -> list[str]:
         ("data.unlabeled", "data.validation", "the best checkpoint is chosen by images that were learned"),
         ("data.validation", "data.test", "the best checkpoint is chosen by test images, so results say too much"),
     ):
-        if not {key, other} <= read.keys() or _are_apart(sources[key], sources[other]):
+        if not {key, other} <= read.keys() or _are_apart(sources.get(key), sources.get(other)):
             continue
         pairs = shared_files(read[key], read[other])
         if key == "data.validation" and len(pairs) == len(read[key]):
@@ -306,5 +308,5 @@ def _leaks(config: DataConfig, read: Mapping[str, ImageSet]) -> list[str]:
     return notes
 
 
-def _are_apart(first: LabeledSource | FolderSource, second: LabeledSource | FolderSource) -> bool:
+def _are_apart(first: LabeledSource | FolderSource | None, second: LabeledSource | FolderSource | None) -> bool:
     return isinstance(first, DigitsSource) and isinstance(second, DigitsSource) and first.part != second.part

@@ -119,7 +119,7 @@ def find_all(
 
 def test_views(recipe: Recipe) -> ViewMaker:
     """Makes the one view in which a recipe's networks are tested."""
-    return ViewMaker({"test": recipe.views.test}, recipe.views.minimum_visible, recipe.views.pad_to)
+    return recipe.views.maker({"test": recipe.views.test})
 
 
 @torch.no_grad()

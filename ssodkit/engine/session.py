@@ -62,7 +62,13 @@ class Session:
         fold, categories, engine = self.sets.fold.hash, self.sets.categories, recipe.engine
         processes.agree({"recipe": recipe_hash(recipe), "labeled fold": fold})
         self.plan = derive_batch(recipe.data.batch, processes.count, engine.images_per_device, engine.lr_for_images)
-        method = build_method(recipe, len(categories), load_weights=checkpoint is None)
+        labeled = self.sets.labeled
+        method = build_method(
+            recipe,
+            len(categories),
+            load_weights=checkpoint is None,
+            labeled_boxes_per_image=tuple((labeled.boxes_per_class() / max(1, len(labeled))).tolist()),
+        )
         self.method = place(method, recipe, processes.device)
         self.updater = Updater(self.method, engine, processes, recipe.seed, self.plan.lr_factor)
         self.health = Health(
@@ -216,13 +222,13 @@ class Session:
         """Say what this run is made of."""
         engine, sets, fold = self.recipe.engine, self.sets, self.sets.fold
         many = f", {self.processes.count} processes" if self.processes.count > 1 else ""
-        share = "all" if fold.mode == "all" else f"{fold.percent:g} %, folds {fold.mode}, fold {fold.fold}"
         unlabeled = 0 if sets.unlabeled is None else len(sets.unlabeled)
+        validation = "" if sets.validation is None else f"{len(sets.validation)} validation, "
         self.log.say(f"run      {self.run}  (recipe {self.recipe.name}, seed {self.recipe.seed})")
         self.log.say(f"device   {device_name(self.processes.device)}, {engine.precision}{many}")
         self.log.say(
-            f"data     {len(sets.labeled)} labeled images ({share}, hash {fold.hash}), {unlabeled} unlabeled, "
-            f"{len(sets.test)} test; {len(sets.categories)} classes"
+            f"data     {len(sets.labeled)} labeled images ({fold.describe()}, hash {fold.hash}), "
+            f"{unlabeled} unlabeled, {validation}{len(sets.test)} test; {len(sets.categories)} classes"
         )
         self.log.say(f"batch    {self.plan.describe()}")
         for note in sets.notes:
