@@ -327,7 +327,7 @@ def test_data_config__validation_must_not_be_the_test_set(config):
 
 def test_open_data__the_mistakes_of_all_sets_are_shown_at_once(config, write_coco, tmp_path):
     (tmp_path / "test" / "003.png").unlink()
-    bad = write_coco("validation", 2, seed=3, annotations=[{"id": 1, "image_id": 7, "category_id": 8, "bbox": None}])
+    bad = write_coco("validation", 2, seed=3, annotations=[{"id": 1, "image_id": 7, "category_id": 8, "bbox": "wide"}])
     with pytest.raises(DataError) as caught:
         open_data(
             config(
