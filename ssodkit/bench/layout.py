@@ -276,4 +276,4 @@ def _describe_test(source: EvaluationSource) -> str:
         return source.annotations.name
     if isinstance(source, HeldOutSource):
         return f"{source.percent:g} % of the training images, held out"
-    return f"{source.root.name} {source.split}"
+    return " ".join(part for part in (source.root.name, source.split and Path(source.split).stem) if part)

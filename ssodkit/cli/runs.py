@@ -13,6 +13,12 @@ import typer
 from ssodkit.cli.options import Network, OnDevice, Overrides, RunFolder, TrustPlugins
 
 
+class Control(StrEnum):
+    """What a run can be compared with."""
+
+    SUPERVISED = "supervised"
+
+
 class ImageSize(StrEnum):
     """The size in which a network sees images."""
 
@@ -32,6 +38,15 @@ def run(
         int | None, typer.Option(min=0, metavar="N", help="End after step N, to go on later.")
     ] = None,
     resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Go on with the run in this folder.")] = None,
+    compare: Annotated[
+        Control | None,
+        typer.Option(
+            metavar="supervised", help="Train the same on its labels alone, too, and say whether the rest helped."
+        ),
+    ] = None,
+    folds: Annotated[
+        int, typer.Option(min=1, metavar="N", help="With --compare: on so many draws, a fold and a seed each.")
+    ] = 1,
     trust_plugins: TrustPlugins = False,
 ) -> None:
     """Train a recipe, or go on with a run.
@@ -41,17 +56,26 @@ def run(
     """
     if (recipe is None) == (resume is None):
         raise typer.BadParameter("give either a RECIPE or --resume DIR")
-    if resume is not None and (out is not None or overrides):
-        raise typer.BadParameter("a resumed run keeps its folder and its recipe: leave out --out and --set")
+    if resume is not None and (out is not None or overrides or compare):
+        raise typer.BadParameter("a resumed run keeps what it was: leave out --out, --set and --compare")
+    if compare is None and folds > 1:
+        raise typer.BadParameter("--folds are draws of a comparison: add --compare supervised")
+    if compare is not None and stop_after is not None:
+        raise typer.BadParameter("a comparison trains to the end: leave out --stop-after, and stop it with Ctrl-C")
     from ssodkit.recipe.check import load_recipe
 
     loaded = load_recipe(recipe, overrides or (), trust_plugins=True) if recipe is not None else None
     if processes > 1:
         _launch(processes)
         return
+    from ssodkit.bench import compare as comparison
     from ssodkit.engine import train
 
-    if loaded is not None:
+    if loaded is not None and compare is not None:
+        comparison.compare(loaded, out, folds, device)
+    elif resume is not None and comparison.is_comparison(resume):
+        comparison.resume(resume, device, trust_plugins)
+    elif loaded is not None:
         train.train(loaded, out=out, device=device, stop_after=stop_after)
     elif resume is not None:
         train.resume(resume, device=device, stop_after=stop_after, trust_plugins=trust_plugins)

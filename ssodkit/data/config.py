@@ -3,33 +3,27 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from ssodkit.data.shares import Share
 from ssodkit.plugins import Config
 
-VOC_CLASSES = (
-    "aeroplane",
-    "bicycle",
-    "bird",
-    "boat",
-    "bottle",
-    "bus",
-    "car",
-    "cat",
-    "chair",
-    "cow",
-    "diningtable",
-    "dog",
-    "horse",
-    "motorbike",
-    "person",
-    "pottedplant",
-    "sheep",
-    "sofa",
-    "train",
-    "tvmonitor",
-)
+MOST_CLASSES = 32_767
+"""What labels are stored in holds so many."""
+
+
+def _refuse_twice(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    if names is not None and len(set(names)) < len(names):
+        raise ValueError(f"'{max(names, key=names.count)}' stands here twice")
+    return names
+
+
+ClassNames = Annotated[tuple[str, ...], Field(min_length=1, max_length=MOST_CLASSES), AfterValidator(_refuse_twice)]
+"""Class names that differ; their order is that of the labels."""
+
+
+def _path_of_list(split: str | Path) -> str | Path:
+    return Path(split) if str(split).endswith(".txt") else split
 
 
 class CocoSource(Config):
@@ -44,25 +38,38 @@ class CocoSource(Config):
 
 
 class VocSource(Config):
-    """A Pascal VOC folder with JPEGImages, Annotations and ImageSets/Main."""
+    """Pascal VOC: an XML file for each image, in the folders of the VOC devkit or in any others."""
 
     type: Literal["voc"] = "voc"
     root: Path
-    """The folder of one year, such as VOCdevkit/VOC2007."""
-    split: str = "trainval"
+    """The folder of all of it, such as VOCdevkit/VOC2007."""
+    images: Path | None = None
+    """Folder of the images; null: JPEGImages or images in `root`, or the only folder there that holds images."""
+    annotations: Path | None = None
+    """Folder of the XML files; null: Annotations in `root`, or the only folder there that holds XML files."""
+    split: Annotated[str | Path, AfterValidator(_path_of_list)] | None = None
+    """A list in ImageSets/Main of `root`, such as trainval, or the path of a list of names that ends in .txt; null: all
+    that is annotated."""
     difficult: Literal["drop", "ignore"] = "drop"
     """What training does with boxes tagged difficult; evaluation ignores them."""
-    classes: tuple[str, ...] = Field(VOC_CLASSES, min_length=1, max_length=32_767)
-    """All class names of the data set; their order is that of the labels."""
+    classes: ClassNames | None = None
+    """Null: the names that the annotations hold, sorted."""
     zero_size_boxes: Literal["refuse", "drop"] = "refuse"
     """Boxes without width or height."""
 
-    @field_validator("classes")
-    @classmethod
-    def _differ(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(classes)) < len(classes):
-            raise ValueError(f"'{max(classes, key=classes.count)}' stands here twice")
-        return classes
+
+class YoloSource(Config):
+    """YOLO text labels: a data.yaml, or folders of images and labels."""
+
+    type: Literal["yolo"] = "yolo"
+    root: Path
+    """The data.yaml, or a folder with one, or with `images` and `labels`, or with label files beside images."""
+    split: str | None = None
+    """train, val or test; null where there is only one of them, or none."""
+    classes: ClassNames | None = None
+    """Their names by number; null: as the data.yaml or a classes.txt says."""
+    zero_size_boxes: Literal["refuse", "drop"] = "refuse"
+    """Boxes without width or height."""
 
 
 class DigitsSource(Config):
@@ -105,9 +112,10 @@ class HeldOutSource(Config):
     percent: float = Field(20.0, gt=0.0, lt=100.0)
 
 
-LabeledSource = Annotated[CocoSource | VocSource | DigitsSource, Field(discriminator="type")]
-EvaluationSource = Annotated[CocoSource | VocSource | DigitsSource | HeldOutSource, Field(discriminator="type")]
-ImageSource = Annotated[RestSource | FolderSource | CocoSource | VocSource | DigitsSource, Field(discriminator="type")]
+_Annotated = CocoSource | VocSource | YoloSource | DigitsSource
+LabeledSource = Annotated[_Annotated, Field(discriminator="type")]
+EvaluationSource = Annotated[_Annotated | HeldOutSource, Field(discriminator="type")]
+ImageSource = Annotated[RestSource | FolderSource | _Annotated, Field(discriminator="type")]
 
 
 class StoredSource(Config):
@@ -145,9 +153,7 @@ class StoredSource(Config):
         return self
 
 
-UnlabeledSource = Annotated[
-    RestSource | FolderSource | CocoSource | VocSource | DigitsSource | StoredSource, Field(discriminator="type")
-]
+UnlabeledSource = Annotated[RestSource | FolderSource | _Annotated | StoredSource, Field(discriminator="type")]
 
 
 class ListFolds(Config):

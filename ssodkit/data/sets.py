@@ -20,6 +20,7 @@ from ssodkit.data.config import (
     RestSource,
     StoredSource,
     VocSource,
+    YoloSource,
 )
 from ssodkit.data.digits import open_digits
 from ssodkit.data.folder import read_folder
@@ -29,6 +30,7 @@ from ssodkit.data.parts import Parts, take_parts
 from ssodkit.data.splits import Fold
 from ssodkit.data.stored import with_stored_labels
 from ssodkit.data.voc import read_voc
+from ssodkit.data.yolo import read_yolo
 from ssodkit.errors import DataError
 
 OnProgress = Callable[[int, int], None]
@@ -54,7 +56,7 @@ class DataSets:
 
 
 def open_data(config: DataConfig, on_progress: OnProgress | None = None) -> DataSets:
-    """Read all sets of a recipe. `on_progress(done, total)` is called while embedded data is made.
+    """Read all sets of a recipe. `on_progress(done, total)` is called while embedded data is made or sizes are read.
 
     Raises one DataError that shows the mistakes in all of them, each with the key of the recipe it is about. Of the
     image files only their names are looked at: `look_into` opens them.
@@ -67,6 +69,10 @@ def open_data(config: DataConfig, on_progress: OnProgress | None = None) -> Data
     if "data.train" in read:
         table = read["data.train"].categories
         with refusals:
+            if not table:
+                raise DataError(
+                    "data.train: no annotation has an object, so no class is known. Name them as `classes`."
+                )
             parts = take_parts(config, read["data.train"])
             held_out = {"data.test": parts.test, "data.validation": parts.validation}
             read |= {"data.train": parts.learned, **{key: part for key, part in held_out.items() if part is not None}}
@@ -150,12 +156,14 @@ def _sources(config: DataConfig) -> dict[str, LabeledSource | FolderSource]:
 
 def _read(key: str, source: LabeledSource | FolderSource, on_progress: OnProgress | None) -> ImageSet:
     with naming(key):
+        labeled = key != "data.unlabeled"
         match source:
             case CocoSource():
-                labeled = key != "data.unlabeled"
                 images = read_coco(source.annotations, source.images, source.zero_size_boxes, labeled)
             case VocSource():
-                images = read_voc(source.root, source.split, source.classes, source.zero_size_boxes)
+                images = read_voc(source)
+            case YoloSource():
+                images = read_yolo(source, on_progress, labeled)
             case DigitsSource():
                 images = open_digits(source, on_progress)
             case FolderSource():
@@ -214,7 +222,10 @@ def _unlabeled_pool(config: DataConfig, parts: Parts, own: ImageSet | None) -> t
 
 
 def _known_labels(pool: ImageSet | None, categories: tuple[Category, ...]) -> ImageSet | None:
-    if pool is None or not len(pool.boxes) or set(pool.categories) != set(categories):
+    if pool is None or not len(pool.boxes):
+        return None
+    mine, theirs = ({category.name for category in table} for table in (pool.categories, categories))
+    if mine != theirs:  # what was not looked for is not labeled
         return None
     return in_table("data.unlabeled", pool, categories)
 

@@ -68,8 +68,8 @@ class BrokenImages:
 
 def _open(data: DataConfig, known: Broken | None) -> tuple[DataSets, Broken, Broken]:
     """The data without what is broken, what was left out, and what has broken since the run began."""
-    with showing("making the embedded data") as on_made:
-        sets = open_data(data, on_made)
+    with showing("reading the data") as on_read:
+        sets = open_data(data, on_read)
     left_out = known or {}
     if known:
         sets = leave_out(sets, known)

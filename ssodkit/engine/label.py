@@ -24,9 +24,9 @@ from ssodkit.engine.checkpoint import read_categories, read_fold, read_run, read
 from ssodkit.engine.distributed import Processes, open_processes
 from ssodkit.engine.evaluate import find_all, test_views
 from ssodkit.engine.failures import explained
+from ssodkit.engine.folders import refuse_existing
 from ssodkit.engine.metrics import DetectionTable
 from ssodkit.engine.predict import open_network, print_notes
-from ssodkit.errors import TrainingError
 from ssodkit.recipe.model import Recipe
 
 Size = Literal["test", "original"]
@@ -98,14 +98,6 @@ def write_labels(
         print(f"labels     {out}")
     processes.gather(None)  # the others do not go on before the file is there
     return out
-
-
-def refuse_existing(out: Path) -> None:
-    """Raise TrainingError if there is something at `out`, or no folder that it could be written into."""
-    if out.exists():
-        raise TrainingError(f"{out} exists, and nothing is overwritten. Take another --out, or delete it.")
-    if not out.parent.is_dir():
-        raise TrainingError(f"{out.parent} is no folder, so {out.name} cannot be written there. Make it first.")
 
 
 def open_images(recipe: Recipe, folder: Path | str | None = None) -> ImageSet:

@@ -43,6 +43,8 @@ def test_bases__voc_is_the_protocol():
     data = base("voc")
     assert isinstance(data.train, VocSource)
     assert (data.train.root.name, data.train.split, data.train.difficult) == ("VOC2007", "trainval", "drop")
+    assert data.train.classes == tuple(sorted(data.train.classes))
+    assert len(data.train.classes) == 20
     assert isinstance(data.test, VocSource)
     assert (data.test.root.name, data.test.split) == ("VOC2007", "test")
     assert isinstance(data.unlabeled, VocSource)
