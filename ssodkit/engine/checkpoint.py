@@ -181,8 +181,15 @@ def _write_files(folder: Path, state: Mapping[str, Any], networks: Mapping[str, 
 
 
 def read_run(run: Path, trust_plugins: bool = False) -> tuple[Recipe, Path]:
-    """The recipe of a run and its newest checkpoint, its networks whole; raises TrainingError if there is none."""
-    return read_recipe(run, trust_plugins), find_networks(run)
+    """The recipe of a run and its newest checkpoint, its networks whole; raises TrainingError if there is none.
+
+    `run` may also be the folder of one of its checkpoints, such as `RUN/checkpoints/best`, which is taken then.
+    """
+    if not is_checkpoint(run):
+        return read_recipe(run, trust_plugins), find_networks(run)
+    recipe = read_recipe(run.absolute().parent.parent, trust_plugins)
+    _refuse_damaged(run, NETWORK)
+    return recipe, run
 
 
 def read_recipe(run: Path, trust_plugins: bool = False) -> Recipe:
