@@ -25,8 +25,8 @@ from ssodkit.engine.distributed import Processes, open_processes
 from ssodkit.engine.evaluate import find_all, test_views
 from ssodkit.engine.failures import explained
 from ssodkit.engine.metrics import DetectionTable
+from ssodkit.engine.networks import open_network
 from ssodkit.engine.predict import print_notes
-from ssodkit.engine.trained import open_network
 from ssodkit.errors import TrainingError
 from ssodkit.recipe.model import Recipe
 

@@ -13,12 +13,13 @@ from ssodkit.data.given import Picture, read_picture
 from ssodkit.data.raw import stack_images
 from ssodkit.data.views import ViewMaker
 from ssodkit.detectors.base import Detector
-from ssodkit.engine.build import build_method, place
-from ssodkit.engine.checkpoint import load_network, read_categories, read_run
+from ssodkit.engine.checkpoint import read_categories, read_run
+from ssodkit.engine.detector_file import read_detector
 from ssodkit.engine.distributed import choose_device
 from ssodkit.engine.evaluate import detect, test_views
 from ssodkit.engine.failures import explained
 from ssodkit.engine.found import Found
+from ssodkit.engine.networks import open_network
 from ssodkit.errors import TrainingError
 from ssodkit.ops.random import make_key
 from ssodkit.recipe.model import Recipe
@@ -34,16 +35,25 @@ def load(
 ) -> "TrainedDetector":
     """The detector that a run has trained, ready to be called with pictures.
 
-    `run` is its folder, whose newest checkpoint is taken, or the folder of a checkpoint. `network` is the recipe's
-    result if not given, `device` CUDA where there is one, `score` the recipe's first test threshold. Raises
-    TrainingError for a folder without a checkpoint and a run without that network, RecipeError for plug-ins that were
-    never run here, unless `trust_plugins`.
+    `run` is its folder, whose newest checkpoint is taken; the folder of a checkpoint; or a file of `ssodkit export
+    --format safetensors`. `network` is the recipe's result if not given, `device` CUDA where there is one, `score` the
+    recipe's first test threshold. Raises TrainingError where there is no checkpoint or not that network, RecipeError
+    for plug-ins that were never run here, unless `trust_plugins`.
     """
-    recipe, checkpoint = read_run(Path(run), trust_plugins)
-    chosen = choose_device(device)
-    name, built = open_network(recipe, checkpoint, network, chosen)
-    lowest = recipe.evaluation.thresholds[0] if score is None else score
-    return TrainedDetector(built, name, recipe, read_categories(checkpoint), chosen, lowest)
+    path, chosen = Path(run), choose_device(device)
+    if not path.is_file():
+        return open_trained(*read_run(path, trust_plugins), network, chosen, score)
+    saved = read_detector(path, trust_plugins)
+    name, built = saved.open(network, chosen)
+    return TrainedDetector(built, name, saved.recipe, saved.categories, chosen, _lowest(saved.recipe, score))
+
+
+def open_trained(
+    recipe: Recipe, checkpoint: Path, network: str | None, device: torch.device, score: float | None = None
+) -> "TrainedDetector":
+    """The detector of a checkpoint, as `recipe` has it; errors are those of `open_network`."""
+    name, built = open_network(recipe, checkpoint, network, device)
+    return TrainedDetector(built, name, recipe, read_categories(checkpoint), device, _lowest(recipe, score))
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +72,11 @@ class TrainedDetector:
     device: torch.device
     score: float
     """Detections score above it, unless a call says otherwise."""
+
+    @property
+    def at_most(self) -> int:
+        """Detections in a picture."""
+        return self.recipe.detector.test.at_most
 
     @overload
     def __call__(self, pictures: Picture, score: float | None = None) -> Found: ...
@@ -110,16 +125,5 @@ class TrainedDetector:
             yield Found(found.boxes[rows], found.scores[rows], found.labels[rows], self.categories, source)
 
 
-def open_network(recipe: Recipe, checkpoint: Path, name: str | None, device: torch.device) -> tuple[str, Detector]:
-    """A network of a checkpoint by its name, on a device; without a name, the recipe's result.
-
-    Raises TrainingError for a run without that network.
-    """
-    classes = len(read_categories(checkpoint))
-    networks = place(build_method(recipe, classes, load_weights=False), recipe, device).networks()
-    name = name or (recipe.evaluation.result if recipe.evaluation.result in networks else next(iter(networks)))
-    if name not in networks:
-        run = checkpoint.parent.parent
-        raise TrainingError(f"{run} has no {name}; its networks: {', '.join(networks)}")
-    load_network(checkpoint, name, networks[name])
-    return name, networks[name]
+def _lowest(recipe: Recipe, score: float | None) -> float:
+    return recipe.evaluation.thresholds[0] if score is None else score
