@@ -99,6 +99,11 @@ def open_data(config: DataConfig, on_progress: OnProgress | None = None) -> Data
     )
 
 
+def open_test(config: DataConfig, on_progress: OnProgress | None = None) -> ImageSet:
+    """The test images of a recipe; their labels count in a table of their own. Raises DataError as `open_data` does."""
+    return _read("data.test", config.test, on_progress)
+
+
 def open_unlabeled(config: DataConfig, on_progress: OnProgress | None = None) -> ImageSet:
     """The unlabeled images of a recipe, without labels, also where its steps take none; perhaps there is no image.
 
