@@ -101,7 +101,11 @@ def open_data(config: DataConfig, on_progress: OnProgress | None = None) -> Data
 
 def open_test(config: DataConfig, on_progress: OnProgress | None = None) -> ImageSet:
     """The test images of a recipe; their labels count in a table of their own. Raises DataError as `open_data` does."""
-    return _read("data.test", config.test, on_progress)
+    if not isinstance(config.test, HeldOutSource):
+        return _read("data.test", config.test, on_progress)
+    held_out = take_parts(config, _read("data.train", config.train, on_progress)).test
+    assert held_out is not None
+    return held_out
 
 
 def open_unlabeled(config: DataConfig, on_progress: OnProgress | None = None) -> ImageSet:
