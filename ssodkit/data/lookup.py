@@ -105,6 +105,15 @@ def stem_of(file: str) -> str:
     return os.path.splitext(file)[0]
 
 
+def below_one_folder(files: Sequence[str]) -> tuple[Path, list[str]]:
+    """A folder above all these files, and their paths from there."""
+    folders = {os.path.dirname(file) for file in files}
+    if len({os.path.isabs(folder) for folder in folders}) > 1:
+        return below_one_folder([os.path.abspath(file) for file in files])
+    root = os.path.commonpath(folders) if folders else ""
+    return Path(root), [os.path.relpath(file, root) if root else file for file in files]
+
+
 def child_folder(folder: Path, names: Collection[str]) -> Path | None:
     """The folder in this one that is called in one of these ways, in any letter case."""
     with os.scandir(folder) as entries:
