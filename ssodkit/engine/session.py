@@ -21,9 +21,12 @@ from ssodkit.engine.checkpoint import (
     Checkpoints,
     Origin,
     can_go_on,
+    find_networks,
     incomplete,
     is_checkpoint,
+    load_network,
     load_state,
+    read_step,
     unfitting,
 )
 from ssodkit.engine.distributed import Processes
@@ -87,7 +90,8 @@ class Session:
         self.stored = describe_stored(self.sets.unlabeled, self.sets.hidden, self.sets.labeled, self.sets.labeled_too)
         self.pace = Pace(processes)
         self.origin = Origin.of(recipe, categories, fold)
-        self.step, self.best, self.seconds = 0, -1.0, 0.0
+        self.step, self.seconds = 0, 0.0
+        self.best, self.best_step = -1.0, 0
         self.sources = [source()]
         self._saved_step = -1
         self._unread: Outcome | None = None
@@ -218,11 +222,36 @@ class Session:
         averages = {name: scores[name]["AP"] or 0.0 for name in self.method.networks()}
         average = averages[scores["result"]]
         if not on_test and average > self.best:
-            self.best = average
+            self.best, self.best_step = average, self.step
             self.save(BEST)  # before the line, which says that nothing is left to do for this step
         self.log.record("evaluation", self.step, {"set": "test" if on_test else "validation", **scores})
         listed = ", ".join(f"{name} {100 * average:.1f}" for name, average in averages.items())
         self.log.say(f"AP after step {self.step} on the {'test' if on_test else 'validation'} images: {listed}")
+
+    @property
+    def is_past_peak(self) -> bool:
+        """Whether the recipe's patience is at its end; the evaluations that were due so far have been made."""
+        every, patience = self.recipe.engine.evaluate_every, self.recipe.engine.patience
+        return patience is not None and every is not None and self.step // every - self.best_step // every >= patience
+
+    def say_peak(self) -> None:
+        """Say why the training ends here."""
+        self.log.say(
+            f"ends after step {self.step}: the last {self.recipe.engine.patience} evaluations were no better than the "
+            f"best, AP {100 * self.best:.1f} after step {self.best_step} on the validation images"
+        )
+
+    def take_result(self) -> tuple[Path, int]:
+        """The checkpoint that is the run's result, and its step; the networks are its own from here on.
+
+        Nothing may be trained or saved afterwards.
+        """
+        if self.recipe.evaluation.checkpoint == LAST:
+            return self.run / "checkpoints" / LAST, self.step
+        checkpoint = find_networks(self.run, self.recipe)
+        for name, network in self.method.networks().items():
+            load_network(checkpoint, name, network)
+        return checkpoint, read_step(checkpoint)
 
     def score(self, on_test: bool = True) -> dict[str, Any]:
         """The scores of all networks, as `result.json` has them."""
@@ -306,7 +335,7 @@ class Session:
 
     def _take_over_best(self, state: dict[str, Any]) -> None:
         """What the run's best checkpoint holds is the best so far; the one that is gone on from may not know it."""
-        self.best = state["best"]
+        self.best, self.best_step = state["best"], state["step"]
 
     def _take_over(self, state: dict[str, Any]) -> None:
         self.method.load_state_dict(state["method"])
