@@ -140,6 +140,8 @@ class BuildContext:
     """Networks are built by `context.detector.build(context)`."""
     unlabeled_images: int = 1
     """Unlabeled images of one step, over all processes."""
+    labeled_boxes_per_image: tuple[float, ...] | None = None
+    """Of each class, in the labeled images; None where no data is at hand, as where a checkpoint is loaded."""
     minimum_visible: float = 0.0
     """Pseudo-boxes of which less than this share stays inside the student's view are dropped."""
     joined: Literal["auto", "always", "never"] = "auto"

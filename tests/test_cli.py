@@ -107,7 +107,7 @@ def test_main__debug_anywhere_shows_where_an_error_comes_from(monkeypatch: pytes
     [
         (["run"], "give either a RECIPE or --resume DIR"),
         (["run", "supervised", "--resume", "there"], "give either a RECIPE or --resume DIR"),
-        (["run", "--resume", "there", "--set", "seed=1"], "leave out --out and --set"),
+        (["run", "--resume", "there", "--set", "seed=1"], "leave out --out, --set and --compare"),
         (["run", "supervised", "--processes", "0"], "'--processes'"),
         (["predict", "there", "image.png"], "Missing option '--out'"),
         (["predict", "there", "image.png", "--out", "x", "--network", "both"], "'both'"),

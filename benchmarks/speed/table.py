@@ -65,13 +65,13 @@ def write_results(suite: Path) -> int:
 def make_result(cell: Cell, recipe: dict[str, Any], score: float) -> dict[str, Any]:
     """The content of a result file, every score the same."""
     networks = {network: dict.fromkeys(COCO_NAMES, score) for network in ("student", "teacher")}
-    draw = {"percent": cell.percent, "fold": cell.fold}
+    draw = {**cell.share._asdict(), "fold": cell.fold}
     health = {"boxes_per_image": 2.0, "labeled_boxes_per_image": 2.5, "precision": 0.8, "recall": 0.6}
     return {
         "format": 1,
         "recipe": {**recipe, "seed": cell.seed, "data": {**recipe["data"], **draw}},
         "recipe_hash": cell.hash,
-        "fold": {**draw, "mode": "soft_teacher", "hash": f"{cell.percent:g}-{cell.fold}", "images": 50},
+        "fold": {**draw, "mode": "soft_teacher", "hash": f"{cell.share.slug}-{cell.fold}", "images": 50},
         "sources": [{"commit": "0123456789abcdef", "clean": True}],
         "versions": {"python": "3.11", "ssodkit": "0", "torch": "2"},
         "device": "cpu, 2 threads",

@@ -11,7 +11,7 @@ from ssodkit.bench.published import SHARES, Published, Setting
 from ssodkit.bench.results import CellResult
 from ssodkit.bench.statistics import CONFIDENCE, FEW, mean
 from ssodkit.bench.table import Entry, Table
-from ssodkit.data.config import CocoSource, DigitsSource, LabeledSource, StoredSource
+from ssodkit.data.config import CocoSource, DigitsSource, EvaluationSource, HeldOutSource, StoredSource
 
 MISSING = "-"
 SETTINGS: dict[Setting, str] = {
@@ -104,8 +104,8 @@ def lay_out(table: Table) -> Layout:
 
 
 def _group(table: Table, entry: Entry) -> str:
-    shares = {cell.percent for cell in table.cells} if table.suite.percents is None else {entry.percent}
-    return f"{entry.percent:g} % labels" if len(shares) == 1 else "labels of the recipe"
+    shares = {cell.share for cell in table.cells} if table.suite.shares == (None,) else {entry.share}
+    return entry.share.heading if len(shares) == 1 else "labels of the recipe"
 
 
 def _score_head(table: Table) -> str:
@@ -269,9 +269,11 @@ def describe_sources(results: Sequence[CellResult]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _describe_test(source: LabeledSource) -> str:
+def _describe_test(source: EvaluationSource) -> str:
     if isinstance(source, DigitsSource):
         return f"{source.images:,} {source.level} digit scenes of {source.side} x {source.side} ({source.part})"
     if isinstance(source, CocoSource):
         return source.annotations.name
-    return f"{source.root.name} {source.split}"
+    if isinstance(source, HeldOutSource):
+        return f"{source.percent:g} % of the training images, held out"
+    return " ".join(part for part in (source.root.name, source.split and Path(source.split).stem) if part)

@@ -119,7 +119,7 @@ def print_list(suite: Suite, statuses: Sequence[Status], refused: Iterable[str],
         console = Console(highlight=False, width=PIPED_WIDTH)
     console.print(f"{suite.name}: {suite.about}", markup=False, soft_wrap=True)
     table = Table()
-    for heading in ("method", "percent", "fold", "seed", "AP", "time", "state"):
+    for heading in ("method", "labels", "fold", "seed", "AP", "time", "state"):
         is_text = heading in ("method", "state")
         table.add_column(heading, justify="left" if is_text else "right", overflow="fold", no_wrap=heading != "state")
     left = seconds_left(statuses)
@@ -129,7 +129,7 @@ def print_list(suite: Suite, statuses: Sequence[Status], refused: Iterable[str],
         is_known = status.result is None and seconds is not None
         table.add_row(
             cell.method,
-            f"{cell.percent:g}",
+            str(cell.share),
             str(cell.fold),
             str(cell.seed),
             _percent(status.score),
@@ -145,7 +145,7 @@ def print_list(suite: Suite, statuses: Sequence[Status], refused: Iterable[str],
 
 def describe(cell: Cell) -> str:
     """A cell in words."""
-    return f"{cell.method}, {cell.percent:g} %, fold {cell.fold}, seed {cell.seed}"
+    return f"{cell.method}, {cell.share}, fold {cell.fold}, seed {cell.seed}"
 
 
 def _state(status: Status) -> str:

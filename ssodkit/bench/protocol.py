@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ssodkit.bench.results import CellResult
 from ssodkit.bench.suite import Cell
+from ssodkit.data.shares import Share
 from ssodkit.engine.metrics import COCO_NAMES
 from ssodkit.engine.tables import COLUMNS
 from ssodkit.errors import RecipeError, TrainingError
@@ -113,14 +114,14 @@ def _choose_threshold(cells: Sequence[Cell], asked: float | None) -> str:
 
 def check_labels(cell: Cell, baseline: Cell) -> None:
     """Raise RecipeError where a row and its baseline learn from different shares of labels, or from other folds."""
-    for name, ours, theirs in (
-        ("percent", cell.percent, baseline.percent),
-        ("fold", cell.fold, baseline.fold),
+    for name, ours, theirs, cure in (
+        ("", cell.share, baseline.share, "`percents` or `shots`"),
+        ("fold ", cell.fold, baseline.fold, "`folds`"),
     ):
         if ours != theirs:
             raise RecipeError(
-                f"'{cell.method}' learns from data.{name} {ours:g}, its baseline '{baseline.method}' from {theirs:g}, "
-                f"and a gain compares equal labels; say `{name}s` in the suite"
+                f"'{cell.method}' learns from {name}{ours}, its baseline '{baseline.method}' from {name}{theirs}, "
+                f"and a gain compares equal labels; say {cure} in the suite"
             )
 
 
@@ -133,32 +134,32 @@ def check_protocol(cells: Sequence[Cell], done: Done) -> None:
                 f"'{cells[0].method}' and '{cell.method}' are tested on different images, and cannot share a table; "
                 "set data.test in the suite"
             )
-    drawn: dict[tuple[float, int], Cell] = {}
+    drawn: dict[tuple[Share, int], Cell] = {}
     for cell in cells:
-        other = drawn.setdefault((cell.percent, cell.fold), cell)
+        other = drawn.setdefault((cell.share, cell.fold), cell)
         if _images_of(cell) != _images_of(other):
             raise RecipeError(
                 f"'{other.method}' and '{cell.method}' learn from different labeled images, and cannot share a table; "
                 "set data.train and data.folds in the suite"
             )
-    first: dict[tuple[float, int], tuple[Cell, CellResult]] = {}
+    first: dict[tuple[Share, int], tuple[Cell, CellResult]] = {}
     for cell, result in done:
         if result.steps != cell.recipe.engine.steps:
             raise TrainingError(
                 f"{cell.name} was scored after step {result.steps} of {cell.recipe.engine.steps}, and the last "
                 f"checkpoint is what counts. {CURE}"
             )
-        earlier, theirs = first.setdefault((cell.percent, cell.fold), (cell, result))
+        earlier, theirs = first.setdefault((cell.share, cell.fold), (cell, result))
         if theirs.fold.hash != result.fold.hash:
             raise TrainingError(
                 f"{earlier.name} and {cell.name} were trained on different labeled images, although both are fold "
-                f"{cell.fold} of {cell.percent:g} % (hashes {theirs.fold.hash} and {result.fold.hash}), so they "
+                f"{cell.fold} of {cell.share} (hashes {theirs.fold.hash} and {result.fold.hash}), so they "
                 "cannot be compared. Delete the result file of the wrong one and its folder among the runs, and its "
                 "cell runs again."
             )
 
 
 def _images_of(cell: Cell) -> tuple[object, object]:
-    """What says which images are labeled, beside percent and fold."""
+    """What says which images are labeled, beside share and fold."""
     data = cell.recipe.data
-    return data.train, data.folds if cell.percent < 100.0 else None
+    return data.train, data.folds if cell.share.percent < 100.0 else None

@@ -16,6 +16,7 @@ from pydantic_core import from_json
 
 from ssodkit.bench.suite import Cell
 from ssodkit.data.files import write_whole
+from ssodkit.data.shares import Share
 from ssodkit.engine.checkpoint import FIRST_STAGE, read_recipe
 from ssodkit.engine.logging import METRICS
 from ssodkit.engine.results import RESULT
@@ -46,6 +47,7 @@ class LabeledFold(Config, extra="allow"):
 
     mode: str
     percent: float
+    shots: int | None = None
     fold: int
     images: int = Field(ge=0)
     hash: str = Field(min_length=1)
@@ -274,6 +276,7 @@ def _refuse_other_recipe(result: CellResult, path: Path) -> None:
     try:
         pairs = [
             ("percent", result.fold.percent, recipe["data"]["percent"]),
+            ("shots", result.fold.shots, recipe["data"].get("shots")),
             ("fold", result.fold.fold, recipe["data"]["fold"]),
             ("seed", result.seed, recipe["seed"]),
             ("length", result.steps, recipe["engine"]["steps"]),
@@ -293,8 +296,9 @@ def _hash_today(result: CellResult, path: Path, understood: dict[str, Redrawn]) 
     """Of the recipe as this version understands it; `understood` grows. Raises TrainingError if it does not."""
     try:
         data = result.recipe["data"]
-        draw = float(data["percent"]), int(data["fold"]), int(result.recipe["seed"])
-        plain = {**result.recipe, "seed": 0, "data": {**data, "percent": 100.0, "fold": 1}}
+        share = Share(float(data["percent"]), data.get("shots"))
+        draw = share, int(data["fold"]), int(result.recipe["seed"])
+        plain = {**result.recipe, "seed": 0, "data": {**data, **Share()._asdict(), "fold": 1}}
         # Of a first stage nothing counts that depends on the draw, which makes one key of all.
         stage = result.first_stage and {**result.first_stage, "seed": 0, "data": result.first_stage["data"]["batch"]}
         key = json.dumps([plain, stage], sort_keys=True)

@@ -2,7 +2,7 @@
 
 name: mine
 about: Two methods on the embedded data.
-percents: [2.5]
+percents: [2.5]  # or, so many images of each class, shots: [5, 10]
 folds: [1, 2]
 methods:
   - {recipe: supervised}
@@ -20,6 +20,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ssodkit.bench.published import Detector, Metric, Setting, shipped_benchmarks
 from ssodkit.bench.published import Method as PublishedMethod
+from ssodkit.data.shares import Share
 from ssodkit.errors import RecipeError
 from ssodkit.plugins import Config, suggest
 from ssodkit.recipe.check import first_stage, load_recipe
@@ -28,8 +29,8 @@ from ssodkit.recipe.read import Mistake, Place, Written, read_yaml_file, refuse
 from ssodkit.recipe.show import Redrawn, leaves
 from ssodkit.recipe.validate import dotted, locate, validate_config
 
-CHOICES = ("method", "percent", "fold", "seed")
-"""What tells the cells of a suite apart, by names of `Cell`."""
+CHOICES = ("method", "percent", "shots", "fold", "seed")
+"""What tells the cells of a suite apart."""
 
 
 class PublishedRow(Config):
@@ -87,6 +88,8 @@ class Suite(Config):
     """A sentence that nobody who reads the table shall miss."""
     percents: tuple[Annotated[float, Field(gt=0.0, le=100.0)], ...] | None = Field(None, min_length=1)
     """`data.percent`, a column each; None: the recipes' own, one column."""
+    shots: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(None, min_length=1)
+    """`data.shots`, a column each; where there are percents as well, they come first."""
     folds: tuple[Annotated[int, Field(ge=1, lt=2**32)], ...] | None = Field(None, min_length=1)
     """`data.fold`; None: the recipes' own."""
     seeds: Literal["per_fold"] | tuple[Annotated[int, Field(ge=0)], ...] = "per_fold"
@@ -110,7 +113,7 @@ class Suite(Config):
                 raise ValueError(f"'{row.name}' is its own baseline; name another row, or leave `baseline` out")
         return methods
 
-    @field_validator("percents", "folds", "seeds")
+    @field_validator("percents", "shots", "folds", "seeds")
     @classmethod
     def _none_stands_twice(cls, values: tuple[float | int, ...] | str | None) -> tuple[float | int, ...] | str | None:
         listed = values if isinstance(values, tuple) else ()
@@ -120,9 +123,16 @@ class Suite(Config):
         return values
 
     @property
+    def shares(self) -> tuple[Share | None, ...]:
+        """How many labels, a column each; None: as many as the recipes say."""
+        percents = [Share(percent) for percent in self.percents or ()]
+        return (*percents, *(Share(shots=shots) for shots in self.shots or ())) or (None,)
+
+    @property
     def draws(self) -> dict[str, str]:
         """Keys of recipes that the suite itself sets -> its own key that says so."""
-        keys = {"data.percent": "percents"} if self.percents else {}
+        own = "percents" if self.percents else "shots"
+        keys = {"data.percent": own, "data.shots": own} if self.percents or self.shots else {}
         if self.folds:
             keys["data.fold"] = "folds"
         if self.seeds != "per_fold" or self.folds:
@@ -136,7 +146,7 @@ class Cell:
 
     method: str
     """The name of its row."""
-    percent: float
+    share: Share
     fold: int
     seed: int
     recipe: Recipe
@@ -149,7 +159,7 @@ class Cell:
     def name(self) -> str:
         """Of its result file and of its folder, the same in every suite."""
         recipe = self.recipe.name
-        return f"{recipe}-{self.percent:g}pct-fold{self.fold}-seed{self.seed}-{self.hash}"
+        return f"{recipe}-{self.share.slug}-fold{self.fold}-seed{self.seed}-{self.hash}"
 
 
 def find_suite(name: Path | str) -> Path:
@@ -198,8 +208,8 @@ def cells_of(path: Path | str, trust_plugins: bool = False) -> tuple[Suite, tupl
             place = locate(tree, ("methods", index, "recipe"))[1].place
             raise RecipeError(f"{place} methods.{index} ({row.name}): {error}") from error
     cells = [
-        _make_cell(row.name, recipe, steps, percent, fold, seed)
-        for percent in suite.percents or (None,)
+        _make_cell(row.name, recipe, steps, share, fold, seed)
+        for share in suite.shares
         for fold in suite.folds or (None,)
         for row, (recipe, steps) in zip(suite.methods, rows, strict=True)
         for seed in _seeds(suite, fold)
@@ -220,9 +230,10 @@ def choose(cells: Iterable[Cell], only: Iterable[str]) -> tuple[Cell, ...]:
         key, _, value = part.partition("=")
         if key not in CHOICES:
             raise RecipeError(f"--only {part}: a choice is key=value, its key one of: {', '.join(CHOICES)}")
-        there = list(dict.fromkeys(_written(cell, key) for cell in chosen))
+        there = list(dict.fromkeys(written for cell in chosen if (written := _written(cell, key)) is not None))
         if value not in there:
-            raise RecipeError(f"--only {part}: no cell has this {key}; {key} is one of: {', '.join(there)}")
+            which = f"{key} is one of: {', '.join(there)}" if there else "the suite says otherwise how many are labeled"
+            raise RecipeError(f"--only {part}: no cell has this {key}; {which}")
         wanted.setdefault(key, []).append(value)
     chosen = tuple(cell for cell in chosen if all(_written(cell, key) in wanted[key] for key in wanted))
     if not chosen:
@@ -230,9 +241,15 @@ def choose(cells: Iterable[Cell], only: Iterable[str]) -> tuple[Cell, ...]:
     return chosen
 
 
-def _written(cell: Cell, key: str) -> str:
-    value = getattr(cell, key)
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _written(cell: Cell, key: str) -> str | None:
+    """As `--only` takes it; None for a percentage of a cell that has shots, and the other way round."""
+    shots = cell.share.shots
+    match key:
+        case "percent":
+            return f"{cell.share.percent:g}" if shots is None else None
+        case "shots":
+            return None if shots is None else str(shots)
+    return str(getattr(cell, key))
 
 
 def _load(path: Path) -> tuple[Suite, Written]:
@@ -256,20 +273,19 @@ def _seeds(suite: Suite, fold: int | None) -> Iterator[int | None]:
 def _load_row(folder: Path, suite: Suite, row: MethodRow, trust_plugins: bool) -> Recipe:
     """A row's recipe, on the first of the suite's shares, folds and seeds."""
     name = folder / row.recipe if (folder / row.recipe).is_file() else row.recipe
-    percent, fold = (suite.percents or (None,))[0], (suite.folds or (None,))[0]
-    drawn = {"data.percent": percent, "data.fold": fold, "seed": next(_seeds(suite, fold))}
-    known = [(key, value) for key, value in drawn.items() if value is not None]
+    share, fold = suite.shares[0], (suite.folds or (None,))[0]
+    drawn = {"data.fold": fold, "seed": next(_seeds(suite, fold))}
+    known: list[tuple[str, Any]] = [(key, value) for key, value in drawn.items() if value is not None]
+    known += [] if share is None else [("data.percent", share.percent), ("data.shots", share.shots)]
     values = [*suite.set.items(), *row.set.items(), *known]
     return load_recipe(name, [f"{key}={json.dumps(value)}" for key, value in values], trust_plugins)
 
 
-def _make_cell(
-    method: str, row: Redrawn, steps: int, percent: float | None, fold: int | None, seed: int | None
-) -> Cell:
-    percent = row.recipe.data.percent if percent is None else percent
+def _make_cell(method: str, row: Redrawn, steps: int, share: Share | None, fold: int | None, seed: int | None) -> Cell:
+    share = row.recipe.data.share if share is None else share
     fold = row.recipe.data.fold if fold is None else fold
     seed = row.recipe.seed if seed is None else seed
-    return Cell(method, percent, fold, seed, *row.at(percent, fold, seed), steps)
+    return Cell(method, share, fold, seed, *row.at(share, fold, seed), steps)
 
 
 def _refuse_overwritten(suite: Suite, tree: Written) -> None:

@@ -12,6 +12,7 @@ from ssodkit.bench.published import SHARES, Published, find_published, read_publ
 from ssodkit.bench.results import CellResult, read_results
 from ssodkit.bench.statistics import Difference, mean, paired_difference, sample_deviation
 from ssodkit.bench.suite import Cell, MethodRow, Suite, cells_of, results_folder
+from ssodkit.data.shares import Share
 from ssodkit.errors import RecipeError
 from ssodkit.plugins import suggest
 
@@ -32,9 +33,9 @@ class Entry:
     """What the gain is over, at the same share."""
 
     @property
-    def percent(self) -> float:
-        """Share of the images that has labels."""
-        return self.cells[0].percent
+    def share(self) -> Share:
+        """How many of the images have labels."""
+        return self.cells[0].share
 
     @property
     def folds(self) -> int:
@@ -132,22 +133,22 @@ def make_table(
     check_protocol(cells, done)
     if suite.published:
         _check_published(suite, published)
-    places: dict[tuple[str, float | None], list[Cell]] = {}
+    places: dict[tuple[str, Share | None], list[Cell]] = {}
     for cell in cells:
-        places.setdefault((cell.method, cell.percent if suite.percents else None), []).append(cell)
+        places.setdefault((cell.method, None if suite.shares == (None,) else cell.share), []).append(cell)
     points = {cell.hash: scored.points(result) for cell, result in done}
 
-    def make_entry(row: MethodRow, percent: float | None) -> Entry:
-        mine = places[row.name, percent]
+    def make_entry(row: MethodRow, share: Share | None) -> Entry:
+        mine = places[row.name, share]
         return Entry(
             row=row,
             cells=tuple(mine),
             results=tuple(results[cell.hash] for cell in mine if cell.hash in results),
             points=_points_of_folds(mine, points),
-            published=_published_beside(suite, row, mine[0].percent, metric, published),
+            published=_published_beside(suite, row, mine[0].share, metric, published),
         )
 
-    columns = [{row.name: make_entry(row, percent) for row in suite.methods} for percent in suite.percents or (None,)]
+    columns = [{row.name: make_entry(row, share) for row in suite.methods} for share in suite.shares]
     for column in columns:
         for entry in column.values():
             for mine, theirs in zip(
@@ -175,18 +176,20 @@ def _points_of_folds(cells: Sequence[Cell], points: Mapping[str, float | None]) 
 
 
 def _published_beside(
-    suite: Suite, row: MethodRow, percent: float, metric: str, published: Sequence[Published]
+    suite: Suite, row: MethodRow, share: Share, metric: str, published: Sequence[Published]
 ) -> Published | None:
     columns = suite.published
     if columns is None or row.published is None:
         return None
-    share = percent if columns.percent == "same" else columns.percent
+    if columns.percent == "same" and share.shots is not None:
+        return None  # nobody publishes by shots here
+    percent = share.percent if columns.percent == "same" else columns.percent
     return find_published(
         published,
         method=row.published.method,
         detector=row.published.detector,
         setting=columns.setting,
-        percent=share if columns.setting in SHARES else None,
+        percent=percent if columns.setting in SHARES else None,
         metric=metric,
         variant=row.published.variant,
         source=row.published.source,

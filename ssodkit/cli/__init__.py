@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ssodkit.cli import benchmark, recipes, runs
+from ssodkit.cli import benchmark, recipes, runs, start
 from ssodkit.engine.output import outliving_readers
 from ssodkit.engine.stopping import Stopping, stop_with
 from ssodkit.errors import Interrupted, SsodkitError
@@ -22,6 +22,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+app.command()(start.init)
 app.command()(runs.run)
 app.command("eval")(runs.evaluate)
 app.command()(runs.predict)

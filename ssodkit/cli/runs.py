@@ -13,6 +13,12 @@ import typer
 from ssodkit.cli.options import Network, OnDevice, Overrides, RunFolder, TrustPlugins
 
 
+class Control(StrEnum):
+    """What a run can be compared with."""
+
+    SUPERVISED = "supervised"
+
+
 class FileFormat(StrEnum):
     """Of an exported detector."""
 
@@ -40,6 +46,15 @@ def run(
         int | None, typer.Option(min=0, metavar="N", help="End after step N, to go on later.")
     ] = None,
     resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Go on with the run in this folder.")] = None,
+    compare: Annotated[
+        Control | None,
+        typer.Option(
+            metavar="supervised", help="Train the same on its labels alone, too, and say whether the rest helped."
+        ),
+    ] = None,
+    folds: Annotated[
+        int, typer.Option(min=1, metavar="N", help="With --compare: on so many draws, a fold and a seed each.")
+    ] = 1,
     trust_plugins: TrustPlugins = False,
 ) -> None:
     """Train a recipe, or go on with a run.
@@ -49,30 +64,53 @@ def run(
     """
     if (recipe is None) == (resume is None):
         raise typer.BadParameter("give either a RECIPE or --resume DIR")
-    if resume is not None and (out is not None or overrides):
-        raise typer.BadParameter("a resumed run keeps its folder and its recipe: leave out --out and --set")
+    if resume is not None and (out is not None or overrides or compare):
+        raise typer.BadParameter("a resumed run keeps what it was: leave out --out, --set and --compare")
+    if compare is None and folds > 1:
+        raise typer.BadParameter("--folds are draws of a comparison: add --compare supervised")
+    if compare is not None and stop_after is not None:
+        raise typer.BadParameter("a comparison trains to the end: leave out --stop-after, and stop it with Ctrl-C")
     from ssodkit.recipe.check import load_recipe
 
     loaded = load_recipe(recipe, overrides or (), trust_plugins=True) if recipe is not None else None
     if processes > 1:
         _launch(processes)
         return
+    from ssodkit.bench import compare as comparison
     from ssodkit.engine import train
 
-    if loaded is not None:
+    if loaded is not None and compare is not None:
+        comparison.compare(loaded, out, folds, device)
+    elif resume is not None and comparison.is_comparison(resume):
+        comparison.resume(resume, device, trust_plugins)
+    elif loaded is not None:
         train.train(loaded, out=out, device=device, stop_after=stop_after)
     elif resume is not None:
         train.resume(resume, device=device, stop_after=stop_after, trust_plugins=trust_plugins)
 
 
-def evaluate(run: RunFolder, device: OnDevice = None, trust_plugins: TrustPlugins = False) -> None:
+def evaluate(
+    run: RunFolder,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="LABELS", help="Other labeled images: a COCO file, a data.yaml, a VOC or YOLO folder."),
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Their folder, where LABELS does not say it.")
+    ] = None,
+    device: OnDevice = None,
+    trust_plugins: TrustPlugins = False,
+) -> None:
     """Score the last checkpoint of a run again: student and teacher.
 
-    Up to 20 classes are listed one by one.
+    Classes are listed one by one. With --data, the images that lie there are scored instead of the run's test images;
+    classes are joined by their names.
     """
+    if images is not None and data is None:
+        raise typer.BadParameter("--images says where the images of --data are: give both")
     from ssodkit.engine.evaluate import evaluate
 
-    evaluate(run, device=device, trust_plugins=trust_plugins)
+    evaluate(run, device=device, trust_plugins=trust_plugins, data=data, images=images)
 
 
 def predict(

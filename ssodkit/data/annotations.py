@@ -96,6 +96,11 @@ class ImageSet:
             return np.diff(self.offsets)
         return np.diff(np.concatenate([[0], np.cumsum(counted)])[self.offsets])
 
+    def boxes_per_class(self) -> NDArray[np.int64]:
+        """How many boxes each class has; neither crowds nor difficult ones, which teach nothing."""
+        taught = ~(self.crowd | self.difficult)
+        return np.bincount(self.labels[taught], minlength=len(self.categories))
+
     def subset(self, indices: Column) -> "ImageSet":
         """The images at these places, in this order; nothing is shared with this set."""
         chosen = np.asarray(indices, dtype=np.int64)

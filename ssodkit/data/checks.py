@@ -11,12 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssodkit.data.annotations import Category, ImageSet
-from ssodkit.data.mistakes import Mistakes, listed
+from ssodkit.data.mistakes import Mistakes, listed, shown
 from ssodkit.data.reading import seen_from_here
 from ssodkit.errors import DataError
 
 ROUNDING = 0.01
 """Pixels by which a box may leave its image without being counted: files are written with two decimals."""
+NO_AREA = "without width or height were dropped"
+"""What a note says of such boxes."""
 FARTHEST = 1e9
 """Pixels from the corner of an image beyond which a coordinate is a mistake, and not a box that leaves its image."""
 
@@ -57,7 +59,7 @@ def clean_boxes(
     inside = clipped.astype(np.float32)
     has_area = (inside[:, 2] > inside[:, 0]) & (inside[:, 3] > inside[:, 1])
     counts = {
-        "without width or height were dropped": np.count_nonzero(~sized),
+        NO_AREA: np.count_nonzero(~sized),
         "outside their image were dropped": np.count_nonzero(sized & ~has_area),
         "beyond the border of their image were clipped": np.count_nonzero(beyond & has_area),
     }
@@ -95,23 +97,32 @@ def require_files(root: Path, names: Sequence[str], mistakes: Mistakes) -> None:
 
 
 def in_table(key: str, images: ImageSet, categories: tuple[Category, ...]) -> ImageSet:
-    """The same images with labels that count in another table of the same categories, whatever its order.
+    """The same images with labels that count in another table: classes are joined by their names, ids do not matter.
 
-    Raises DataError that begins with `key` and lists the categories that only one of them has.
+    A class that the table lacks may be listed but have no box, which a note says. Raises DataError that begins with
+    `key` and lists the classes of boxes that the table does not know.
     """
-    if set(images.categories) != set(categories):
-        mine, theirs = (sorted(set(table)) for table in (images.categories, categories))
+    place = {category.name: label for label, category in enumerate(categories)}
+    counts = np.bincount(images.labels, minlength=len(images.categories)).tolist()
+    unknown = {
+        category.name: count
+        for category, count in zip(images.categories, counts, strict=True)
+        if category.name not in place
+    }
+    if any(unknown.values()):
+        boxed = listed((name for name, count in unknown.items() if count), shown)
         raise DataError(
-            f"{key} and data.train must have the same categories, by id and name. "
-            f"Only in data.train: {_named(set(theirs) - set(mine))}. Only in {key}: {_named(set(mine) - set(theirs))}."
+            f"{key} has boxes of classes that data.train does not know: {boxed}. It knows {listed(place, shown)}. "
+            "Give equal classes equal names, or data.train a box of each."
         )
-    place = {category: label for label, category in enumerate(categories)}
-    label_of = np.array([place[category] for category in images.categories], dtype=np.int16)
-    return replace(images, labels=label_of[images.labels], categories=categories)
-
-
-def _named(categories: set[Category]) -> str:
-    return listed(sorted(categories), lambda category: f"{category.id} '{category.name}'") or "none"
+    label_of = np.array([place.get(category.name, -1) for category in images.categories], dtype=np.int16)
+    text = f"{key} lists classes that data.train does not know, and no box has them: {listed(unknown, shown)}"
+    return replace(
+        images,
+        labels=label_of[images.labels],
+        categories=categories,
+        notes=(*images.notes, *[text] * bool(unknown)),
+    )
 
 
 def _listing(folder: str, mistakes: Mistakes) -> dict[str, bool]:

@@ -3,32 +3,27 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from ssodkit.data.shares import Share
 from ssodkit.plugins import Config
 
-VOC_CLASSES = (
-    "aeroplane",
-    "bicycle",
-    "bird",
-    "boat",
-    "bottle",
-    "bus",
-    "car",
-    "cat",
-    "chair",
-    "cow",
-    "diningtable",
-    "dog",
-    "horse",
-    "motorbike",
-    "person",
-    "pottedplant",
-    "sheep",
-    "sofa",
-    "train",
-    "tvmonitor",
-)
+MOST_CLASSES = 32_767
+"""What labels are stored in holds so many."""
+
+
+def _refuse_twice(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    if names is not None and len(set(names)) < len(names):
+        raise ValueError(f"'{max(names, key=names.count)}' stands here twice")
+    return names
+
+
+ClassNames = Annotated[tuple[str, ...], Field(min_length=1, max_length=MOST_CLASSES), AfterValidator(_refuse_twice)]
+"""Class names that differ; their order is that of the labels."""
+
+
+def _path_of_list(split: str | Path) -> str | Path:
+    return Path(split) if str(split).endswith(".txt") else split
 
 
 class CocoSource(Config):
@@ -43,25 +38,38 @@ class CocoSource(Config):
 
 
 class VocSource(Config):
-    """A Pascal VOC folder with JPEGImages, Annotations and ImageSets/Main."""
+    """Pascal VOC: an XML file for each image, in the folders of the VOC devkit or in any others."""
 
     type: Literal["voc"] = "voc"
     root: Path
-    """The folder of one year, such as VOCdevkit/VOC2007."""
-    split: str = "trainval"
+    """The folder of all of it, such as VOCdevkit/VOC2007."""
+    images: Path | None = None
+    """Folder of the images; null: JPEGImages or images in `root`, or the only folder there that holds images."""
+    annotations: Path | None = None
+    """Folder of the XML files; null: Annotations in `root`, or the only folder there that holds XML files."""
+    split: Annotated[str | Path, AfterValidator(_path_of_list)] | None = None
+    """A list in ImageSets/Main of `root`, such as trainval, or the path of a list of names that ends in .txt; null: all
+    that is annotated."""
     difficult: Literal["drop", "ignore"] = "drop"
     """What training does with boxes tagged difficult; evaluation ignores them."""
-    classes: tuple[str, ...] = Field(VOC_CLASSES, min_length=1, max_length=32_767)
-    """All class names of the data set; their order is that of the labels."""
+    classes: ClassNames | None = None
+    """Null: the names that the annotations hold, sorted."""
     zero_size_boxes: Literal["refuse", "drop"] = "refuse"
     """Boxes without width or height."""
 
-    @field_validator("classes")
-    @classmethod
-    def _differ(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(classes)) < len(classes):
-            raise ValueError(f"'{max(classes, key=classes.count)}' stands here twice")
-        return classes
+
+class YoloSource(Config):
+    """YOLO text labels: a data.yaml, or folders of images and labels."""
+
+    type: Literal["yolo"] = "yolo"
+    root: Path
+    """The data.yaml, or a folder with one, or with `images` and `labels`, or with label files beside images."""
+    split: str | None = None
+    """train, val or test; null where there is only one of them, or none."""
+    classes: ClassNames | None = None
+    """Their names by number; null: as the data.yaml or a classes.txt says."""
+    zero_size_boxes: Literal["refuse", "drop"] = "refuse"
+    """Boxes without width or height."""
 
 
 class DigitsSource(Config):
@@ -91,8 +99,23 @@ class RestSource(Config):
     """Whether the labeled images are unlabeled images as well."""
 
 
-LabeledSource = Annotated[CocoSource | VocSource | DigitsSource, Field(discriminator="type")]
-ImageSource = Annotated[RestSource | FolderSource | CocoSource | VocSource | DigitsSource, Field(discriminator="type")]
+class HeldOutSource(Config):
+    """A part of the labeled images of `data.train`, which train in no way: each class gives its share, rare ones at
+    least an image.
+
+    As `data.test` it is taken before the labeled images are drawn: the same for every fold and number of labels. As
+    `data.validation` it is taken of the labeled images of the fold, once they are drawn: of draws that are nested,
+    those that train and those that validate are nested together, not each.
+    """
+
+    type: Literal["held_out"] = "held_out"
+    percent: float = Field(20.0, gt=0.0, lt=100.0)
+
+
+_Annotated = CocoSource | VocSource | YoloSource | DigitsSource
+LabeledSource = Annotated[_Annotated, Field(discriminator="type")]
+EvaluationSource = Annotated[_Annotated | HeldOutSource, Field(discriminator="type")]
+ImageSource = Annotated[RestSource | FolderSource | _Annotated, Field(discriminator="type")]
 
 
 class StoredSource(Config):
@@ -130,9 +153,7 @@ class StoredSource(Config):
         return self
 
 
-UnlabeledSource = Annotated[
-    RestSource | FolderSource | CocoSource | VocSource | DigitsSource | StoredSource, Field(discriminator="type")
-]
+UnlabeledSource = Annotated[RestSource | FolderSource | _Annotated | StoredSource, Field(discriminator="type")]
 
 
 class ListFolds(Config):
@@ -196,19 +217,27 @@ class DataConfig(Config):
     """Which images, and how many of each kind in a step."""
 
     train: LabeledSource
-    test: LabeledSource
+    test: EvaluationSource
     """What results are measured on."""
-    validation: LabeledSource | None = None
+    validation: EvaluationSource | None = None
     """A set that is not the test set; only with it a best checkpoint is kept."""
     percent: float = Field(100.0, gt=0.0, le=100.0)
     """Share of `train` whose labels are used."""
+    shots: int | None = Field(None, ge=1)
+    """Instead of a share: so many labeled images of each class, where it has as many. Of one fold, the images of fewer
+    shots are among those of more."""
     fold: int = Field(1, ge=0, lt=2**32)
-    """Which draw of that share."""
+    """Which draw of that share, or of the shots."""
     folds: Literal["stac", "soft_teacher"] | ListFolds = "stac"
-    """How the labeled images are drawn; see docs/fidelity.md."""
+    """How a share is drawn; see docs/fidelity.md."""
     labeled: LabeledRule = LabeledRule()
     unlabeled: UnlabeledSource | None = RestSource()
     batch: BatchConfig
+
+    @property
+    def share(self) -> Share:
+        """How many of `train` have labels."""
+        return Share(self.percent, self.shots)
 
     @property
     def unlabeled_images(self) -> ImageSource | None:
@@ -221,6 +250,15 @@ class DataConfig(Config):
         return self.model_copy(update={"unlabeled": self.unlabeled.model_copy(update={"file": file})})
 
     @model_validator(mode="after")
+    def _one_way_to_say_how_many(self) -> "DataConfig":
+        if self.shots is not None and self.percent != 100.0:
+            raise ValueError(
+                f"data.shots is {self.shots} and data.percent {self.percent:g}, and both say how many images are "
+                "labeled: set data.percent to 100, or data.shots to null"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _unlabeled_needs_a_source(self) -> "DataConfig":
         if self.batch.unlabeled and self.unlabeled is None:
             raise ValueError("batch.unlabeled is above 0, but data.unlabeled names no images")
@@ -228,6 +266,6 @@ class DataConfig(Config):
 
     @model_validator(mode="after")
     def _validation_is_not_the_test_set(self) -> "DataConfig":
-        if self.validation == self.test:
+        if self.validation == self.test and not isinstance(self.test, HeldOutSource):
             raise ValueError("data.validation is data.test; a checkpoint chosen on the test set proves nothing")
         return self

@@ -23,13 +23,13 @@ Identity = tuple[int, int]
 class _Found:
     """What a walk has found; paths are relative to the folder."""
 
-    images: list[tuple[str, Identity]] = field(default_factory=list)
+    files: list[tuple[str, Identity]] = field(default_factory=list)
     links: list[str] = field(default_factory=list)
     """To folders, which are looked into once no other path leads there."""
     again: list[str] = field(default_factory=list)
     """Links to folders that were looked into."""
     special: list[str] = field(default_factory=list)
-    """Pipes and devices that are called like images."""
+    """Pipes and devices that are called like such files."""
     lost: list[str] = field(default_factory=list)
     """Links that lead nowhere."""
     unreadable: list[str] = field(default_factory=list)
@@ -44,24 +44,34 @@ def read_folder(folder: Path) -> ImageSet:
     """
     if not folder.is_dir():
         raise DataError(f"{seen_from_here(folder)} is no folder. Give a folder of images.")
-    found = _walk(folder)
+    found = _walk(folder, SUFFIXES)
     mistakes = Mistakes(folder)
     mistakes.add("what cannot be read", "Allow it, or move it elsewhere.", found.unreadable)
     lost = [name for name in found.lost if _is_image_name(name)]
     mistakes.add("links that lead nowhere", "Remove them, or bring back what they lead to.", lost)
     mistakes.refuse()
-    if not found.images:
+    if not found.files:
         raise DataError(f"{folder} holds no image, nor do its subfolders. Known suffixes: {', '.join(SUFFIXES)}.")
-    names = sorted((name for name, _ in found.images), key=os.fsencode)
+    names = sorted((name for name, _ in found.files), key=os.fsencode)
     notes = _notes(folder, found)
     return make_image_set(folder, names, range(1, len(names) + 1), [(0, 0)] * len(names), notes=notes)
 
 
-def _walk(folder: Path) -> _Found:
+def files_below(folder: Path, suffixes: tuple[str, ...], mistakes: Mistakes) -> list[str]:
+    """Paths, relative to a folder, of all files in it and its subfolders with one of these suffixes, sorted.
+
+    They are looked for as `read_folder` looks for images; what cannot be read is a mistake.
+    """
+    found = _walk(folder, suffixes)
+    mistakes.add("what cannot be read", "Allow it, or move it elsewhere.", found.unreadable)
+    return sorted((name for name, _ in found.files), key=os.fsencode)
+
+
+def _walk(folder: Path, suffixes: tuple[str, ...]) -> _Found:
     found = _Found()
     start = os.stat(folder)
     seen = {(start.st_dev, start.st_ino)}
-    _look_into(folder, "", seen, found)
+    _look_into(folder, "", suffixes, seen, found)
     # Links come last, so that a folder is known by its own path where it has one below here.
     while found.links:
         found.links.sort(reverse=True)
@@ -72,11 +82,11 @@ def _walk(folder: Path) -> _Found:
             found.again.append(link)
         else:
             seen.add(identity)
-            _look_into(folder, link, seen, found)
+            _look_into(folder, link, suffixes, seen, found)
     return found
 
 
-def _look_into(folder: Path, inside: str, seen: set[Identity], found: _Found) -> None:
+def _look_into(folder: Path, inside: str, suffixes: tuple[str, ...], seen: set[Identity], found: _Found) -> None:
     """Note what lies in `folder / inside` and its own subfolders."""
     waiting = [inside]
     while waiting:
@@ -104,9 +114,9 @@ def _look_into(folder: Path, inside: str, seen: set[Identity], found: _Found) ->
                 elif identity not in seen:
                     seen.add(identity)
                     waiting.append(name)
-            elif _is_image_name(name) and stat.S_ISREG(target.st_mode):
-                found.images.append((name, identity))
-            elif _is_image_name(name):
+            elif name.lower().endswith(suffixes) and stat.S_ISREG(target.st_mode):
+                found.files.append((name, identity))
+            elif name.lower().endswith(suffixes):
                 found.special.append(name)
 
 
@@ -117,7 +127,7 @@ def _is_image_name(name: str) -> bool:
 def _notes(folder: Path, found: _Found) -> list[str]:
     """What was passed over, and what is there twice."""
     names_of: defaultdict[Identity, list[str]] = defaultdict(list)
-    for name, identity in sorted(found.images):
+    for name, identity in sorted(found.files):
         names_of[identity].append(name)
     twins = [" = ".join(names) for names in names_of.values() if len(names) > 1]
     links = [name for name in found.lost if not _is_image_name(name)]

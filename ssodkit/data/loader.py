@@ -128,8 +128,8 @@ class _TrainingSteps(_Source[_RawStep, tuple[SemiBatch, ...]]):
         self.sampler = StepSampler(
             seed, plan.batch, sizes(sets.labeled), None if unlabeled is None else sizes(unlabeled)
         )
-        self.labeled_views = ViewMaker(views.labeled, views.minimum_visible, views.pad_to)
-        self.unlabeled_views = ViewMaker(views.unlabeled, views.minimum_visible, views.pad_to)
+        self.labeled_views = views.maker(views.labeled)
+        self.unlabeled_views = views.maker(views.unlabeled)
 
     def decode(self, number: int) -> _RawStep:
         rows = self.sampler.rows(number)

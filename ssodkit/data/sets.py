@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,20 +16,25 @@ from ssodkit.data.config import (
     DataConfig,
     DigitsSource,
     FolderSource,
+    HeldOutSource,
     LabeledRule,
     LabeledSource,
     RestSource,
     StoredSource,
     VocSource,
+    YoloSource,
 )
 from ssodkit.data.digits import open_digits
 from ssodkit.data.folder import read_folder
 from ssodkit.data.mistakes import Refusals, listed, naming, printable
 from ssodkit.data.overlap import shared_files
+from ssodkit.data.parts import Parts, take_parts
 from ssodkit.data.pictures import refuse_broken
-from ssodkit.data.splits import Fold, draw_fold
+from ssodkit.data.recognize import recognize
+from ssodkit.data.splits import Fold
 from ssodkit.data.stored import with_stored_labels
 from ssodkit.data.voc import read_voc
+from ssodkit.data.yolo import read_yolo
 from ssodkit.errors import DataError
 
 OnProgress = Callable[[int, int], None]
@@ -54,7 +60,7 @@ class DataSets:
 
 
 def open_data(config: DataConfig, on_progress: OnProgress | None = None) -> DataSets:
-    """Read all sets of a recipe. `on_progress(done, total)` is called while embedded data is made.
+    """Read all sets of a recipe. `on_progress(done, total)` is called while embedded data is made or sizes are read.
 
     Raises one DataError that shows the mistakes in all of them, each with the key of the recipe it is about. Of the
     image files only their names are looked at: `check_images` looks into them.
@@ -67,7 +73,16 @@ def open_data(config: DataConfig, on_progress: OnProgress | None = None) -> Data
     if "data.train" in read:
         table = read["data.train"].categories
         with refusals:
-            split = _split(config, read)
+            if not table:
+                raise DataError(
+                    "data.train: no annotation has an object, so no class is known. Name them as `classes`."
+                )
+            parts = take_parts(config, read["data.train"])
+            held_out = {"data.test": parts.test, "data.validation": parts.validation}
+            read |= {"data.train": parts.learned, **{key: part for key, part in held_out.items() if part is not None}}
+            split = _split(config, parts, read.get("data.unlabeled"))
+            if "data.unlabeled" in read and split.pool is not None:
+                read["data.unlabeled"] = split.pool
         for key in ("data.test", "data.validation"):
             with refusals:
                 if key in read:
@@ -82,7 +97,7 @@ def open_data(config: DataConfig, on_progress: OnProgress | None = None) -> Data
         labeled_too=_same_files(split.labeled, split.unlabeled),
         test=read["data.test"],
         validation=read.get("data.validation"),
-        fold=split.fold,
+        fold=parts.fold,
         categories=table,
         notes=tuple(printable(note) for note in dict.fromkeys(notes)),
     )
@@ -90,7 +105,43 @@ def open_data(config: DataConfig, on_progress: OnProgress | None = None) -> Data
 
 def open_test(config: DataConfig, on_progress: OnProgress | None = None) -> ImageSet:
     """The test images of a recipe; their labels count in a table of their own. Raises DataError as `open_data` does."""
-    return _read("data.test", config.test, on_progress)
+    if not isinstance(config.test, HeldOutSource):
+        return _read("data.test", config.test, on_progress)
+    held_out = take_parts(config, _read("data.train", config.train, on_progress)).test
+    assert held_out is not None
+    return held_out
+
+
+def open_other(
+    path: Path, images: Path | None, categories: tuple[Category, ...], on_progress: OnProgress | None = None
+) -> ImageSet:
+    """Labeled images that lie at `path`, for networks that know `categories`: classes are joined by their names.
+
+    `path` is what `recognize` takes, `images` the folder of the images where it cannot be known. Of several splits the
+    test split is taken, else the validation split. Boxes of other classes are left out, as a note says. Raises
+    DataError for what is not labeled, and where no class is known.
+    """
+    splits = recognize(path, images)
+    split = next(name for name in ("all", "test", "val", "train") if name in splits)
+    source = splits[split]
+    if isinstance(source, FolderSource):
+        raise DataError(f"{path} holds images without labels, so nothing can be scored on them. Give their labels.")
+    read = _read(str(path), source, on_progress)
+    place = {category.name: label for label, category in enumerate(categories)}
+    label_of = np.array([place.get(category.name, -1) for category in read.categories], dtype=np.int16)
+    counts = np.bincount(read.labels, minlength=len(read.categories)).tolist()
+    boxed = [category.name for category, count in zip(read.categories, counts, strict=True) if count]
+    unknown = [name for name in boxed if name not in place]
+    if boxed and len(unknown) == len(boxed):
+        raise DataError(
+            f"{path} has boxes of {listed(boxed)} alone, and the run knows {listed(place)}. Give equal classes equal "
+            "names."
+        )
+    notes = [f"{path} has the splits {', '.join(splits)}: {split} is taken"] if len(splits) > 1 else []
+    if unknown:
+        notes.append(f"{path} has boxes of classes that the run does not know, which are left out: {listed(unknown)}")
+    kept = read.with_boxes(label_of[read.labels] >= 0)
+    return replace(kept, labels=label_of[kept.labels], categories=categories, notes=(*read.notes, *notes))
 
 
 def open_unlabeled(config: DataConfig, on_progress: OnProgress | None = None) -> ImageSet:
@@ -101,13 +152,11 @@ def open_unlabeled(config: DataConfig, on_progress: OnProgress | None = None) ->
     source = config.unlabeled_images
     if source is None:
         raise DataError("data.unlabeled names no images. Give a folder of images, or name the images there.")
-    if not isinstance(source, RestSource):
-        return _read("data.unlabeled", source, on_progress).without_labels()
-    train = _read("data.train", config.train, on_progress)
-    if source.include_labeled:
-        return train.without_labels()
-    fold = draw_fold(train, config.folds, config.percent, config.fold)
-    return train.subset(np.flatnonzero(~np.isin(train.ids, fold.image_ids))).without_labels()
+    own = None if isinstance(source, RestSource) else _read("data.unlabeled", source, on_progress)
+    if own is not None and HeldOutSource not in (type(config.test), type(config.validation)):
+        return own.without_labels()
+    parts = take_parts(config, _read("data.train", config.train, on_progress))
+    return parts.unlabeled(source, own)[0].without_labels()
 
 
 def check_images(sets: DataSets, on_progress: OnProgress = lambda done, total: None) -> None:
@@ -156,10 +205,11 @@ def apply_rule(images: ImageSet, rule: LabeledRule) -> ImageSet:
 
 
 def _sources(config: DataConfig) -> dict[str, LabeledSource | FolderSource]:
-    """What is read: all but the rest of the training images, and unlabeled images that no step takes."""
-    sources: dict[str, LabeledSource | FolderSource] = {"data.train": config.train, "data.test": config.test}
-    if config.validation is not None:
-        sources["data.validation"] = config.validation
+    """What is read: all but parts of the training images, and unlabeled images that no step takes."""
+    sources: dict[str, LabeledSource | FolderSource] = {"data.train": config.train}
+    for key, held in (("data.test", config.test), ("data.validation", config.validation)):
+        if held is not None and not isinstance(held, HeldOutSource):
+            sources[key] = held
     unlabeled = config.unlabeled_images if config.batch.unlabeled else None
     if unlabeled is not None and not isinstance(unlabeled, RestSource):
         sources["data.unlabeled"] = unlabeled
@@ -168,12 +218,14 @@ def _sources(config: DataConfig) -> dict[str, LabeledSource | FolderSource]:
 
 def _read(key: str, source: LabeledSource | FolderSource, on_progress: OnProgress | None) -> ImageSet:
     with naming(key):
+        labeled = key != "data.unlabeled"
         match source:
             case CocoSource():
-                labeled = key != "data.unlabeled"
                 images = read_coco(source.annotations, source.images, source.zero_size_boxes, labeled)
             case VocSource():
-                images = read_voc(source.root, source.split, source.classes, source.zero_size_boxes)
+                images = read_voc(source)
+            case YoloSource():
+                images = read_yolo(source, on_progress, labeled)
             case DigitsSource():
                 images = open_digits(source, on_progress)
             case FolderSource():
@@ -194,7 +246,6 @@ def _without_dropped(images: ImageSet, config: DataConfig) -> ImageSet:
 class _Split:
     """The images that a run learns from."""
 
-    fold: Fold
     labeled: ImageSet
     pool: ImageSet | None
     """The unlabeled images, still with the labels that their source has."""
@@ -202,39 +253,40 @@ class _Split:
     notes: tuple[str, ...]
 
 
-def _split(config: DataConfig, read: Mapping[str, ImageSet]) -> _Split:
-    """Draw the labeled images of `read`, and find the unlabeled ones."""
-    train = read["data.train"]
-    fold = draw_fold(train, config.folds, config.percent, config.fold)
-    chosen = np.isin(train.ids, fold.image_ids)
-    labeled = apply_rule(_without_dropped(train.subset(np.flatnonzero(chosen)), config), config.labeled)
-    pool = _unlabeled_pool(config, read, chosen)
+def _split(config: DataConfig, parts: Parts, own: ImageSet | None) -> _Split:
+    """The labeled and the unlabeled images; `own` are those of an unlabeled source other than the rest."""
+    labeled = apply_rule(_without_dropped(parts.labeled, config), config.labeled)
+    pool, notes = _unlabeled_pool(config, parts, own)
     # The one place where labels are taken from unlabeled images: whatever trains on them gets this set.
     unlabeled = None if pool is None else pool.without_labels()
-    notes: tuple[str, ...] = ()
     if pool is not None and unlabeled is not None and isinstance(config.unlabeled, StoredSource):
-        unlabeled, notes = with_stored_labels(unlabeled, config.unlabeled, train.categories, fold.hash)
+        unlabeled, more = with_stored_labels(unlabeled, config.unlabeled, parts.labeled.categories, parts.fold.hash)
+        notes = (*notes, *more)
         pool = pool.subset(pool.positions(unlabeled.ids)) if len(unlabeled) else None
         unlabeled = unlabeled if len(unlabeled) else None
-    return _Split(fold, labeled, pool, unlabeled, notes)
+    return _Split(labeled, pool, unlabeled, (*parts.notes, *notes))
 
 
-def _unlabeled_pool(config: DataConfig, read: Mapping[str, ImageSet], chosen: NDArray[np.bool_]) -> ImageSet | None:
+def _unlabeled_pool(config: DataConfig, parts: Parts, own: ImageSet | None) -> tuple[ImageSet | None, tuple[str, ...]]:
     source = config.unlabeled_images
-    if not config.batch.unlabeled or not isinstance(source, RestSource):
-        return read.get("data.unlabeled")
-    train = read["data.train"]
-    rest = train if source.include_labeled else train.subset(np.flatnonzero(~chosen))
-    if not len(rest):
+    if not config.batch.unlabeled or source is None:
+        return None, ()
+    pool, notes = parts.unlabeled(source, own)
+    if not len(pool) and isinstance(source, RestSource):
         raise DataError(
-            "data.unlabeled: every training image is labeled, so there is no rest. Lower data.percent, set "
-            "data.unlabeled.include_labeled, or set data.batch.unlabeled to 0."
+            "data.unlabeled: every training image is labeled, so there is no rest. Lower data.percent or data.shots, "
+            "set data.unlabeled.include_labeled, or set data.batch.unlabeled to 0."
         )
-    return rest
+    if not len(pool):
+        raise DataError("data.unlabeled: each of its images is held out, by content. Give others.")
+    return pool, notes
 
 
 def _known_labels(pool: ImageSet | None, categories: tuple[Category, ...]) -> ImageSet | None:
-    if pool is None or not len(pool.boxes) or set(pool.categories) != set(categories):
+    if pool is None or not len(pool.boxes):
+        return None
+    mine, theirs = ({category.name for category in table} for table in (pool.categories, categories))
+    if mine != theirs:  # what was not looked for is not labeled
         return None
     return in_table("data.unlabeled", pool, categories)
 
@@ -285,7 +337,7 @@ def _leaks(config: DataConfig, read: Mapping[str, ImageSet]) -> list[str]:
         ("data.unlabeled", "data.validation", "the best checkpoint is chosen by images that were learned"),
         ("data.validation", "data.test", "the best checkpoint is chosen by test images, so results say too much"),
     ):
-        if not {key, other} <= read.keys() or _are_apart(sources[key], sources[other]):
+        if not {key, other} <= read.keys() or _are_apart(sources.get(key), sources.get(other)):
             continue
         pairs = shared_files(read[key], read[other])
         if key == "data.validation" and len(pairs) == len(read[key]):
@@ -299,5 +351,5 @@ def _leaks(config: DataConfig, read: Mapping[str, ImageSet]) -> list[str]:
     return notes
 
 
-def _are_apart(first: LabeledSource | FolderSource, second: LabeledSource | FolderSource) -> bool:
+def _are_apart(first: LabeledSource | FolderSource | None, second: LabeledSource | FolderSource | None) -> bool:
     return isinstance(first, DigitsSource) and isinstance(second, DigitsSource) and first.part != second.part

@@ -138,7 +138,7 @@ def _refuse_other(
         shown = listed(resized, lambda index: f"{stored.name(index)} {_size(stored, index)}")
         problems.append(f"{len(resized)} images have other sizes there, height x width, than here ({shown}).")
     try:
-        in_table("the file", stored.with_boxes(np.zeros(len(stored.boxes), dtype=bool)), categories)
+        in_table("the file", stored, categories)
     except DataError as error:
         problems.append(str(error))
     if labeled_by != fold:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ssodkit.data.augment.base import TransformConfig, draw_view
 from ssodkit.data.augment.render import render
+from ssodkit.data.augment.resize import ResizeConfig
 from ssodkit.data.raw import RawBatch
 from ssodkit.ops.random import derive_keys
 from ssodkit.plugins import Config, Slot, mistake_at
@@ -35,6 +36,8 @@ class ViewConfig(Config):
 class ViewsConfig(Config):
     """The views of labeled, unlabeled and test images."""
 
+    size: ResizeConfig | None = None
+    """What every view begins with, the test's too: the size in which networks see images. Null: the original."""
     labeled: dict[str, ViewConfig]
     """Every labeled view teaches."""
     unlabeled: dict[str, ViewConfig] = Field(default_factory=dict)
@@ -43,6 +46,14 @@ class ViewsConfig(Config):
     """Boxes of which less than this share stays inside a view are dropped from it."""
     pad_to: int = Field(32, ge=1, le=1_000_000)
     """Canvas sides are multiples of this."""
+
+    def maker(self, views: Mapping[str, ViewConfig]) -> "ViewMaker":
+        """What makes these views, each beginning with `size`."""
+        first = () if self.size is None else (self.size,)
+        sized = {
+            name: view.model_copy(update={"transforms": (*first, *view.transforms)}) for name, view in views.items()
+        }
+        return ViewMaker(sized, self.minimum_visible, self.pad_to)
 
     @model_validator(mode="after")
     def _draws_as_names_a_view_with_draws_of_its_own(self) -> "ViewsConfig":

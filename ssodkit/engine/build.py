@@ -8,7 +8,12 @@ from ssodkit.plugins import BuildContext
 from ssodkit.recipe.model import Recipe
 
 
-def build_method(recipe: Recipe, num_classes: int, load_weights: bool = True) -> Method:
+def build_method(
+    recipe: Recipe,
+    num_classes: int,
+    load_weights: bool = True,
+    labeled_boxes_per_image: tuple[float, ...] | None = None,
+) -> Method:
     """The method of a recipe, on the CPU; new weights are drawn from the recipe's seed alone.
 
     Without `load_weights`, backbones have random weights and no network is needed: for what loads a checkpoint, for
@@ -18,6 +23,7 @@ def build_method(recipe: Recipe, num_classes: int, load_weights: bool = True) ->
         num_classes=num_classes,
         detector=recipe.detector,
         unlabeled_images=recipe.data.batch.unlabeled,
+        labeled_boxes_per_image=labeled_boxes_per_image,
         minimum_visible=recipe.views.minimum_visible,
         joined=recipe.engine.joined,
         load_weights=load_weights,

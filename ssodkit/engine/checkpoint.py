@@ -46,6 +46,8 @@ RECIPE = "recipe.yaml"
 """In the folder of a run: the whole recipe."""
 FIRST_STAGE = "stage1"
 """In the folder of a run that makes its own labels first: the folder of that run."""
+CHOICE = "choice.json"
+"""In the folder of a run that was compared with a control: which `run`, within it, and `network` stand for it."""
 
 
 @dataclass(frozen=True)
@@ -181,15 +183,30 @@ def _write_files(folder: Path, state: Mapping[str, Any], networks: Mapping[str, 
 
 
 def read_run(run: Path, trust_plugins: bool = False) -> tuple[Recipe, Path]:
-    """The recipe of a run and its newest checkpoint, its networks whole; raises TrainingError if there is none.
+    """The recipe and newest checkpoint that stand for a run, its networks whole; TrainingError if there is none.
 
+    Where the run was compared with a control, they may be the control's, and the recipe's result is what was chosen.
     `run` may also be the folder of one of its checkpoints, such as `RUN/checkpoints/best`, which is taken then.
     """
-    if not is_checkpoint(run):
-        return read_recipe(run, trust_plugins), find_networks(run)
-    recipe = read_recipe(run.absolute().parent.parent, trust_plugins)
-    _refuse_damaged(run, NETWORK)
-    return recipe, run
+    if is_checkpoint(run):
+        recipe = read_recipe(run.absolute().parent.parent, trust_plugins)
+        _refuse_damaged(run, NETWORK)
+        return recipe, run
+    try:
+        chosen = json.loads((run / CHOICE).read_text(encoding="utf-8"))
+        other, network = run / chosen["run"], chosen["network"]
+    except FileNotFoundError:
+        return read_own_run(run, trust_plugins)
+    except (ValueError, KeyError, TypeError) as error:
+        raise TrainingError(f"{run / CHOICE} is damaged. Delete it, and the run's own network is used.") from error
+    recipe, checkpoint = read_own_run(other, trust_plugins)
+    evaluation = recipe.evaluation.model_copy(update={"result": network})
+    return recipe.model_copy(update={"evaluation": evaluation}), checkpoint
+
+
+def read_own_run(run: Path, trust_plugins: bool = False) -> tuple[Recipe, Path]:
+    """The run's own recipe and newest checkpoint, whatever a comparison chose; raises as `read_run`."""
+    return read_recipe(run, trust_plugins), find_networks(run)
 
 
 def read_recipe(run: Path, trust_plugins: bool = False) -> Recipe:

@@ -131,3 +131,11 @@ def _make_numbered(name: str) -> Path:
             raise TrainingError(f"the folder {run} cannot be made: {error.strerror}. Name another by --out.") from error
         else:
             return run
+
+
+def refuse_existing(out: Path) -> None:
+    """Raise TrainingError if there is something at `out`, or no folder that it could be written into."""
+    if out.exists():
+        raise TrainingError(f"{out} exists, and nothing is overwritten. Take another --out, or delete it.")
+    if not out.parent.is_dir():
+        raise TrainingError(f"{out.parent} is no folder, so {out.name} cannot be written there. Make it first.")

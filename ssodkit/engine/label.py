@@ -24,10 +24,10 @@ from ssodkit.engine.checkpoint import read_categories, read_fold, read_run, read
 from ssodkit.engine.distributed import Processes, open_processes
 from ssodkit.engine.evaluate import find_all, test_views
 from ssodkit.engine.failures import explained
+from ssodkit.engine.folders import refuse_existing
 from ssodkit.engine.metrics import DetectionTable
 from ssodkit.engine.networks import open_network
 from ssodkit.engine.predict import print_notes
-from ssodkit.errors import TrainingError
 from ssodkit.recipe.model import Recipe
 
 Size = Literal["test", "original"]
@@ -101,14 +101,6 @@ def write_labels(
     return out
 
 
-def refuse_existing(out: Path) -> None:
-    """Raise TrainingError if there is something at `out`, or no folder that it could be written into."""
-    if out.exists():
-        raise TrainingError(f"{out} exists, and nothing is overwritten. Take another --out, or delete it.")
-    if not out.parent.is_dir():
-        raise TrainingError(f"{out.parent} is no folder, so {out.name} cannot be written there. Make it first.")
-
-
 def open_images(recipe: Recipe, folder: Path | str | None = None) -> ImageSet:
     """The images that are labeled, their sizes known; a recipe's unlabeled ones where there is no `folder`."""
     images = open_unlabeled(recipe.data) if folder is None else read_folder(Path(folder))
@@ -119,7 +111,7 @@ def open_images(recipe: Recipe, folder: Path | str | None = None) -> ImageSet:
 def _warn_of_size(images: ImageSet, recipe: Recipe) -> None:
     """Say by which factor images in their original size differ from what the network was tested on, if they do."""
     sizes = torch.from_numpy(images.sizes).long()
-    drawn = draw_view(recipe.views.test.transforms, sizes, torch.zeros(len(sizes), dtype=torch.int64))
+    drawn = draw_view(test_views(recipe).views["test"].transforms, sizes, torch.zeros(len(sizes), dtype=torch.int64))
     scale = torch.linalg.det(drawn.homography[:, :2, :2]).abs().sqrt()
     factor = float(np.median(1.0 / scale.numpy())) if len(sizes) else 1.0
     if f"{factor:.2f}" != "1.00":

@@ -4,6 +4,7 @@ import contextlib
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,22 +71,8 @@ def coco_scores(found: DetectionTable, truth: ImageSet) -> tuple[Scores, ClassSc
 
     Source: Lin et al., Microsoft COCO, arXiv:1405.0312; computed by pycocotools.
     """
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
     with contextlib.redirect_stdout(io.StringIO()):
-        pair = []
-        for annotations in (_truth_as_coco(truth), _found_as_coco(found, truth)):
-            coco = COCO()
-            coco.dataset = {
-                "images": [{"id": number} for number in truth.ids.tolist()],
-                "categories": [{"id": number} for number in truth.category_ids.tolist()],
-                "annotations": annotations,
-            }
-            coco.createIndex()
-            pair.append(coco)
-        evaluation = COCOeval(*pair, iouType="bbox")
-        evaluation.evaluate()
+        evaluation = coco_evaluation(found, truth)
         evaluation.accumulate()
         evaluation.summarize()
     total = {name: _or_none(value) for name, value in zip(COCO_NAMES, evaluation.stats, strict=True)}
@@ -100,6 +87,26 @@ def coco_scores(found: DetectionTable, truth: ImageSet) -> tuple[Scores, ClassSc
             "AP50": _or_none(precision[0, place]),
         }
     return total, classes
+
+
+def coco_evaluation(found: DetectionTable, truth: ImageSet) -> Any:
+    """pycocotools' evaluation, its detections matched and not yet accumulated; it prints while it works."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    pair = []
+    for annotations in (_truth_as_coco(truth), _found_as_coco(found, truth)):
+        coco = COCO()
+        coco.dataset = {
+            "images": [{"id": number} for number in truth.ids.tolist()],
+            "categories": [{"id": number} for number in truth.category_ids.tolist()],
+            "annotations": annotations,
+        }
+        coco.createIndex()
+        pair.append(coco)
+    evaluation = COCOeval(*pair, iouType="bbox")
+    evaluation.evaluate()
+    return evaluation
 
 
 def voc_scores(found: DetectionTable, truth: ImageSet) -> Scores:

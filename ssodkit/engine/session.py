@@ -31,6 +31,7 @@ from ssodkit.engine.health import Health, describe_stored
 from ssodkit.engine.logging import RunLog
 from ssodkit.engine.pace import Pace
 from ssodkit.engine.replay import not_finite, save_replay
+from ssodkit.engine.tables import classes_in_words
 from ssodkit.engine.update import Numbers, Outcome, Updater
 from ssodkit.engine.versions import device_name, source, versions
 from ssodkit.errors import TrainingError
@@ -62,7 +63,13 @@ class Session:
         fold, categories, engine = self.sets.fold.hash, self.sets.categories, recipe.engine
         processes.agree({"recipe": recipe_hash(recipe), "labeled fold": fold})
         self.plan = derive_batch(recipe.data.batch, processes.count, engine.images_per_device, engine.lr_for_images)
-        method = build_method(recipe, len(categories), load_weights=checkpoint is None)
+        labeled = self.sets.labeled
+        method = build_method(
+            recipe,
+            len(categories),
+            load_weights=checkpoint is None,
+            labeled_boxes_per_image=tuple((labeled.boxes_per_class() / max(1, len(labeled))).tolist()),
+        )
         self.method = place(method, recipe, processes.device)
         self.updater = Updater(self.method, engine, processes, recipe.seed, self.plan.lr_factor)
         self.health = Health(
@@ -205,24 +212,27 @@ class Session:
             self.save(BEST)  # before the line, which says that nothing is left to do for this step
         self.log.record("evaluation", self.step, {"set": "test" if on_test else "validation", **scores})
         listed = ", ".join(f"{name} {100 * average:.1f}" for name, average in averages.items())
-        self.log.say(f"AP after step {self.step} on the {'test' if on_test else 'validation'} images: {listed}")
+        which = "test" if on_test else "validation"
+        self.log.say(f"AP after step {self.step} on the {which} images: {listed}{classes_in_words(scores)}")
 
     def score(self, on_test: bool = True) -> dict[str, Any]:
         """The scores of all networks, as `result.json` has them."""
         images = self.sets.test if on_test or self.sets.validation is None else self.sets.validation
-        return as_result(score_networks(self.method.networks(), images, self.recipe, self.processes), self.recipe)
+        with self.log.showing("scoring, batch") as on_progress:
+            scores = score_networks(self.method.networks(), images, self.recipe, self.processes, on_progress)
+        return as_result(scores, self.recipe)
 
     def introduce(self) -> None:
         """Say what this run is made of."""
         engine, sets, fold = self.recipe.engine, self.sets, self.sets.fold
         many = f", {self.processes.count} processes" if self.processes.count > 1 else ""
-        share = "all" if fold.mode == "all" else f"{fold.percent:g} %, folds {fold.mode}, fold {fold.fold}"
         unlabeled = 0 if sets.unlabeled is None else len(sets.unlabeled)
+        validation = "" if sets.validation is None else f"{len(sets.validation)} validation, "
         self.log.say(f"run      {self.run}  (recipe {self.recipe.name}, seed {self.recipe.seed})")
         self.log.say(f"device   {device_name(self.processes.device)}, {engine.precision}{many}")
         self.log.say(
-            f"data     {len(sets.labeled)} labeled images ({share}, hash {fold.hash}), {unlabeled} unlabeled, "
-            f"{len(sets.test)} test; {len(sets.categories)} classes"
+            f"data     {len(sets.labeled)} labeled images ({fold.describe()}, hash {fold.hash}), "
+            f"{unlabeled} unlabeled, {validation}{len(sets.test)} test; {len(sets.categories)} classes"
         )
         self.log.say(f"batch    {self.plan.describe()}")
         for note in sets.notes:
@@ -336,8 +346,8 @@ def _open_data_in_turn(data: DataConfig, processes: Processes) -> DataSets:
 
 
 def _open_checked(data: DataConfig) -> DataSets:
-    with showing("making the embedded data") as on_made:
-        sets = open_data(data, on_made)
+    with showing("reading the data") as on_read:
+        sets = open_data(data, on_read)
     with showing("looking at images") as on_checked:
         check_images(sets, on_checked)
     return sets

@@ -1,10 +1,11 @@
 """Training: a recipe becomes a run."""
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 from ssodkit.data.config import StoredSource
 from ssodkit.data.files import write_whole
@@ -42,13 +43,18 @@ GOES_ON = f"nobody reads what the training says any more; it goes on, and writes
 
 
 def train(
-    recipe: Recipe, out: Path | str | None = None, device: str | None = None, stop_after: int | None = None
+    recipe: Recipe,
+    out: Path | str | None = None,
+    device: str | None = None,
+    stop_after: int | None = None,
+    files: Mapping[str, str] = MappingProxyType({}),
 ) -> RunResult:
     """Train a recipe and evaluate what was learned, in the new or empty folder `out`; None makes one in `runs`.
 
-    `stop_after` ends after that step, with a checkpoint and without evaluation; `resume` goes on. Where the recipe's
-    labels are made by another one, that is trained first, and its steps count as well. Raises RecipeError, DataError
-    or TrainingError, and Interrupted after a signal, once the checkpoint is written.
+    `stop_after` ends after that step, with a checkpoint and without evaluation; `resume` goes on. `files` (name ->
+    text) stand in the folder from the start. Where the recipe's labels are made by another one, that is trained first,
+    and its steps count as well. Raises RecipeError, DataError or TrainingError, and Interrupted after a signal, once
+    the checkpoint is written.
     """
     if out is not None:
         out = Path(out)
@@ -59,6 +65,9 @@ def train(
             processes.first_alone(lambda: open_images(first))  # broken ones are found before step 1
         session = Session(first or recipe, processes)
         run = make_run_folder(out, recipe.name, processes)
+        if processes.is_first:
+            for name, text in files.items():
+                write_whole(run / name, text)
         if first is None:
             session.open(run)
             with held(run, processes):

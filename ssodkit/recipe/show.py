@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from ssodkit.data.config import DataConfig
+from ssodkit.data.shares import Share
 from ssodkit.recipe.model import Recipe
 from ssodkit.recipe.read import FLOAT, Written, parse_yaml
 from ssodkit.recipe.validate import Location, locate
@@ -38,9 +39,9 @@ class Redrawn:
         self.recipe = recipe
         self._parts = _parts(recipe, first)
 
-    def at(self, percent: float, fold: int, seed: int) -> tuple[Recipe, str]:
+    def at(self, share: Share, fold: int, seed: int) -> tuple[Recipe, str]:
         """The recipe as it is read with these values, which are in their ranges, and its hash."""
-        data = self.recipe.data.model_copy(update={"percent": percent, "fold": fold})
+        data = self.recipe.data.model_copy(update={**share._asdict(), "fold": fold})
         drawn = {"data": _as_json(_plain(data)), "seed": _as_json(seed)}
         return self.recipe.model_copy(update={"data": data, "seed": seed}), _hash({**self._parts, **drawn})
 

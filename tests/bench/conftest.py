@@ -40,6 +40,12 @@ MakeResult = Callable[..., CellResult]
 
 
 @pytest.fixture(scope="session")
+def watched() -> tuple[str, ...]:
+    """What makes a small run of `soft_teacher`, in which everything that a run reports happens."""
+    return WATCHED
+
+
+@pytest.fixture(scope="session")
 def watched_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run of `soft_teacher`: 4 steps, scored and looked at after steps 2 and 4."""
     run = tmp_path_factory.mktemp("runs") / "watched"
@@ -68,9 +74,9 @@ def result_of(cell: Cell, points: float, **changes: Any) -> CellResult:
         "recipe_hash": cell.hash,
         "fold": {
             "mode": "soft_teacher",
-            "percent": cell.percent,
+            **cell.share._asdict(),
             "fold": cell.fold,
-            "hash": f"{cell.percent:g}-{cell.fold}",
+            "hash": f"{cell.share.slug}-{cell.fold}",
             "images": 50,
         },
         "sources": [{"commit": "0123456789abcdef", "clean": True}],

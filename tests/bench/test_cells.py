@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from ssodkit.bench.suite import cells_of
+from ssodkit.bench.suite import cells_of, choose
+from ssodkit.data.shares import Share
 from ssodkit.errors import RecipeError
 from ssodkit.recipe.check import first_stage, load_recipe
 from ssodkit.recipe.show import recipe_hash
@@ -32,9 +33,23 @@ def test_cells_of__have_the_recipes_that_would_have_been_read_one_by_one(write: 
     assert len(cells) == 2 * 2 * 2 * 2
     for cell in cells[1:16:2]:
         steps = ["engine.steps=400"] if cell.method == "supervised" else []
-        draw = [f"data.percent={cell.percent}", f"data.fold={cell.fold}", f"seed={cell.seed}"]
+        draw = [f"data.percent={cell.share.percent}", f"data.fold={cell.fold}", f"seed={cell.seed}"]
         recipe = load_recipe(cell.method, ["data.test.images=10", *steps, *draw])
         assert (cell.recipe, cell.hash) == (recipe, recipe_hash(recipe, first_stage(recipe)))
+
+
+def test_cells_of__shots_take_the_place_of_the_recipes_own_share(write: Write):
+    _, cells = cells_of(write(percents=[1], shots=[5, 10], methods=[{"recipe": "stac"}]))
+    assert [cell.recipe.data.share for cell in cells] == [Share(1.0), Share(shots=5), Share(shots=10)]
+    recipe = load_recipe("stac", ["data.test.images=10", "data.percent=100", "data.shots=10"])
+    assert (cells[2].recipe, cells[2].hash) == (recipe, recipe_hash(recipe, first_stage(recipe)))
+    assert cells[2].name == f"stac-10shots-fold1-seed0-{cells[2].hash}"
+    assert choose(cells, ["shots=10"]) == cells[2:]
+    assert choose(cells, ["percent=1"]) == cells[:1]
+    with pytest.raises(RecipeError, match="no cell has this shots; shots is one of: 5, 10"):
+        choose(cells, ["shots=7"])
+    with pytest.raises(RecipeError, match="no cell has this shots; the suite says otherwise how many are labeled"):
+        choose(cells[:1], ["shots=7"])
 
 
 def test_cells_of__run_fold_by_fold_and_folds_have_seeds_of_their_own(write: Write):
@@ -45,7 +60,7 @@ def test_cells_of__run_fold_by_fold_and_folds_have_seeds_of_their_own(write: Wri
 
 def test_cells_of__without_shares_and_folds_take_the_recipes_own(write: Write):
     _, cells = cells_of(write())
-    assert [(cell.percent, cell.fold, cell.seed) for cell in cells] == [(2.5, 1, 0)] * 2
+    assert [(cell.share, cell.fold, cell.seed) for cell in cells] == [(Share(2.5), 1, 0)] * 2
 
 
 def test_cells_of__recipes_are_read_once_per_row_and_not_per_cell(write: Write, monkeypatch: pytest.MonkeyPatch):

@@ -327,7 +327,7 @@ def test_csv__has_a_line_per_method_and_share_with_plain_numbers(make_tables: Ma
     assert (taught["network"], taught["threshold"], taught["metric"]) == ("teacher", "0.05", "AP")
     assert (taught["seconds"], taught["images_per_second"], taught["memory_gb"]) == ("100.0", "50.0", "1.5")
     assert (taught["devices"], taught["sources"]) == ("cpu, 2 threads", "commit 0123456789ab")
-    assert (taught["warning"], taught["fold_hashes"]) == ("Beware.", "5-1 5-2")
+    assert (taught["warning"], taught["fold_hashes"]) == ("Beware.", "5pct-1 5pct-2")
     missing = lines[3]
     assert {missing[name] for name in ("mean", "deviation", "gain", "gain_low", "seconds", "devices")} == {""}
     assert (missing["folds_done"], missing["trainings"]) == ("0", "2")

@@ -167,10 +167,10 @@ def test_print_list__shows_state_score_and_time(
     out = capsys.readouterr().out
     rows = [[part.strip() for part in line.split("│")[1:-1]] for line in out.splitlines() if "│" in line]
     assert rows == [
-        ["supervised", "25", "1", "0", "-", "about 0:02:30 left", "running, step 25/100"],
-        ["stac", "25", "1", "0", "-", "about 0:03:20 left", "missing"],
-        ["supervised", "25", "2", "1", "-", "about 0:01:40 left", "missing, step 50/100"],
-        ["stac", "25", "2", "1", "-", "about 0:03:20 left", "failed: no data"],
+        ["supervised", "25 %", "1", "0", "-", "about 0:02:30 left", "running, step 25/100"],
+        ["stac", "25 %", "1", "0", "-", "about 0:03:20 left", "missing"],
+        ["supervised", "25 %", "2", "1", "-", "about 0:01:40 left", "missing, step 50/100"],
+        ["stac", "25 %", "2", "1", "-", "about 0:03:20 left", "failed: no data"],
     ]
     assert out.splitlines()[-2:] == [
         "warning: one is broken",

@@ -19,7 +19,7 @@ from ssodkit.recipe.show import recipe_hash
 
 def make_cell(recipe: Recipe) -> Cell:
     return Cell(
-        "mine", recipe.data.percent, recipe.data.fold, recipe.seed, recipe, recipe_hash(recipe), recipe.engine.steps
+        "mine", recipe.data.share, recipe.data.fold, recipe.seed, recipe, recipe_hash(recipe), recipe.engine.steps
     )
 
 
@@ -246,13 +246,13 @@ def test_read_results__a_recipe_without_its_parts_is_refused(folder: Path, cell:
 
 
 def test_read_results__a_field_with_a_default_that_was_added_since_changes_nothing(folder: Path, cell: Cell):
-    """As a version without `data.labeled.at_most` and `watch.pictures` would have written it."""
+    """As a version without `data.labeled.at_most`, `data.shots` and `watch.pictures` would have written it."""
     recipe = load_recipe(
         "soft_teacher", ["seed=3", "data.fold=4", "data.percent=5", "watch.pictures=8", "engine.steps=4"]
     )
     today = make_cell(recipe)
     old = recipe.model_dump(mode="json")
-    del old["data"]["labeled"]["at_most"], old["watch"]["pictures"]
+    del old["data"]["labeled"]["at_most"], old["data"]["shots"], old["watch"]["pictures"]
     content = json.loads((folder / f"{cell.name}.json").read_text())
     hash_then = "0123456789abcdef"
     fold = {**content["fold"], "percent": 5, "fold": 4}

@@ -62,6 +62,10 @@ def write(folder: Path, text: str) -> Path:
             "mine.yaml:4:23 set.data.percent: the suite's own `percents` sets this; leave one of them out",
         ),
         (
+            "shots: [5]\nset: {data: {percent: 10}}\nmethods: [{recipe: supervised}]\n",
+            "mine.yaml:4:23 set.data.percent: the suite's own `shots` sets this; leave one of them out",
+        ),
+        (
             "folds: [1]\nmethods: [{recipe: supervised, set: {data.fold: 2, seed: 3}}]\n",
             "mine.yaml:4:49 methods.0.set.data.fold: the suite's own `folds` sets this; leave one of them out\n"
             "mine.yaml:4:58 methods.0.set.seed: the suite's own `folds` sets this; leave one of them out",
@@ -161,11 +165,17 @@ def test_choose__any_value_of_a_key_and_all_keys(tmp_path: Path, only: list[str]
     assert len(choose(cells_of(write(tmp_path, rows))[1], only)) == expected
 
 
+KEYS = "a choice is key=value, its key one of: method, percent, shots, fold, seed"
+
+
 @pytest.mark.parametrize(
     ("only", "mistake"),
     [
-        (["methd=stac"], "--only methd=stac: a choice is key=value, its key one of: method, percent, fold, seed"),
-        (["stac"], "--only stac: a choice is key=value, its key one of: method, percent, fold, seed"),
+        (
+            ["methd=stac"],
+            f"--only methd=stac: {KEYS}",
+        ),
+        (["stac"], f"--only stac: {KEYS}"),
         (["method=sta"], "--only method=sta: no cell has this method; method is one of: supervised, stac"),
         (["percent=5"], "--only percent=5: no cell has this percent; percent is one of: 2.5, 10"),
         (["fold=1,seed=1"], "--only fold=1,seed=1: cells have each of these, but no cell has all of them"),

@@ -83,7 +83,7 @@ def test_coco_partial__is_one_draw_of_labels_for_all_methods(shipped_cells: Any)
     _, cells = shipped_cells("coco_partial")
     assert len(cells) == 8 * 4 * 5
     assert {cell.recipe.data.folds for cell in cells} == {"stac"}
-    draws = {(cell.percent, cell.fold): cell.seed for cell in cells}
+    draws = {(cell.share, cell.fold): cell.seed for cell in cells}
     assert all(seed == fold - 1 for (_, fold), seed in draws.items())
 
 

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from scipy import stats
 
+from ssodkit.bench.formats import to_csv
+from ssodkit.bench.layout import lay_out
 from ssodkit.bench.published import Published, shipped_benchmarks
 from ssodkit.bench.results import CellResult, write_result
 from ssodkit.bench.suite import cells_of
@@ -99,13 +101,23 @@ def test_table__columns_are_shares_of_labels_and_pair_within_themselves(make_tab
     table = make_tables(points, percents=[5, 10])
     gains = [entry.gain for entry in table.rows[1]]
     assert [gain and pytest.approx(gain.mean) for gain in gains] == [10.0, 1.0]
-    assert [entry.percent for entry in table.rows[1]] == [5.0, 10.0]
+    assert [entry.share.percent for entry in table.rows[1]] == [5.0, 10.0]
+
+
+def test_table__columns_may_be_shots_of_each_class(make_tables: MakeTable):
+    points = {"supervised": [40.0, 42.0, 60.0, 62.0], "soft_teacher": [50.0, 52.0, 61.0, 63.0]}
+    table = make_tables(points, percents=[5], shots=[10])
+    assert [str(entry.share) for entry in table.rows[1]] == ["5 %", "10 shots"]
+    assert [gain and pytest.approx(gain.mean) for gain in (entry.gain for entry in table.rows[1])] == [10.0, 1.0]
+    assert {column.group for column in lay_out(table).columns} == {"", "5 % labels", "10 shots a class"}
+    lines = [line.split(",")[4:6] for line in to_csv(table).splitlines()]
+    assert lines == [["percent", "shots"], ["5.0", ""], ["", "10"], ["5.0", ""], ["", "10"]]
 
 
 def test_table__without_shares_there_is_one_column_of_the_recipes_own(make_tables: MakeTable):
     table = make_tables({"supervised": [40.0, 42.0], "soft_teacher": [50.0, 52.0]}, percents=None)
     assert [len(row) for row in table.rows] == [1, 1]
-    assert entry_of(table, "soft_teacher").percent == 2.5
+    assert entry_of(table, "soft_teacher").share.percent == 2.5
     assert entry_of(table, "soft_teacher").gain is not None
 
 
@@ -174,11 +186,9 @@ def test_table__other_labeled_images_are_refused(make_tables: MakeTable, values:
 
 
 def test_table__a_gain_over_a_baseline_with_other_labels_is_refused(make_tables: MakeTable):
-    with pytest.raises(
-        RecipeError, match=r"'soft_teacher' learns from data\.percent 50, its baseline 'supervised' from"
-    ):
+    with pytest.raises(RecipeError, match=r"'soft_teacher' learns from 50 %, its baseline 'supervised' from 2\.5 %"):
         make_tables({}, methods=[PAIR[0], {**PAIR[1], "set": {"data.percent": 50}}], percents=None)
-    with pytest.raises(RecipeError, match=r"'soft_teacher' learns from data\.fold 2, its baseline 'supervised' from 1"):
+    with pytest.raises(RecipeError, match=r"'soft_teacher' learns from fold 2, its baseline 'supervised' from fold 1"):
         make_tables({}, methods=[PAIR[0], {**PAIR[1], "set": {"data.fold": 2}}], folds=None)
 
 
@@ -200,7 +210,7 @@ def test_protocol__other_labeled_images_are_refused_and_both_cells_named(two_cel
     other = other.model_copy(update={"fold": other.fold.model_copy(update={"hash": "another"})})
     sentence = refused(two_cells, [make_result(base, 40.0), other])
     assert sentence.startswith(f"{base.name} and {taught.name} were trained on different labeled images")
-    assert "fold 1 of 5 % (hashes 5-1 and another)" in sentence
+    assert "fold 1 of 5 % (hashes 5pct-1 and another)" in sentence
 
 
 def test_protocol__a_result_that_is_not_of_the_last_step_is_refused(two_cells: Any, make_result: Any):

@@ -27,7 +27,7 @@ def suite(write_suite: Callable[..., Path], make_results: Any) -> Path:
     [
         ("markdown", "| Soft Teacher | 54.0 ± 1.4 | +13.0 "),
         ("latex", "Soft Teacher & 54.0 $\\pm$ 1.4 & +13.0 "),
-        ("csv", "mine,,soft_teacher,Soft Teacher,5.0,AP,teacher,0.05,1500,2,2,2,2,54.0,"),
+        ("csv", "mine,,soft_teacher,Soft Teacher,5.0,,AP,teacher,0.05,1500,2,2,2,2,54.0,"),
         ("html", '<th scope="row">Soft Teacher</th><td>54.0 ± 1.4</td><td>+13.0 '),
     ],
 )

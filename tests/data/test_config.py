@@ -6,6 +6,7 @@ import yaml
 from pydantic import ValidationError
 
 from ssodkit.data.config import CocoSource, DataConfig, FolderSource, RestSource, VocSource
+from ssodkit.data.shares import Share
 
 BASES = Path(__file__).parents[2] / "recipes" / "bases" / "data"
 
@@ -42,6 +43,8 @@ def test_bases__voc_is_the_protocol():
     data = base("voc")
     assert isinstance(data.train, VocSource)
     assert (data.train.root.name, data.train.split, data.train.difficult) == ("VOC2007", "trainval", "drop")
+    assert data.train.classes == tuple(sorted(data.train.classes))
+    assert len(data.train.classes) == 20
     assert isinstance(data.test, VocSource)
     assert (data.test.root.name, data.test.split) == ("VOC2007", "test")
     assert isinstance(data.unlabeled, VocSource)
@@ -53,6 +56,13 @@ def test_bases__digits_label_exactly_fifty_images():
     assert data.folds == "soft_teacher"
     assert int(data.percent / 100 * data.train.images) == 50
     assert data.unlabeled == RestSource(include_labeled=True)
+
+
+def test_data_config__shots_and_a_share_contradict_each_other_but_for_the_default():
+    values = base("coco_standard").model_dump()
+    assert DataConfig(**{**values, "percent": 100.0, "shots": 5}).share == Share(shots=5)
+    with pytest.raises(ValidationError, match=r"data\.shots is 5 and data\.percent 10.*set data\.percent to 100"):
+        DataConfig(**{**values, "percent": 10.0, "shots": 5})
 
 
 def test_data_config__unlabeled_slots_need_a_source():

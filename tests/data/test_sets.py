@@ -210,13 +210,24 @@ def test_open_data__labels_count_in_the_training_table(config, write_coco):
 
 
 @pytest.mark.parametrize("key", ["test", "validation"])
-def test_open_data__other_categories_are_refused(config, write_coco, key):
+def test_open_data__boxes_of_a_class_that_train_does_not_know_are_refused(config, write_coco, key):
     other = write_coco("other", 3, categories=[{"id": 2, "name": "cat"}, {"id": 7, "name": "horse"}])
     with pytest.raises(DataError) as caught:
         open_data(config(**{key: other}))
-    assert f"data.{key} and data.train must have the same categories" in str(caught.value)
-    assert "Only in data.train: 7 'dog'" in str(caught.value)
-    assert f"Only in data.{key}: 7 'horse'" in str(caught.value)
+    assert str(caught.value).startswith(f"data.{key} has boxes of classes that data.train does not know: 'horse'. ")
+    assert "It knows 'cat', 'dog'." in str(caught.value)
+
+
+def test_open_data__classes_are_joined_by_name_whatever_their_numbers_and_order(config, write_coco):
+    names = [{"id": 0, "name": "dog"}, {"id": 1, "name": "cat"}, {"id": 2, "name": "horse"}]
+    boxes = [
+        {"id": 1, "image_id": 1, "category_id": 0, "bbox": [1, 1, 5, 5]},
+        {"id": 2, "image_id": 2, "category_id": 1, "bbox": [1, 1, 5, 5]},
+    ]
+    sets = open_data(config(test=write_coco("other", 3, seed=4, categories=names, annotations=boxes)))
+    assert sets.test.categories == sets.categories == (Category(2, "cat"), Category(7, "dog"))
+    assert sets.test.labels.tolist() == [1, 0]
+    assert "data.test lists classes that data.train does not know, and no box has them: 'horse'" in sets.notes
 
 
 def test_open_data__hidden_labels_of_other_categories_are_not_used(config, write_coco):
@@ -289,6 +300,16 @@ def test_open_data__difficult_boxes_are_dropped_in_training_only(voc, difficult,
     )
     assert sets.labeled.boxes_per_image().tolist() == left
     assert sets.test.difficult.tolist() == [False, True]
+
+
+def test_open_data__without_any_object_in_xml_files_the_classes_must_be_named(voc):
+    for file in (voc / "Annotations").iterdir():
+        file.write_text("<annotation><size><width>60</width><height>40</height></size></annotation>")
+    source, test = VocSource(root=voc, split="trainval"), VocSource(root=voc, split="test")
+    with pytest.raises(DataError, match=r"^data\.train: no annotation has an object, so no class is known"):
+        open_data(DataConfig(train=source, test=test, batch={"labeled": 1}))
+    named = source.model_copy(update={"classes": ("dog",)})
+    assert open_data(DataConfig(train=named, test=test, batch={"labeled": 1})).test.categories == (Category(1, "dog"),)
 
 
 def test_open_data__places_of_labeled_images_follow_the_file(write_coco):

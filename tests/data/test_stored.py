@@ -193,7 +193,7 @@ def test_open_data__labels_of_other_images_are_refused_with_everything_that_does
         return images.without_labels().subset([0, 1, 2])
 
     stored = store(
-        (0, [1, 2, 11, 12], 1, 0.95), edit=other, info={FOLD: "0123"}, categories=(Category(2, "bird"),) * 1 + TABLE[1:]
+        (0, [1, 2, 11, 12], 1, 0.95), edit=other, info={FOLD: "0123"}, categories=(*TABLE[:1], Category(7, "bird"))
     )
     document = json.loads((tmp_path / "labels.json").read_text())
     document["images"][0]["file_name"] = "elsewhere.jpg"
@@ -205,7 +205,7 @@ def test_open_data__labels_of_other_images_are_refused_with_everything_that_does
     assert lines[0] == f"data.unlabeled: {tmp_path / 'labels.json'} holds no labels for this run:"
     assert "1 of its 3 images are not among the 16 unlabeled ones (elsewhere.jpg)" in lines[1]
     assert "1 images have other sizes there, height x width, than here (" in lines[2]
-    assert "Only in data.train: 2 'cat'. Only in the file: 2 'bird'." in lines[3]
+    assert "the file has boxes of classes that data.train does not know: 'bird'. It knows 'cat', 'dog'." in lines[3]
     assert "learned from other labeled images (hash 0123 there" in lines[4]
     assert len(lines) == 5
 

@@ -145,7 +145,7 @@ def test_make__the_device_makes_the_same_views(name):
     views = shipped(name)
     raw = images(12, 240, 320)
     for stream in (views.labeled, views.unlabeled):
-        made = ViewMaker(stream, views.minimum_visible, views.pad_to)
+        made = views.maker(stream)
         here, there = made.make(raw), made.make(raw.to("cuda"))
         for view in stream:
             difference = here.views[view].pixels.int() - there.views[view].pixels.cpu().int()
@@ -158,7 +158,7 @@ def test_recipes__make_views_of_mixed_images(name):
     views = shipped(name)
     raw = images(2, 48, 64)
     for stream in (views.labeled, views.unlabeled, {"test": views.test}):
-        for view in ViewMaker(stream, views.minimum_visible, views.pad_to).make(raw).views.values():
+        for view in views.maker(stream).make(raw).views.values():
             assert view.pixels.shape[2] % views.pad_to == view.pixels.shape[3] % views.pad_to == 0
     assert {path.stem for path in RECIPES.glob("*.yaml")} >= set(SHIPPED)
 
@@ -195,8 +195,8 @@ def test_recipes__digits_teacher_sees_them_in_place_and_no_view_is_mirrored():
     views = shipped("digits")
     assert views.minimum_visible == 0.4
     raw = images(200, 96, 96)
-    unlabeled = ViewMaker(views.unlabeled, views.minimum_visible, views.pad_to).make(raw).views
-    labeled = ViewMaker(views.labeled, views.minimum_visible, views.pad_to).make(raw).views["labeled"]
+    unlabeled = views.maker(views.unlabeled).make(raw).views
+    labeled = views.maker(views.labeled).make(raw).views["labeled"]
     identity = torch.eye(3)
     assert torch.equal(unlabeled["weak"].homography, identity.expand(200, 3, 3))
     assert not (unlabeled["strong"].homography == identity).flatten(1).all(dim=1).any()
@@ -254,3 +254,14 @@ def test_views_config__the_test_view_has_no_other_to_draw_as():
 def test_views_config__an_unknown_transform_is_named():
     with pytest.raises(ValidationError, match="did you mean 'rotate'"):
         ViewsConfig.model_validate({"labeled": {"weak": [{"type": "rotat"}]}})
+
+
+def test_maker__every_view_begins_with_the_size():
+    half = {"type": "resize", "short": 30}
+    written = {"labeled": {"seen": [{"type": "shift_x", "fraction": 0.2}]}, "test": [], "size": half}
+    views, raw = ViewsConfig.model_validate(written), images(3)
+    plainly = maker(seen=[half, {"type": "shift_x", "fraction": 0.2}], test=[half]).make(raw)
+    sized = views.maker({**views.labeled, "test": views.test}).make(raw)
+    assert sized.views["test"].sizes.tolist() == [[30, 40]] * 3
+    for name, view in plainly.views.items():
+        assert torch.equal(sized.views[name].pixels, view.pixels)

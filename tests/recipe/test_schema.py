@@ -104,7 +104,7 @@ def test_recipe_schema__there_are_recipes_to_take():
         {"engine": {"lr": {"type": "no_such_schedule"}}},
         {"engine": {"lr": {"type": "constant", "valeu": 1.0}}},
         {"engine": {"optimizer": {"type": "adamw", "momentum": 0.9}}},
-        {"data": {"train": {"type": "voc", "annotations": "a.json"}}},
+        {"data": {"train": {"type": "voc", "annotation": "a"}}},
         {"views": {"labeled": {"weak": [{"type": "no_such_transform"}]}}},
         {"extends": {"a": 1}},
     ],

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ssodkit.data.shares import Share
 from ssodkit.recipe.check import load_recipe, load_with_places
 from ssodkit.recipe.model import Recipe
 from ssodkit.recipe.show import COMMENT_COLUMN, Redrawn, dump_recipe, recipe_hash, show_recipe
@@ -104,7 +105,7 @@ def test_recipe_hash__does_not_depend_on_where_the_first_stage_lies(tmp_path: Pa
         (folder / "first.yaml").write_text("extends: supervised\nname: first\n")
         (folder / "mine.yaml").write_text("extends: stac\ndata: {unlabeled: {made_by: first.yaml}}\n")
         recipe = load_recipe(folder / "mine.yaml")
-        hashes.append((recipe_hash(recipe), Redrawn(recipe).at(5.0, 2, 1)[1]))
+        hashes.append((recipe_hash(recipe), Redrawn(recipe).at(Share(5.0), 2, 1)[1]))
     assert hashes[0] == hashes[1]
     assert hashes[0][0] != recipe_hash(load_recipe("stac"))
 
@@ -114,5 +115,5 @@ def test_redrawn__is_the_recipe_that_would_have_been_read(name: str):
     again = Redrawn(load_recipe(name, ["data.percent=10", "data.fold=1"]))
     for percent, fold, seed in ((10.0, 1, 0), (2.5, 3, 2), (100.0, 5, 7)):
         read = load_recipe(name, [f"data.percent={percent}", f"data.fold={fold}", f"seed={seed}"])
-        assert again.at(percent, fold, seed) == (read, recipe_hash(read))
-        assert dump_recipe(again.at(percent, fold, seed)[0]) == dump_recipe(read)
+        assert again.at(Share(percent), fold, seed) == (read, recipe_hash(read))
+        assert dump_recipe(again.at(Share(percent), fold, seed)[0]) == dump_recipe(read)

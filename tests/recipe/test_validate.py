@@ -113,7 +113,11 @@ def test_validate__an_unknown_key_is_told_from_the_fields_that_its_type_has(refu
         ("  steps: 100\n", "", ["39:1 engine.steps: is missing"]),
         ("part: val", "seed: 1", ["5:3 data.test.part: is missing"]),
         ("type: toy_sure", "", ["32:7 method.scorers.0.type: say which instance_scorer is meant; one of: "]),
-        ("type: digits, part: val", "part: val", ["5:3 data.test.type: say which is meant; one of: coco, voc, digits"]),
+        (
+            "type: digits, part: val",
+            "part: val",
+            ["5:3 data.test.type: say which is meant; one of: coco, voc, "],
+        ),
         (
             "    roi:\n      matcher: {type: toy_plain, positive: 0.5}",
             "    roi:",

@@ -66,7 +66,7 @@ def _read_suite(
     records, missing = [], 0
     for cell in cells:
         row, prefix = titles[cell.method], f"{suite.name}, " if is_one_of_several else ""
-        name, panel = prefix + _name(cell, row, suite), f"{prefix}{cell.percent:g} % labeled"
+        name, panel = prefix + _name(cell, row, suite), f"{prefix}{cell.share} labeled"
         run = CellFolder(runs / cell.name).run
         if (run / RESULT if cell.hash in left else run / RECIPE).is_file():
             record = read_run(run, name, row, panel)
@@ -88,4 +88,4 @@ def _read_suite(
 
 def _name(cell: Cell, row: str, suite: Suite) -> str:
     seed = "" if suite.seeds == "per_fold" else f", seed {cell.seed}"
-    return f"{row}, {cell.percent:g} %, fold {cell.fold}{seed}"
+    return f"{row}, {cell.share}, fold {cell.fold}{seed}"

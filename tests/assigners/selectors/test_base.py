@@ -18,8 +18,8 @@ load_plugins()
 SELECTORS = {
     name: config for name, config in members(SelectorConfig.slot).items() if config.__module__.startswith("ssodkit.")
 }
-FIELDS = {"fixed": {"above": 0.5}}
-"""What a selector cannot be built without."""
+FIELDS = {"fixed": {"above": 0.5}, "label_distribution": {"reliable": 1.0}}
+"""What a selector cannot be built without, or teaches from a handful of detections with."""
 UNUSED_DETECTOR = ConstantConfig(value=0.0)  # selectors never see a detector
 NOW = Progress(3, 10)
 OK = torch.tensor(True)
@@ -70,7 +70,7 @@ def taught(selection):
 
 
 def test_selectors__are_found():
-    assert {"fixed", "gmm", "soft_teacher"} <= set(SELECTORS)
+    assert {"fixed", "gmm", "label_distribution", "soft_teacher"} <= set(SELECTORS)
 
 
 @each_selector

@@ -46,7 +46,7 @@ def test_read_sources__of_a_suite_rows_panels_and_what_is_missing(suite, tmp_pat
     shutil.copytree(watched_run, runs / running.name / "run", ignore=ignore)
     (runs / running.name / "run" / "result.json").unlink()
     left = collect(watched_run)
-    fold = left.fold.model_copy(update={"percent": alone.percent, "fold": alone.fold})
+    fold = left.fold.model_copy(update={**alone.share._asdict(), "fold": alone.fold})
     content = {
         "recipe": alone.recipe.model_dump(mode="json"),
         "recipe_hash": alone.hash,

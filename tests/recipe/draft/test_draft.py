@@ -1,0 +1,125 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssodkit.errors import DataError, RecipeError
+from ssodkit.recipe.check import load_recipe
+from ssodkit.recipe.draft.draft import Wish, draft
+
+
+def pictures(folder, count, first=0):
+    folder.mkdir(parents=True)
+    random = np.random.RandomState(first)
+    for number in range(first, first + count):
+        Image.fromarray(random.randint(0, 255, (96, 128, 3)).astype(np.uint8)).save(folder / f"{number}.png")
+
+
+def coco(file, count, side=30.0, first=0):
+    """`count` pictures of 128 x 96 with three squares of two classes each."""
+    numbers = range(first, first + count)
+    annotations = [
+        {"image_id": number, "category_id": 3 if place else 5, "bbox": [10.0 + 20 * place, 20.0, side, side]}
+        for number in numbers
+        for place in range(3)
+    ]
+    document = {
+        "images": [{"id": number, "file_name": f"{number}.png", "width": 128, "height": 96} for number in numbers],
+        "categories": [{"id": 3, "name": "cat"}, {"id": 5, "name": "dog"}],
+        "annotations": [{"id": number, **each} for number, each in enumerate(annotations)],
+    }
+    file.write_text(json.dumps(document))
+    return file
+
+
+@pytest.fixture
+def labels(tmp_path):
+    """Ten labeled pictures, and five without labels."""
+    pictures(tmp_path / "pictures", 10)
+    pictures(tmp_path / "more", 5, first=100)
+    return coco(tmp_path / "labels.json", 10)
+
+
+def loaded(text, folder):
+    file = folder / "mine.yaml"
+    file.write_text(text)
+    return load_recipe(file)
+
+
+def test_draft__is_a_recipe_whose_every_number_has_a_reason(labels, tmp_path):
+    text = draft(Wish(labels, tmp_path / "pictures", tmp_path / "more"), "mine").text
+    recipe = loaded(text, tmp_path)
+    assert recipe.name == "mine"
+    assert recipe.data.train.annotations == labels
+    assert recipe.data.unlabeled.images == tmp_path / "more"
+    assert recipe.data.test.type == "held_out"
+    assert (recipe.views.size.short, recipe.views.size.long) == ((96, 96), 128)
+    for key in ("size:", "sides:", "at_most:", "steps:"):
+        lines = text.splitlines()
+        place = next(place for place, line in enumerate(lines) if line.strip().startswith(key))
+        assert "# " in lines[place] or lines[place - 1].strip().startswith("#")
+
+
+def test_draft__says_what_was_recognized(labels, tmp_path):
+    found = draft(Wish(labels, tmp_path / "pictures", tmp_path / "more"), "mine").found
+    assert found[0] == "labels     COCO JSON: 8 pictures, 24 boxes, 2 classes (cat, dog)"
+    assert found[1:3] == ("test       2 pictures", "unlabeled  5 pictures")
+
+
+def test_draft__a_few_labels_of_many(labels, tmp_path):
+    recipe = loaded(draft(Wish(labels, tmp_path / "pictures", shots=3), "mine").text, tmp_path)
+    assert recipe.data.shots == 3
+    assert recipe.data.unlabeled.type == "rest"
+
+
+def test_draft__test_labels_of_their_own_are_used(labels, tmp_path):
+    pictures(tmp_path / "others", 4, first=50)
+    test = coco(tmp_path / "test.json", 4, first=50)
+    wish = Wish(labels, tmp_path / "pictures", tmp_path / "more", test, tmp_path / "others")
+    made = draft(wish, "mine")
+    recipe = loaded(made.text, tmp_path)
+    assert (recipe.data.test.annotations, recipe.data.test.images) == (test, tmp_path / "others")
+    assert made.found[:2] == (
+        "labels     COCO JSON: 10 pictures, 30 boxes, 2 classes (cat, dog)",
+        "test       4 pictures",
+    )
+
+
+def test_draft__supervised_needs_no_unlabeled_pictures(labels, tmp_path):
+    made = draft(Wish(labels, tmp_path / "pictures", method="supervised"), "mine")
+    recipe = loaded(made.text, tmp_path)
+    assert (recipe.data.batch.unlabeled, recipe.data.unlabeled, made.compares) == (0, None, "")
+
+
+def test_draft__boxes_without_area_are_dropped_by_name(tmp_path):
+    pictures(tmp_path / "pictures", 10)
+    labels = coco(tmp_path / "labels.json", 10, side=0.0)
+    document = json.loads(labels.read_text())
+    for annotation in document["annotations"][1:]:
+        annotation["bbox"][2:] = [20.0, 20.0]
+    labels.write_text(json.dumps(document))
+    made = draft(Wish(labels, tmp_path / "pictures", method="supervised"), "mine")
+    assert loaded(made.text, tmp_path).data.train.zero_size_boxes == "drop"
+    assert any("1 boxes without width or height were dropped" in line for line in made.found)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"unlabeled": None}, "no unlabeled pictures are named: give their folder as --unlabeled"),
+        ({"unlabeled": "labels.json"}, "labels.json is no folder"),
+        ({"labeled": "more"}, "holds pictures and no labels that are known. Give it as --unlabeled"),
+        ({"labeled": "nowhere"}, "nowhere does not exist"),
+    ],
+)
+def test_draft__what_cannot_be_used_is_a_sentence(labels, tmp_path, change, sentence):
+    paths = {"labeled": "labels.json", "unlabeled": "more", **change}
+    wish = {key: None if name is None else tmp_path / name for key, name in paths.items()}
+    with pytest.raises(DataError, match=sentence):
+        draft(Wish(**wish), "mine")
+
+
+def test_draft__a_method_that_is_not_offered_is_refused_with_the_nearest(labels):
+    with pytest.raises(RecipeError, match=r"--method 'mean_techer' is not offered.*mean_teacher"):
+        draft(Wish(labels, method="mean_techer"), "mine")
