@@ -35,6 +35,7 @@ from ssodkit.engine.health import Health, describe_stored
 from ssodkit.engine.logging import RunLog
 from ssodkit.engine.pace import Pace
 from ssodkit.engine.replay import not_finite, save_replay
+from ssodkit.engine.tables import classes_in_words
 from ssodkit.engine.update import Numbers, Outcome, Updater
 from ssodkit.engine.versions import device_name, source, versions
 from ssodkit.errors import TrainingError
@@ -226,7 +227,8 @@ class Session:
             self.save(BEST)  # before the line, which says that nothing is left to do for this step
         self.log.record("evaluation", self.step, {"set": "test" if on_test else "validation", **scores})
         listed = ", ".join(f"{name} {100 * average:.1f}" for name, average in averages.items())
-        self.log.say(f"AP after step {self.step} on the {'test' if on_test else 'validation'} images: {listed}")
+        which = "test" if on_test else "validation"
+        self.log.say(f"AP after step {self.step} on the {which} images: {listed}{classes_in_words(scores)}")
 
     @property
     def is_past_peak(self) -> bool:
@@ -256,7 +258,9 @@ class Session:
     def score(self, on_test: bool = True) -> dict[str, Any]:
         """The scores of all networks, as `result.json` has them."""
         images = self.sets.test if on_test or self.sets.validation is None else self.sets.validation
-        return as_result(score_networks(self.method.networks(), images, self.recipe, self.processes), self.recipe)
+        with self.log.showing("scoring, batch") as on_progress:
+            scores = score_networks(self.method.networks(), images, self.recipe, self.processes, on_progress)
+        return as_result(scores, self.recipe)
 
     def introduce(self) -> None:
         """Say what this run is made of."""
