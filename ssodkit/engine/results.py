@@ -45,7 +45,7 @@ def conclude(session: Session, gallery: Gallery, evaluates: bool) -> RunResult:
     pseudo_labels = session.health.last() or session.stored
     pictures = gallery.conclude()  # before the result: a run that has one is finished
     facts = {**session.facts(), "checkpoint": checkpoint.name, "scored_step": scored_step}
-    result = {**scores, "pseudo_labels": pseudo_labels, **facts}
+    result = {**scores, "validation": session.validation_averages(scored_step), "pseudo_labels": pseudo_labels, **facts}
     if session.processes.is_first:
         write_whole(session.run / RESULT, json.dumps(result, indent=2, allow_nan=False) + "\n")
     session.log.record("result", session.step, scores)

@@ -11,7 +11,7 @@ from ssodkit.data.broken import Skipped
 from ssodkit.data.files import write_whole
 from ssodkit.data.loader import training_batches
 from ssodkit.data.sets import DataSets
-from ssodkit.engine.alarms import Advice
+from ssodkit.engine.alarms import Advice, teacher_alarm
 from ssodkit.engine.broken import NOTHING_BROKEN, BrokenImages
 from ssodkit.engine.build import build_method, place
 from ssodkit.engine.checkpoint import (
@@ -94,6 +94,7 @@ class Session:
         self.step, self.seconds = 0, 0.0
         self.best, self.best_step = -1.0, 0
         self.sources = [source()]
+        self.averages: dict[int, dict[str, float]] = {}
         self._saved_step = -1
         self._unread: Outcome | None = None
         self._warning: str | None = None
@@ -225,10 +226,24 @@ class Session:
         if not on_test and average > self.best:
             self.best, self.best_step = average, self.step
             self.save(BEST)  # before the line, which says that nothing is left to do for this step
+        self.averages[self.step] = averages
         self.log.record("evaluation", self.step, {"set": "test" if on_test else "validation", **scores})
         listed = ", ".join(f"{name} {100 * average:.1f}" for name, average in averages.items())
         which = "test" if on_test else "validation"
         self.log.say(f"AP after step {self.step} on the {which} images: {listed}{classes_in_words(scores)}")
+        alarm = teacher_alarm(self.averages)
+        if alarm is not None and not self.is_past_peak:
+            self.log.warn(alarm)
+
+    def validation_averages(self, step: int) -> dict[str, float] | None:
+        """Network -> its AP on the validation images after a step whose networks are at hand; None without such
+        images."""
+        if self.sets.validation is None:
+            return None
+        if step not in self.averages:  # scored by a part of the run that a crash made this one forget
+            scores = self.score(on_test=False)
+            self.averages[step] = {name: scores[name]["AP"] or 0.0 for name in self.method.networks()}
+        return self.averages[step]
 
     @property
     def is_past_peak(self) -> bool:
@@ -317,6 +332,7 @@ class Session:
             "broken": self.broken.state_dict(),
             "unlabeled": self._unlabeled_files(),
             "best": self.best,
+            "averages": dict(self.averages),
             "seconds": self._seconds_so_far(),
             "versions": versions(),
             "sources": self.sources,
@@ -354,6 +370,7 @@ class Session:
                 f"the unlabeled images are others than before the stop: {state['unlabeled']} then, {now} now"
             )
         self.step, self.seconds = state["step"], state["seconds"]
+        self.averages = dict(state.get("averages", {}))  # absent in checkpoints of earlier versions
         self.sources = [*(each for each in state["sources"] if each not in self.sources), *self.sources]
         self._saved_step = self.step
 
