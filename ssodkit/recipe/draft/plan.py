@@ -100,7 +100,7 @@ def limit(most: int) -> int:
 
 
 def steps_for(labeled: int) -> int:
-    """Steps of four labeled pictures: 800 for ten of them, 2,400 for a hundred, and ten rounds of a thousand or more."""
+    """Steps of four labeled pictures: 800 for ten, 2,400 for a hundred, and ten rounds of a thousand or more."""
     return max(800, min(2400, 500 + 25 * labeled), 5 * labeled // 2) // 100 * 100
 
 
