@@ -21,7 +21,7 @@ from ssodkit.engine.checkpoint import CHOICE, RECIPE, read_own_run, read_recipe
 from ssodkit.engine.distributed import Processes, open_processes
 from ssodkit.engine.evaluate import find_all, test_views
 from ssodkit.engine.metrics import DetectionTable
-from ssodkit.engine.predict import open_network
+from ssodkit.engine.networks import open_network
 from ssodkit.engine.results import RESULT
 from ssodkit.errors import RecipeError
 from ssodkit.methods.supervised import SupervisedConfig

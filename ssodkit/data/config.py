@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from ssodkit.data.shares import Share
 from ssodkit.plugins import Config
@@ -200,6 +200,27 @@ class LabeledRule(Config):
     """Boxes per image; the largest are kept, and the run says how many were not."""
 
 
+class BrokenRule(Config):
+    """What is done with image files that are no whole images, or of another size than annotated."""
+
+    skip: bool = False
+    """Whether the run goes on without them; else it stops and names them. Those that are found before step 1 are left
+    out; of one that breaks later, others take its place in the steps. No test image is skipped once it was scored."""
+    at_most: float = Field(0.01, ge=0.0, le=1e9)
+    """So many are skipped, of all images that the run opens: a share of them below 1, a number from 1 on."""
+
+    @field_validator("at_most")
+    @classmethod
+    def _whole_from_one_on(cls, at_most: float) -> float:
+        if at_most >= 1.0 and at_most != int(at_most):
+            raise ValueError(f"a share lies below 1, and a number of images is whole: {at_most:g} is neither")
+        return at_most
+
+    def allowed(self, images: int) -> int:
+        """How many of so many images are skipped."""
+        return 0 if not self.skip else int(self.at_most if self.at_most >= 1.0 else self.at_most * images)
+
+
 class BatchConfig(Config):
     """Images of one step, over all processes together."""
 
@@ -256,6 +277,7 @@ class DataConfig(Config):
     folds: Literal["stac", "soft_teacher"] | ListFolds = "stac"
     """How a share is drawn; see docs/fidelity.md."""
     labeled: LabeledRule = LabeledRule()
+    broken: BrokenRule = BrokenRule()
     unlabeled: UnlabeledSources | None = RestSource()
     batch: BatchConfig
 

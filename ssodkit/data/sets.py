@@ -1,6 +1,5 @@
 """The image sets of a recipe, read, checked and split: everything that can fail about data fails here."""
 
-import itertools
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -31,7 +30,6 @@ from ssodkit.data.joined import join
 from ssodkit.data.mistakes import Refusals, listed, naming, printable
 from ssodkit.data.overlap import shared_files
 from ssodkit.data.parts import Parts, take_parts
-from ssodkit.data.pictures import refuse_broken
 from ssodkit.data.splits import Fold
 from ssodkit.data.stored import with_stored_labels
 from ssodkit.data.voc import read_voc
@@ -64,7 +62,7 @@ def open_data(config: DataConfig, on_progress: OnProgress | None = None) -> Data
     """Read all sets of a recipe. `on_progress(done, total)` is called while embedded data is made or sizes are read.
 
     Raises one DataError that shows the mistakes in all of them, each with the key of the recipe it is about. Of the
-    image files only their names are looked at: `check_images` looks into them.
+    image files only their names are looked at: `look_into` opens them.
     """
     refusals = Refusals()
     read: dict[str, ImageSet] = {}
@@ -104,6 +102,15 @@ def open_data(config: DataConfig, on_progress: OnProgress | None = None) -> Data
     )
 
 
+def open_test(config: DataConfig, on_progress: OnProgress | None = None) -> ImageSet:
+    """The test images of a recipe; their labels count in a table of their own. Raises DataError as `open_data` does."""
+    if not isinstance(config.test, HeldOutSource):
+        return _read("data.test", config.test, on_progress)
+    held_out = take_parts(config, _read("data.train", config.train, on_progress)).test
+    assert held_out is not None
+    return held_out
+
+
 def open_unlabeled(config: DataConfig, on_progress: OnProgress | None = None) -> ImageSet:
     """The unlabeled images of a recipe, without labels, also where its steps take none; perhaps there is no image.
 
@@ -117,23 +124,6 @@ def open_unlabeled(config: DataConfig, on_progress: OnProgress | None = None) ->
         return own.without_labels()
     parts = take_parts(config, _read("data.train", config.train, on_progress))
     return parts.unlabeled(source, own)[0].without_labels()
-
-
-def check_images(sets: DataSets, on_progress: OnProgress = lambda done, total: None) -> None:
-    """Look into all image files that a run will open: that each is a whole image, of the size that was annotated.
-
-    Of large sets only the ends of the files are looked at (see `refuse_broken`). `on_progress(done, total)` is called
-    on the way. Raises one DataError that lists those which cannot be used, of all sets.
-    """
-    every = {"train": sets.labeled, "unlabeled": sets.unlabeled, "test": sets.test, "validation": sets.validation}
-    total = sum(len(images) for images in every.values() if images is not None)
-    done = itertools.count(1)
-    refusals = Refusals()
-    for key, images in every.items():
-        with refusals, naming(f"data.{key}"):
-            if images is not None:
-                refuse_broken(images, lambda: on_progress(next(done), total))
-    refusals.refuse()
 
 
 def apply_rule(images: ImageSet, rule: LabeledRule) -> ImageSet:
@@ -244,7 +234,8 @@ def _split(config: DataConfig, parts: Parts, own: ImageSet | None) -> _Split:
 
 def _unlabeled_pool(config: DataConfig, parts: Parts, own: ImageSet | None) -> tuple[ImageSet | None, tuple[str, ...]]:
     source = config.unlabeled_images
-    if not config.batch.unlabeled or source is None:
+    # An own source may be missing here: it could not be read, which is told with the mistakes of all others.
+    if not config.batch.unlabeled or source is None or (own is None and not isinstance(source, RestSource)):
         return None, ()
     pool, notes = parts.unlabeled(source, own)
     if not len(pool) and isinstance(source, RestSource):

@@ -26,7 +26,8 @@ from ssodkit.engine.evaluate import find_all, test_views
 from ssodkit.engine.failures import explained
 from ssodkit.engine.folders import refuse_existing
 from ssodkit.engine.metrics import DetectionTable
-from ssodkit.engine.predict import open_network, print_notes
+from ssodkit.engine.networks import open_network
+from ssodkit.engine.predict import print_notes
 from ssodkit.recipe.model import Recipe
 
 Size = Literal["test", "original"]
@@ -104,7 +105,7 @@ def open_images(recipe: Recipe, folder: Path | str | None = None) -> ImageSet:
     """The images that are labeled, their sizes known; a recipe's unlabeled ones where there is no `folder`."""
     images = open_unlabeled(recipe.data) if folder is None else read_folder(Path(folder))
     with showing("looking at images") as on_progress:
-        return measured(images, on_progress)
+        return measured(images, on_progress, recipe.data.broken.skip)
 
 
 def _warn_of_size(images: ImageSet, recipe: Recipe) -> None:

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from ssodkit.data.batch_plan import derive_batch
-from ssodkit.data.config import DataConfig
+from ssodkit.data.broken import Skipped
 from ssodkit.data.files import write_whole
 from ssodkit.data.loader import training_batches
-from ssodkit.data.sets import DataSets, check_images, open_data
-from ssodkit.engine.bars import showing
+from ssodkit.data.sets import DataSets
+from ssodkit.engine.alarms import Advice
+from ssodkit.engine.broken import NOTHING_BROKEN, BrokenImages
 from ssodkit.engine.build import build_method, place
 from ssodkit.engine.checkpoint import (
     BEST,
@@ -58,7 +59,10 @@ class Session:
         RecipeError or TrainingError for whatever would fail later.
         """
         self.recipe, self.processes = recipe, processes
-        self.sets = _open_data_in_turn(recipe.data if labels is None else recipe.data.labeled_by(labels), processes)
+        saved = None if checkpoint is None else load_state(checkpoint)
+        data = recipe.data if labels is None else recipe.data.labeled_by(labels)
+        self.broken = BrokenImages(data, processes, None if saved is None else saved.get("broken", NOTHING_BROKEN))
+        self.sets: DataSets = self.broken.sets
         fold, categories, engine = self.sets.fold.hash, self.sets.categories, recipe.engine
         processes.agree({"recipe": recipe_hash(recipe), "labeled fold": fold})
         self.plan = derive_batch(recipe.data.batch, processes.count, engine.images_per_device, engine.lr_for_images)
@@ -78,6 +82,7 @@ class Session:
             engine.steps,
             recipe.watch.quiet_after,
             processes.device,
+            Advice(*recipe.method.advice),
         )
         self.stored = describe_stored(self.sets.unlabeled, self.sets.hidden, self.sets.labeled, self.sets.labeled_too)
         self.pace = Pace(processes)
@@ -87,8 +92,8 @@ class Session:
         self._saved_step = -1
         self._unread: Outcome | None = None
         self._warning: str | None = None
-        if checkpoint is not None:
-            self._restore(checkpoint)
+        if checkpoint is not None and saved is not None:
+            self._restore(checkpoint, saved)
 
     def open(self, run: Path, whole: Path | None = None) -> None:
         """Write into this folder from here on; an empty one learns what the run is.
@@ -138,7 +143,12 @@ class Session:
             self.processes.device,
             self.recipe.engine.workers if workers is None else workers,
             partial(_uses_unlabeled, self.recipe.method, self.recipe.engine.steps),
+            self._skip if self.broken.rule.skip else None,
         )
+
+    def _skip(self, skipped: Skipped) -> None:
+        self.broken.add(skipped, self.log.warn)
+        self.broken.refuse_many()
 
     def update(self, batches: tuple[SemiBatch, ...], wish_to_stop: bool) -> bool:
         """One step; the one before is settled, as `settle` says. Its numbers have arrived: nothing waits."""
@@ -166,7 +176,7 @@ class Session:
 
     def report_health(self) -> None:
         """Log how the pseudo-labels have been since the last report."""
-        summary, warning = self.health.report()
+        summary, warning = self.health.report(self.recipe.method.teaches_unlabeled(self.progress))
         if summary is not None:
             self.log.record("health", self.step, summary)
         if warning is not None:
@@ -192,6 +202,7 @@ class Session:
         if name == LAST and self._saved_step == self.step:
             return
         self.health.settle()
+        self.broken.share(self.log.warn)
         with self.pace.paused():
             if self.processes.is_first:
                 self.checkpoints.save(self._state(), self.method.networks(), name)
@@ -270,6 +281,7 @@ class Session:
             "scale": self.updater.scale.state_dict(),
             "health": self.health.state_dict(),
             "pace": self.pace.state_dict(),
+            "broken": self.broken.state_dict(),
             "unlabeled": self._unlabeled_files(),
             "best": self.best,
             "seconds": self._seconds_so_far(),
@@ -277,14 +289,13 @@ class Session:
             "sources": self.sources,
         }
 
-    def _restore(self, checkpoint: Path) -> None:
-        self._read(checkpoint, self._take_over)
+    def _restore(self, checkpoint: Path, state: dict[str, Any]) -> None:
+        self._read(checkpoint, state, self._take_over)
         best = checkpoint.with_name(BEST)
         if is_checkpoint(best):
-            self._read(best, self._take_over_best)
+            self._read(best, load_state(best), self._take_over_best)
 
-    def _read(self, checkpoint: Path, take_over: Callable[[dict[str, Any]], None]) -> None:
-        state = load_state(checkpoint)
+    def _read(self, checkpoint: Path, state: dict[str, Any], take_over: Callable[[dict[str, Any]], None]) -> None:
         try:
             self.origin.refuse_other(state["origin"], checkpoint)
             take_over(state)
@@ -334,19 +345,6 @@ class Session:
                     ids = next(iter(stream.views.values())).image_ids.cpu().numpy()
                     names += [images.name(place) for place in images.positions(ids).tolist()]
         return [name for part in self.processes.gather(names) for name in part]
-
-
-def _open_data_in_turn(data: DataConfig, processes: Processes) -> DataSets:
-    """The first process opens the data, makes it if need be and checks it, before the others look."""
-    return processes.first_alone(lambda: _open_checked(data)) or open_data(data)
-
-
-def _open_checked(data: DataConfig) -> DataSets:
-    with showing("reading the data") as on_read:
-        sets = open_data(data, on_read)
-    with showing("looking at images") as on_checked:
-        check_images(sets, on_checked)
-    return sets
 
 
 def _uses_unlabeled(method: MethodConfig, steps: int, step: int) -> bool:

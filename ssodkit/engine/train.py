@@ -196,6 +196,7 @@ def _make_steps(
         if stops or scores or session.step == last or session.is_due(engine.checkpoint.every):
             wished |= session.settle()  # what is not finite is neither saved nor scored
             session.save()
+            session.broken.refuse_many()  # all processes know of all of them now
         if stops:
             processes.together(ahead.refuse)
             received = stopping.received or signal.SIGTERM  # another process may have got it

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from ssodkit.data.annotations import Category, ImageSet, make_image_set
 from ssodkit.data.config import DataConfig, FolderSource, LabeledRule, RestSource, VocSource
-from ssodkit.data.sets import apply_rule, check_images, open_data
+from ssodkit.data.sets import apply_rule, open_data
 from ssodkit.errors import DataError
 
 
@@ -178,29 +178,6 @@ def test_open_data__relative_paths_are_shown_with_where_they_begin(config, tmp_p
         open_data(config(train=elsewhere))
 
 
-def test_check_images__lists_all_labeled_and_test_images_that_cannot_be_used(config, tmp_path):
-    check_images(open_data(config(percent=100.0, unlabeled=None, batch={"labeled": 2})))
-    (tmp_path / "test" / "003.png").write_bytes(b"")
-    Image.new("RGB", (60, 41)).save(tmp_path / "test" / "000.jpg")
-    with pytest.raises(DataError) as caught:
-        check_images(open_data(config()))
-    first, *lines = str(caught.value).splitlines()
-    assert first == "data.test: 2 of 6 images cannot be used:"
-    assert "000.jpg is 41 x 60 pixels" in lines[0]
-    assert "003.png cannot be read" in lines[1]
-    assert len(lines) == 2
-
-
-def test_check_images__looks_at_unlabeled_images_too(config):
-    sets = open_data(config())
-    for index in range(len(sets.unlabeled)):
-        sets.unlabeled.path(index).write_text("<html>404</html>")
-    with pytest.raises(
-        DataError, match=r"^data\.unlabeled: 16 of 16 images cannot be used:(\n  .*){10}\n  and 6 more$"
-    ):
-        check_images(sets)
-
-
 def test_open_data__labels_count_in_the_training_table(config, write_coco):
     turned = [{"id": 7, "name": "dog"}, {"id": 2, "name": "cat"}]
     given = open_data(config(test=write_coco("same", 6, seed=1))).test
@@ -342,22 +319,6 @@ def test_open_data__the_mistakes_of_all_sets_are_shown_at_once(config, write_coc
         "data.folds",
     ]
     assert sum(line.startswith("  ") for line in lines) == 3
-
-
-def test_check_images__the_broken_ones_of_all_sets_are_shown_at_once(config, tmp_path):
-    sets = open_data(config())
-    for path in (sets.labeled.path(0), sets.unlabeled.path(3), sets.test.path(2)):
-        path.write_bytes(path.read_bytes()[:-40])
-    done: list[tuple[int, int]] = []
-    with pytest.raises(DataError) as caught:
-        check_images(sets, lambda *progress: done.append(progress))
-    lines = str(caught.value).splitlines()
-    assert lines[::2] == [
-        "data.train: 1 of 4 images cannot be used:",
-        "data.unlabeled: 1 of 16 images cannot be used:",
-        "data.test: 1 of 6 images cannot be used:",
-    ]
-    assert done == [(image, 26) for image in range(1, 27)]
 
 
 def test_open_data__a_validation_set_that_is_the_test_set_by_content_is_refused(config, write_coco, tmp_path):

@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ssodkit.data.config import BrokenRule
 from ssodkit.data.sampler import StepSampler
 from ssodkit.engine.checkpoint import load_state, read_step
 from ssodkit.engine.evaluate import evaluate
@@ -300,6 +301,46 @@ def test_resume__makes_up_for_an_evaluation_that_was_cut_off(tiny_recipe, tmp_pa
     resume(tmp_path / "run")
     assert metrics(tmp_path / "run", "evaluation") == metrics(tmp_path / "whole", "evaluation")
     assert [record["step"] for record in metrics(tmp_path / "run", "evaluation")] == [2]
+
+
+def test_train__a_broken_image_is_skipped_as_the_recipe_says(tiny_recipe, tmp_path, pictures, monkeypatch, capsys):
+    """One is found before step 1, one when a step draws it; mended or not, a resumed run sees what it would have."""
+    monkeypatch.setattr("ssodkit.data.pictures.KEPT", 0)
+    recipe = tiny_recipe(
+        f"data.unlabeled={{type: folder, images: {pictures}}}",
+        "data.batch.unlabeled=2",
+        "data.broken={skip: true, at_most: 2}",
+        "engine.steps=4",
+        "watch.gallery.moments=1",
+    )
+    first, *others = sorted(pictures.iterdir())
+    labeled, unlabeled = (np.zeros((count, 2), np.int32) for count in (4, 7))
+    last = others[StepSampler(recipe.seed, recipe.data.batch, labeled, unlabeled).rows(1).unlabeled[0]]
+    whole_first, whole_last = first.read_bytes(), last.read_bytes()
+    first.write_bytes(b"")
+    last.write_bytes(whole_last[:1000] + bytes(1000) + whole_last[2000:])
+    straight = train(recipe, tmp_path / "whole")
+    out = capsys.readouterr().out
+    assert "data.unlabeled: 1 of 8 images cannot be used and are left out" in out
+    assert out.count("warning: data.unlabeled: the image") == 1
+    assert "Others take its place in the steps that draw it" in out.replace("\n", " ")
+
+    train(recipe, tmp_path / "run", stop_after=2)
+    state = load_state(tmp_path / "run" / "checkpoints" / "last")["broken"]
+    assert [list(state[name]) for name in ("left_out", "later")] == [["unlabeled"], ["unlabeled"]]
+    first.write_bytes(whole_first)
+    again = resume(tmp_path / "run")
+    assert differing(load_state(again.checkpoint)["method"], load_state(straight.checkpoint)["method"]) == []
+
+    first.write_bytes(b"")
+    few = recipe.model_copy(
+        update={"data": recipe.data.model_copy(update={"broken": BrokenRule(skip=True, at_most=1)})}
+    )
+    with pytest.raises(
+        DataError, match=r"These are 2 of 22 images.*allows to skip 1\. When that is mended, go on with"
+    ):
+        train(few, tmp_path / "few")
+    assert load_state(tmp_path / "few" / "checkpoints" / "last")["broken"]["later"].keys() == {"unlabeled"}
 
 
 @pytest.mark.parametrize("step", [0, 3])
