@@ -84,7 +84,7 @@ def lay_out(table: Table) -> Layout:
     columns = [Column("", "Method")]
     for entry in table.rows[0]:
         heads = [_score_head(table), *["gain"] * has_gain, *[_paper_head(table)] * is_beside]
-        columns.extend(Column(_group(table, entry), head) for head in heads)
+        columns.extend(Column(heading(table, entry), head) for head in heads)
     if has_paper and not is_beside:
         columns.append(Column("", _paper_head(table)))
     columns.extend(Column("", head) for head in ("time", "images/s", "memory, GB"))
@@ -103,7 +103,8 @@ def lay_out(table: Table) -> Layout:
     )
 
 
-def _group(table: Table, entry: Entry) -> str:
+def heading(table: Table, entry: Entry) -> str:
+    """What stands above the scores of a share of labels."""
     shares = {cell.share for cell in table.cells} if table.suite.shares == (None,) else {entry.share}
     return entry.share.heading if len(shares) == 1 else "labels of the recipe"
 

@@ -97,14 +97,28 @@ def run(
         train.resume(resume, device=device, stop_after=stop_after, trust_plugins=trust_plugins)
 
 
-def evaluate(run: RunFolder, device: OnDevice = None, trust_plugins: TrustPlugins = False) -> None:
+def evaluate(
+    run: RunFolder,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="LABELS", help="Other labeled images: a COCO file, a data.yaml, a VOC or YOLO folder."),
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Their folder, where LABELS does not say it.")
+    ] = None,
+    device: OnDevice = None,
+    trust_plugins: TrustPlugins = False,
+) -> None:
     """Score the last checkpoint of a run again: student and teacher.
 
-    Up to 20 classes are listed one by one.
+    Classes are listed one by one. With --data, the images that lie there are scored instead of the run's test images;
+    classes are joined by their names.
     """
+    if images is not None and data is None:
+        raise typer.BadParameter("--images says where the images of --data are: give both")
     from ssodkit.engine.evaluate import evaluate
 
-    evaluate(run, device=device, trust_plugins=trust_plugins)
+    evaluate(run, device=device, trust_plugins=trust_plugins, data=data, images=images)
 
 
 def predict(

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,7 @@ from ssodkit.data.joined import join
 from ssodkit.data.mistakes import Refusals, listed, naming, printable
 from ssodkit.data.overlap import shared_files
 from ssodkit.data.parts import Parts, take_parts
+from ssodkit.data.recognize import recognize
 from ssodkit.data.splits import Fold
 from ssodkit.data.stored import with_stored_labels
 from ssodkit.data.voc import read_voc
@@ -109,6 +111,38 @@ def open_test(config: DataConfig, on_progress: OnProgress | None = None) -> Imag
     held_out = take_parts(config, _read("data.train", config.train, on_progress)).test
     assert held_out is not None
     return held_out
+
+
+def open_other(
+    path: Path, images: Path | None, categories: tuple[Category, ...], on_progress: OnProgress | None = None
+) -> ImageSet:
+    """Labeled images that lie at `path`, for networks that know `categories`: classes are joined by their names.
+
+    `path` is what `recognize` takes, `images` the folder of the images where it cannot be known. Of several splits the
+    test split is taken, else the validation split. Boxes of other classes are left out, as a note says. Raises
+    DataError for what is not labeled, and where no class is known.
+    """
+    splits = recognize(path, images)
+    split = next(name for name in ("all", "test", "val", "train") if name in splits)
+    source = splits[split]
+    if isinstance(source, FolderSource):
+        raise DataError(f"{path} holds images without labels, so nothing can be scored on them. Give their labels.")
+    read = _read(str(path), source, on_progress)
+    place = {category.name: label for label, category in enumerate(categories)}
+    label_of = np.array([place.get(category.name, -1) for category in read.categories], dtype=np.int16)
+    counts = np.bincount(read.labels, minlength=len(read.categories)).tolist()
+    boxed = [category.name for category, count in zip(read.categories, counts, strict=True) if count]
+    unknown = [name for name in boxed if name not in place]
+    if boxed and len(unknown) == len(boxed):
+        raise DataError(
+            f"{path} has boxes of {listed(boxed)} alone, and the run knows {listed(place)}. Give equal classes equal "
+            "names."
+        )
+    notes = [f"{path} has the splits {', '.join(splits)}: {split} is taken"] if len(splits) > 1 else []
+    if unknown:
+        notes.append(f"{path} has boxes of classes that the run does not know, which are left out: {listed(unknown)}")
+    kept = read.with_boxes(label_of[read.labels] >= 0)
+    return replace(kept, labels=label_of[kept.labels], categories=categories, notes=(*read.notes, *notes))
 
 
 def open_unlabeled(config: DataConfig, on_progress: OnProgress | None = None) -> ImageSet:

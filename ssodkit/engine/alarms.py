@@ -3,7 +3,7 @@
 Numbers of pseudo-boxes are compared with the labels': unlabeled images mostly hold as many objects as labeled ones.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -52,26 +52,25 @@ def number_alarm(counts: Sequence[float], labeled: float, advice: Advice) -> tup
     return None
 
 
-def teacher_alarm(averages: Sequence[float], steps: Sequence[int]) -> str | None:
-    """The sentence for a teacher that gets worse on held-out labels, from its AP in all evaluations so far."""
-    if len(averages) < 3:
+def teacher_alarm(averages: Mapping[int, Mapping[str, float]]) -> str | None:
+    """The sentence for a teacher that gets worse on held-out labels, or lies far behind its student.
+
+    `averages` are step -> network -> AP, of all evaluations so far; a training without a teacher has none to judge.
+    """
+    if not averages or "teacher" not in next(iter(averages.values())):
         return None
-    best = max(averages)
-    if max(averages[-2:]) > best - WORSE:
+    steps, teacher = list(averages), [networks["teacher"] for networks in averages.values()]
+    behind = averages[steps[-1]].get("student", 0.0) - teacher[-1]
+    if behind > BEHIND:
+        return (
+            f"The teacher is {100 * behind:.1f} AP behind its student: its average is too slow for so short a run, and "
+            "a gain of it means little. Lower `method.teacher.momentum.cap`."
+        )
+    best = max(teacher)
+    if len(teacher) < 3 or max(teacher[-2:]) > best - WORSE:
         return None
-    at = steps[averages.index(best)]
     return (
-        f"The teacher gets worse on the held-out labels: {100 * best:.1f} AP after step {at}, "
-        f"{100 * averages[-1]:.1f} now. Stop earlier (`engine.patience`), lower `method.unlabeled_weight`, or train "
+        f"The teacher gets worse on the held-out labels: {100 * best:.1f} AP after step {steps[teacher.index(best)]}, "
+        f"{100 * teacher[-1]:.1f} now. Stop earlier (`engine.patience`), lower `method.unlabeled_weight`, or train "
         "fewer steps."
-    )
-
-
-def average_alarm(student: float, teacher: float) -> str | None:
-    """The sentence for a teacher far behind the student that it is the average of."""
-    if student - teacher <= BEHIND:
-        return None
-    return (
-        f"The teacher is {100 * (student - teacher):.1f} AP behind its student: its average is too slow for a run of "
-        "this length, and a gain over it means little. Lower `method.teacher.momentum.cap`."
     )

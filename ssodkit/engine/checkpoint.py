@@ -194,7 +194,7 @@ def _write_files(folder: Path, state: Mapping[str, Any], networks: Mapping[str, 
 
 
 def read_run(run: Path, trust_plugins: bool = False) -> tuple[Recipe, Path]:
-    """The recipe and newest checkpoint that stand for a run, its networks whole; TrainingError if there is none.
+    """The recipe and the checkpoint that stand for a run, its networks whole; TrainingError if there is none.
 
     Where the run was compared with a control, they may be the control's, and the recipe's result is what was chosen.
     `run` may also be the folder of one of its checkpoints, such as `RUN/checkpoints/best`, which is taken then.
@@ -216,8 +216,9 @@ def read_run(run: Path, trust_plugins: bool = False) -> tuple[Recipe, Path]:
 
 
 def read_own_run(run: Path, trust_plugins: bool = False) -> tuple[Recipe, Path]:
-    """The run's own recipe and newest checkpoint, whatever a comparison chose; raises as `read_run`."""
-    return read_recipe(run, trust_plugins), find_networks(run)
+    """The run's own recipe and the checkpoint that is its result, whatever a comparison chose; raises as `read_run`."""
+    recipe = read_recipe(run, trust_plugins)
+    return recipe, find_networks(run, recipe)
 
 
 def read_recipe(run: Path, trust_plugins: bool = False) -> Recipe:
@@ -246,9 +247,19 @@ def find_last(run: Path) -> Path:
     return found[0]
 
 
-def find_networks(run: Path) -> Path:
-    """The newest checkpoint of a run, its networks known to be whole; raises TrainingError where there is none such."""
+def find_networks(run: Path, recipe: Recipe) -> Path:
+    """The checkpoint of a run that is its result: the newest, or the best, as its recipe says, its networks whole.
+
+    Raises TrainingError where there is none such.
+    """
     checkpoint = find_last(run)
+    if recipe.evaluation.checkpoint == BEST:
+        checkpoint = run / "checkpoints" / BEST
+        if not is_checkpoint(checkpoint):
+            raise TrainingError(
+                f"{run} holds no best checkpoint yet: its networks were not scored on the validation images. "
+                f"Go on with `ssodkit run --resume {run}`."
+            )
     _refuse_damaged(checkpoint, NETWORK)
     return checkpoint
 

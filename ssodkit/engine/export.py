@@ -30,8 +30,8 @@ from ssodkit.engine.bars import showing
 from ssodkit.engine.checkpoint import read_run, read_step
 from ssodkit.engine.detector_file import dump_detector, read_detector
 from ssodkit.engine.failures import explained
+from ssodkit.engine.folders import refuse_existing
 from ssodkit.engine.found import Found
-from ssodkit.engine.label import refuse_existing
 from ssodkit.engine.portable import Portable
 from ssodkit.engine.trained import TrainedDetector, open_trained
 from ssodkit.errors import DataError, TrainingError

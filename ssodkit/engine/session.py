@@ -11,7 +11,7 @@ from ssodkit.data.broken import Skipped
 from ssodkit.data.files import write_whole
 from ssodkit.data.loader import training_batches
 from ssodkit.data.sets import DataSets
-from ssodkit.engine.alarms import Advice
+from ssodkit.engine.alarms import Advice, teacher_alarm
 from ssodkit.engine.broken import NOTHING_BROKEN, BrokenImages
 from ssodkit.engine.build import build_method, place
 from ssodkit.engine.checkpoint import (
@@ -21,9 +21,12 @@ from ssodkit.engine.checkpoint import (
     Checkpoints,
     Origin,
     can_go_on,
+    find_networks,
     incomplete,
     is_checkpoint,
+    load_network,
     load_state,
+    read_step,
     unfitting,
 )
 from ssodkit.engine.distributed import Processes
@@ -32,6 +35,7 @@ from ssodkit.engine.health import Health, describe_stored
 from ssodkit.engine.logging import RunLog
 from ssodkit.engine.pace import Pace
 from ssodkit.engine.replay import not_finite, save_replay
+from ssodkit.engine.tables import classes_in_words
 from ssodkit.engine.update import Numbers, Outcome, Updater
 from ssodkit.engine.versions import device_name, source, versions
 from ssodkit.errors import TrainingError
@@ -87,8 +91,10 @@ class Session:
         self.stored = describe_stored(self.sets.unlabeled, self.sets.hidden, self.sets.labeled, self.sets.labeled_too)
         self.pace = Pace(processes)
         self.origin = Origin.of(recipe, categories, fold)
-        self.step, self.best, self.seconds = 0, -1.0, 0.0
+        self.step, self.seconds = 0, 0.0
+        self.best, self.best_step = -1.0, 0
         self.sources = [source()]
+        self.averages: dict[int, dict[str, float]] = {}
         self._saved_step = -1
         self._unread: Outcome | None = None
         self._warning: str | None = None
@@ -218,16 +224,58 @@ class Session:
         averages = {name: scores[name]["AP"] or 0.0 for name in self.method.networks()}
         average = averages[scores["result"]]
         if not on_test and average > self.best:
-            self.best = average
+            self.best, self.best_step = average, self.step
             self.save(BEST)  # before the line, which says that nothing is left to do for this step
+        self.averages[self.step] = averages
         self.log.record("evaluation", self.step, {"set": "test" if on_test else "validation", **scores})
         listed = ", ".join(f"{name} {100 * average:.1f}" for name, average in averages.items())
-        self.log.say(f"AP after step {self.step} on the {'test' if on_test else 'validation'} images: {listed}")
+        which = "test" if on_test else "validation"
+        self.log.say(f"AP after step {self.step} on the {which} images: {listed}{classes_in_words(scores)}")
+        alarm = teacher_alarm(self.averages)
+        if alarm is not None and not self.is_past_peak:
+            self.log.warn(alarm)
+
+    def validation_averages(self, step: int) -> dict[str, float] | None:
+        """Network -> its AP on the validation images after a step whose networks are at hand; None without such
+        images."""
+        if self.sets.validation is None:
+            return None
+        if step not in self.averages:  # scored by a part of the run that a crash made this one forget
+            scores = self.score(on_test=False)
+            self.averages[step] = {name: scores[name]["AP"] or 0.0 for name in self.method.networks()}
+        return self.averages[step]
+
+    @property
+    def is_past_peak(self) -> bool:
+        """Whether the recipe's patience is at its end; the evaluations that were due so far have been made."""
+        every, patience = self.recipe.engine.evaluate_every, self.recipe.engine.patience
+        return patience is not None and every is not None and self.step // every - self.best_step // every >= patience
+
+    def say_peak(self) -> None:
+        """Say why the training ends here."""
+        self.log.say(
+            f"ends after step {self.step}: the last {self.recipe.engine.patience} evaluations were no better than the "
+            f"best, AP {100 * self.best:.1f} after step {self.best_step} on the validation images"
+        )
+
+    def take_result(self) -> tuple[Path, int]:
+        """The checkpoint that is the run's result, and its step; the networks are its own from here on.
+
+        Nothing may be trained or saved afterwards.
+        """
+        if self.recipe.evaluation.checkpoint == LAST:
+            return self.run / "checkpoints" / LAST, self.step
+        checkpoint = find_networks(self.run, self.recipe)
+        for name, network in self.method.networks().items():
+            load_network(checkpoint, name, network)
+        return checkpoint, read_step(checkpoint)
 
     def score(self, on_test: bool = True) -> dict[str, Any]:
         """The scores of all networks, as `result.json` has them."""
         images = self.sets.test if on_test or self.sets.validation is None else self.sets.validation
-        return as_result(score_networks(self.method.networks(), images, self.recipe, self.processes), self.recipe)
+        with self.log.showing("scoring, batch") as on_progress:
+            scores = score_networks(self.method.networks(), images, self.recipe, self.processes, on_progress)
+        return as_result(scores, self.recipe)
 
     def introduce(self) -> None:
         """Say what this run is made of."""
@@ -284,6 +332,7 @@ class Session:
             "broken": self.broken.state_dict(),
             "unlabeled": self._unlabeled_files(),
             "best": self.best,
+            "averages": dict(self.averages),
             "seconds": self._seconds_so_far(),
             "versions": versions(),
             "sources": self.sources,
@@ -306,7 +355,7 @@ class Session:
 
     def _take_over_best(self, state: dict[str, Any]) -> None:
         """What the run's best checkpoint holds is the best so far; the one that is gone on from may not know it."""
-        self.best = state["best"]
+        self.best, self.best_step = state["best"], state["step"]
 
     def _take_over(self, state: dict[str, Any]) -> None:
         self.method.load_state_dict(state["method"])
@@ -321,6 +370,7 @@ class Session:
                 f"the unlabeled images are others than before the stop: {state['unlabeled']} then, {now} now"
             )
         self.step, self.seconds = state["step"], state["seconds"]
+        self.averages = dict(state.get("averages", {}))  # absent in checkpoints of earlier versions
         self.sources = [*(each for each in state["sources"] if each not in self.sources), *self.sources]
         self._saved_step = self.step
 

@@ -1,6 +1,6 @@
 import pytest
 
-from ssodkit.engine.alarms import Advice, average_alarm, number_alarm, teacher_alarm
+from ssodkit.engine.alarms import Advice, number_alarm, teacher_alarm
 
 ADVICE = Advice("raise this", "lower that")
 
@@ -33,13 +33,23 @@ def test_number_alarm__labels_without_boxes_say_nothing():
     assert number_alarm([1.0] * 3, 0.0, ADVICE) is None
 
 
+def evaluated(teacher, student=0.0):
+    """The same student after every hundred steps, and these teachers."""
+    return {100 * number: {"student": student, "teacher": score} for number, score in enumerate(teacher, start=1)}
+
+
 def test_teacher_alarm__is_given_after_two_evaluations_below_the_best():
-    assert teacher_alarm([0.40, 0.50, 0.47], [100, 200, 300]) is None
-    assert teacher_alarm([0.40, 0.50, 0.47, 0.49], [100, 200, 300, 400]) is None
-    said = teacher_alarm([0.40, 0.50, 0.47, 0.46], [100, 200, 300, 400])
+    assert teacher_alarm(evaluated([])) is None
+    assert teacher_alarm(evaluated([0.40, 0.50, 0.47])) is None
+    assert teacher_alarm(evaluated([0.40, 0.50, 0.47, 0.49])) is None
+    said = teacher_alarm(evaluated([0.40, 0.50, 0.47, 0.46]))
     assert said.startswith("The teacher gets worse on the held-out labels: 50.0 AP after step 200, 46.0 now.")
 
 
-def test_average_alarm__a_teacher_far_behind_its_student():
-    assert average_alarm(0.50, 0.48) is None
-    assert average_alarm(0.50, 0.34).startswith("The teacher is 16.0 AP behind its student")
+def test_teacher_alarm__of_a_teacher_far_behind_its_student():
+    assert teacher_alarm(evaluated([0.48], student=0.50)) is None
+    assert teacher_alarm(evaluated([0.34], student=0.50)).startswith("The teacher is 16.0 AP behind its student")
+
+
+def test_teacher_alarm__without_a_teacher_there_is_nothing_to_say():
+    assert teacher_alarm({100: {"student": 0.5}, 200: {"student": 0.1}, 300: {"student": 0.1}}) is None

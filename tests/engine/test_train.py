@@ -440,6 +440,50 @@ def test_resume__the_best_is_that_of_all_evaluations_and_the_last_step_counts(ti
     assert read_step(checkpoints / "best") == 4
 
 
+PEAK = (
+    "data.validation={type: digits, part: val, images: 6, seed: 1}",
+    "engine.steps=6",
+    "engine.evaluate_every=1",
+    "engine.patience=2",
+    "evaluation.checkpoint=best",
+    "evaluation.thresholds=[0.0]",
+    "watch.pictures=0",
+    "watch.gallery.images=1",
+    "watch.gallery.moments=6",
+)
+
+
+def test_train__ends_when_its_patience_does_and_the_best_checkpoint_is_the_result(tiny_recipe, tmp_path, capsys):
+    """After so few steps no score is above 0, so that the first evaluation stays the best."""
+    recipe = tiny_recipe(*PEAK)
+    whole = train(recipe, tmp_path / "whole")
+    said = " ".join(capsys.readouterr().out.split())
+    assert whole.step == 3
+    assert "ends after step 3: the last 2 evaluations were no better than the best, AP 0.0 after step 1 on the" in said
+    assert "of step 1, the best on the validation images, on 10 test images" in said
+    assert "test scores after step 1" in said
+    result = json.loads((whole.run / "result.json").read_text())
+    assert (result["step"], result["checkpoint"], result["scored_step"]) == (3, "best", 1)
+    assert whole.checkpoint == whole.run / "checkpoints" / "best"
+    assert read_step(whole.checkpoint) == 1
+    moments = [json.loads(line)["step"] for line in (whole.run / "gallery" / "moments.jsonl").read_text().splitlines()]
+    assert moments == [1, 2, 3]
+
+    # Stopped within its patience, and again when it was over but nothing was scored on the test images yet.
+    train(recipe, tmp_path / "run", stop_after=2)
+    again = resume(tmp_path / "run")
+    assert again.scores == whole.scores
+    (again.run / "result.json").unlink()
+    assert resume(again.run).step == 3
+    for line in ("evaluation", "result"):
+        assert metrics(again.run, line) == metrics(whole.run, line)
+    assert (again.run / "gallery" / "moments.jsonl").read_text() == (
+        whole.run / "gallery" / "moments.jsonl"
+    ).read_text()
+    assert differing(load_state(again.checkpoint)["method"], load_state(whole.checkpoint)["method"]) == []
+    assert evaluate(whole.run)["student"] == result["student"]
+
+
 def test_train__no_best_without_a_validation_set(tiny_recipe, tmp_path):
     run = train(tiny_recipe("engine.steps=4", "engine.evaluate_every=2"), tmp_path / "run").run
     assert not (run / "checkpoints" / "best").exists()
