@@ -11,7 +11,7 @@ from ssodkit.bench.published import SHARES, Published, Setting
 from ssodkit.bench.results import CellResult
 from ssodkit.bench.statistics import CONFIDENCE, FEW, mean
 from ssodkit.bench.table import Entry, Table
-from ssodkit.data.config import CocoSource, DigitsSource, EvaluationSource, HeldOutSource, StoredSource
+from ssodkit.data.config import CocoSource, DigitsSource, EvaluationSource, HeldOutSource, StoredSource, sources_of
 
 MISSING = "-"
 SETTINGS: dict[Setting, str] = {
@@ -234,7 +234,7 @@ def _facts(table: Table, differs: bool) -> list[str]:
     scored, cells, results = table.scored, table.cells, table.results
     folds = sorted({cell.fold for cell in cells})
     what = f"{scored.metric} (network, test threshold): points of the last checkpoint"
-    facts = [f"{what}, on {_describe_test(cells[0].recipe.data.test)}."]
+    facts = [f"{what}, on {' + '.join(map(_describe_test, sources_of(cells[0].recipe.data.test)))}."]
     spread = "mean ± sample standard deviation over folds " if len(folds) > 1 else "fold "
     spread += ", ".join(map(str, folds))
     if table.suite.seeds != "per_fold":

@@ -144,7 +144,7 @@ def check_protocol(cells: Sequence[Cell], done: Done) -> None:
             )
     first: dict[tuple[Share, int], tuple[Cell, CellResult]] = {}
     for cell, result in done:
-        if result.steps != cell.recipe.engine.steps:
+        if result.steps != cell.recipe.engine.steps and cell.recipe.engine.patience is None:
             raise TrainingError(
                 f"{cell.name} was scored after step {result.steps} of {cell.recipe.engine.steps}, and the last "
                 f"checkpoint is what counts. {CURE}"

@@ -110,7 +110,7 @@ class CellResult(Config):
     result: Literal["teacher", "student"]
     """The network that is the run's result."""
     evaluations: tuple[Evaluation, ...] = Field(min_length=1)
-    """By step; the last is of the last checkpoint, and it is what counts."""
+    """By step; the last is of the run's result, after its last step, and it is what counts."""
     health: tuple[Health, ...] = ()
     per_class: dict[str, dict[str, ClassScore]] = Field(default_factory=dict)
     """Network -> class -> scores of the last checkpoint; empty in files that were written before they were kept."""
@@ -292,7 +292,7 @@ def _refuse_other_recipe(result: CellResult, path: Path) -> None:
             ("shots", result.fold.shots, recipe["data"].get("shots")),
             ("fold", result.fold.fold, recipe["data"]["fold"]),
             ("seed", result.seed, recipe["seed"]),
-            ("length", result.steps, recipe["engine"]["steps"]),
+            *([] if recipe["engine"].get("patience") else [("length", result.steps, recipe["engine"]["steps"])]),
         ]
         thresholds = recipe["evaluation"]["thresholds"]
         if not isinstance(thresholds, list) or not thresholds:

@@ -4,13 +4,14 @@ An item of the training data is a step, not an image: what a step gets depends o
 run and any number of workers see the same batches.
 """
 
+import itertools
 import multiprocessing.queues
 import os
 import resource
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -20,18 +21,25 @@ from torch.utils.data import DataLoader, Dataset
 
 from ssodkit.data.annotations import ImageSet
 from ssodkit.data.batch_plan import BatchPlan
+from ssodkit.data.broken import Skipped
 from ssodkit.data.pictures import Pictures, known_sizes
 from ssodkit.data.raw import RawBatch
-from ssodkit.data.sampler import StepSampler
+from ssodkit.data.sampler import StepSampler, StreamSampler
 from ssodkit.data.sets import DataSets
 from ssodkit.data.views import ViewMaker, ViewsConfig
-from ssodkit.errors import SsodkitError, TrainingError
+from ssodkit.errors import DataError, SsodkitError, TrainingError
 from ssodkit.ops.random import make_key
 from ssodkit.structures.geometry import SemiBatch, Stream
 
 FILES, FILES_PER_WORKER = 64, 64
 """That a process has open: by itself, and for each loader process, which hands over every tensor as an open file. Two
 steps are under way in each, of a few dozen tensors."""
+
+
+ATTEMPTS = 100
+"""To find an image that can be used in the place of one that cannot; a run that allows so many to be broken ends."""
+KEYS = {"labeled": "train", "unlabeled": "unlabeled"}
+"""Stream -> its set, as recipes name it."""
 
 
 def _always(step: int) -> bool:
@@ -48,14 +56,21 @@ def training_batches(
     device: torch.device | str = "cpu",
     workers: int = 0,
     uses_unlabeled: Callable[[int], bool] = _always,
+    on_skipped: Callable[[Skipped], None] | None = None,
 ) -> Iterator[tuple[SemiBatch, ...]]:
     """For each of `steps`, what this process trains on: one batch for each of its forwards.
 
     On the CPU, views are made where images are decoded; else decoded pixels are sent to the device, and views made
-    there. Where `uses_unlabeled(step)` is False, no unlabeled image is touched. Raises DataError for an image that
-    cannot be read, also from workers.
+    there. Where `uses_unlabeled(step)` is False, no unlabeled image is touched. An image that cannot be read raises
+    DataError, also from workers; with `on_skipped`, it is told of each time that it is drawn, and another one takes its
+    place, drawn from the seed, the step and the place.
     """
-    return _load(_TrainingSteps(sets, views, plan, seed, rank, uses_unlabeled), steps, torch.device(device), workers)
+    source = _TrainingSteps(sets, views, plan, seed, rank, uses_unlabeled, skips=on_skipped is not None)
+    for step in _load(source, steps, torch.device(device), workers):
+        if on_skipped is not None:
+            for skipped in step.skipped:
+                on_skipped(skipped)
+        yield step.batches
 
 
 def test_batches(
@@ -81,6 +96,7 @@ class _RawStep:
     """The decoded images of each forward of a step: labeled, and unlabeled if the step uses them."""
 
     forwards: tuple[tuple[RawBatch, RawBatch | None], ...]
+    skipped: tuple[Skipped, ...]
 
     def pin_memory(self) -> "_RawStep":
         return self._each(RawBatch.pin_memory)
@@ -89,9 +105,20 @@ class _RawStep:
         return self._each(lambda raw: raw.to(device))
 
     def _each(self, change: Callable[[RawBatch], RawBatch]) -> "_RawStep":
-        return _RawStep(
-            tuple((change(labeled), None if other is None else change(other)) for labeled, other in self.forwards)
+        return replace(
+            self,
+            forwards=tuple(
+                (change(labeled), None if other is None else change(other)) for labeled, other in self.forwards
+            ),
         )
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What a process trains on in a step, and the images that it could not use."""
+
+    batches: tuple[SemiBatch, ...]
+    skipped: tuple[Skipped, ...]
 
 
 R = TypeVar("R", _RawStep, RawBatch)
@@ -108,7 +135,7 @@ class _Source(ABC, Generic[R, T]):
     def finish(self, raw: R) -> T: ...
 
 
-class _TrainingSteps(_Source[_RawStep, tuple[SemiBatch, ...]]):
+class _TrainingSteps(_Source[_RawStep, _Step]):
     """Item t is what one process trains on in step t."""
 
     def __init__(
@@ -119,11 +146,13 @@ class _TrainingSteps(_Source[_RawStep, tuple[SemiBatch, ...]]):
         seed: int,
         rank: int,
         uses_unlabeled: Callable[[int], bool],
+        skips: bool,
     ) -> None:
         self.plan, self.seed, self.rank, self.uses_unlabeled = plan, seed, rank, uses_unlabeled
+        self.skips = skips
         unlabeled = sets.unlabeled if views.unlabeled and plan.batch.unlabeled else None
-        self.labeled = Pictures(sets.labeled)
-        self.unlabeled = None if unlabeled is None else Pictures(unlabeled)
+        self.labeled = Pictures(sets.labeled, patient=skips)
+        self.unlabeled = None if unlabeled is None else Pictures(unlabeled, patient=skips)
         sizes = known_sizes if plan.batch.same_orientation else _annotated_sizes
         self.sampler = StepSampler(
             seed, plan.batch, sizes(sets.labeled), None if unlabeled is None else sizes(unlabeled)
@@ -135,23 +164,47 @@ class _TrainingSteps(_Source[_RawStep, tuple[SemiBatch, ...]]):
         rows = self.sampler.rows(number)
         unlabeled = self.unlabeled if self.uses_unlabeled(number) else None
         forwards: list[tuple[RawBatch, RawBatch | None]] = []
+        skipped: list[Skipped] = []
         for share in self.plan.shares(rows, self.rank):
-            labeled = self._batch("labeled", self.labeled, rows.labeled, share.labeled, number)
+            labeled = self._batch(self.sampler.labeled, self.labeled, rows.labeled, share.labeled, number, skipped)
             other = None
-            if unlabeled is not None:
-                other = self._batch("unlabeled", unlabeled, rows.unlabeled, share.unlabeled, number)
+            if unlabeled is not None and self.sampler.unlabeled is not None:
+                stream = self.sampler.unlabeled
+                other = self._batch(stream, unlabeled, rows.unlabeled, share.unlabeled, number, skipped)
             forwards.append((labeled, other))
-        return _RawStep(tuple(forwards))
+        return _RawStep(tuple(forwards), tuple(skipped))
 
-    def finish(self, raw: _RawStep) -> tuple[SemiBatch, ...]:
-        return tuple(
+    def finish(self, raw: _RawStep) -> _Step:
+        batches = tuple(
             SemiBatch(self.labeled_views.make(labeled), None if other is None else self.unlabeled_views.make(other))
             for labeled, other in raw.forwards
         )
+        return _Step(batches, raw.skipped)
 
-    def _batch(self, stream: str, pictures: Pictures, rows: NDArray[np.int64], share: slice, step: int) -> RawBatch:
-        keys = [make_key(self.seed, step, stream, place) for place in range(share.start, share.stop)]
-        return pictures.batch(rows[share].tolist(), keys)
+    def _batch(
+        self,
+        stream: StreamSampler,
+        pictures: Pictures,
+        rows: NDArray[np.int64],
+        share: slice,
+        step: int,
+        skipped: list[Skipped],
+    ) -> RawBatch:
+        """One stream's images of a forward; `skipped` grows by those in whose place others are taken."""
+        places, pixels = [], []
+        for place, row in enumerate(rows[share].tolist(), start=share.start):
+            for attempt in itertools.count():
+                try:
+                    pixels.append(pictures.read(row))
+                    break
+                except DataError as error:
+                    if not self.skips or attempt == ATTEMPTS:
+                        raise
+                    skipped.append(Skipped(KEYS[stream.stream], int(pictures.images.ids[row]), str(error)))
+                    row = stream.instead(step, place, attempt)
+            places.append(row)
+        keys = [make_key(self.seed, step, stream.stream, place) for place in range(share.start, share.stop)]
+        return pictures.batch(places, keys, pixels)
 
 
 class _TestImages(_Source[RawBatch, Stream]):

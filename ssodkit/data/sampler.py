@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from ssodkit.data.config import BatchConfig
-from ssodkit.ops.random import make_key, uniform
+from ssodkit.ops.random import integers, make_key, uniform
 
 BLOCK = 4096
 """Steps whose draws are made together: to find step 180,000 takes 44 of these, not 180,000."""
@@ -94,6 +94,13 @@ class StreamSampler:
         pool = int(self._turns(block)[place])
         start = int(self._before[block][pool] + self._taken(block, place)[pool])
         return self._take(pool, start, int(self.counts(block)[place]))
+
+    def instead(self, step: int, place: int, attempt: int) -> int:
+        """An image to take where the one at a place of the step's global batch cannot be used: any of the same pool."""
+        block, turn = divmod(step, BLOCK)
+        pool = self.pools[int(self._turns(block)[turn])]
+        key = _key(self.seed, step, self.stream, place, attempt)
+        return int(pool[integers(key, (), 0, len(pool) - 1, "instead")[0]])
 
     def _turns(self, block: int) -> NDArray[np.int64]:
         """For each step of a block, whose turn it is; pools have their turns in proportion to their images."""

@@ -1,6 +1,6 @@
 """The image sets of a recipe, read, checked and split: everything that can fail about data fails here."""
 
-import itertools
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,18 +18,19 @@ from ssodkit.data.config import (
     FolderSource,
     HeldOutSource,
     LabeledRule,
-    LabeledSource,
+    ReadSource,
     RestSource,
     StoredSource,
     VocSource,
     YoloSource,
+    sources_of,
 )
 from ssodkit.data.digits import open_digits
 from ssodkit.data.folder import read_folder
+from ssodkit.data.joined import join
 from ssodkit.data.mistakes import Refusals, listed, naming, printable
 from ssodkit.data.overlap import shared_files
 from ssodkit.data.parts import Parts, take_parts
-from ssodkit.data.pictures import refuse_broken
 from ssodkit.data.recognize import recognize
 from ssodkit.data.splits import Fold
 from ssodkit.data.stored import with_stored_labels
@@ -63,13 +64,13 @@ def open_data(config: DataConfig, on_progress: OnProgress | None = None) -> Data
     """Read all sets of a recipe. `on_progress(done, total)` is called while embedded data is made or sizes are read.
 
     Raises one DataError that shows the mistakes in all of them, each with the key of the recipe it is about. Of the
-    image files only their names are looked at: `check_images` looks into them.
+    image files only their names are looked at: `look_into` opens them.
     """
     refusals = Refusals()
     read: dict[str, ImageSet] = {}
-    for key, source in _sources(config).items():
+    for key, sources in _sources(config).items():
         with refusals:
-            read[key] = _read(key, source, on_progress)
+            read[key] = _read(key, sources, on_progress)
     if "data.train" in read:
         table = read["data.train"].categories
         with refusals:
@@ -159,23 +160,6 @@ def open_unlabeled(config: DataConfig, on_progress: OnProgress | None = None) ->
     return parts.unlabeled(source, own)[0].without_labels()
 
 
-def check_images(sets: DataSets, on_progress: OnProgress = lambda done, total: None) -> None:
-    """Look into all image files that a run will open: that each is a whole image, of the size that was annotated.
-
-    Of large sets only the ends of the files are looked at (see `refuse_broken`). `on_progress(done, total)` is called
-    on the way. Raises one DataError that lists those which cannot be used, of all sets.
-    """
-    every = {"train": sets.labeled, "unlabeled": sets.unlabeled, "test": sets.test, "validation": sets.validation}
-    total = sum(len(images) for images in every.values() if images is not None)
-    done = itertools.count(1)
-    refusals = Refusals()
-    for key, images in every.items():
-        with refusals, naming(f"data.{key}"):
-            if images is not None:
-                refuse_broken(images, lambda: on_progress(next(done), total))
-    refusals.refuse()
-
-
 def apply_rule(images: ImageSet, rule: LabeledRule) -> ImageSet:
     """Labeled images as a recipe wants them; the answer's notes say how many images and boxes were left out.
 
@@ -204,9 +188,9 @@ def apply_rule(images: ImageSet, rule: LabeledRule) -> ImageSet:
     return replace(images, notes=images.notes + tuple(notes))
 
 
-def _sources(config: DataConfig) -> dict[str, LabeledSource | FolderSource]:
+def _sources(config: DataConfig) -> dict[str, ReadSource | tuple[ReadSource, ...]]:
     """What is read: all but parts of the training images, and unlabeled images that no step takes."""
-    sources: dict[str, LabeledSource | FolderSource] = {"data.train": config.train}
+    sources: dict[str, ReadSource | tuple[ReadSource, ...]] = {"data.train": config.train}
     for key, held in (("data.test", config.test), ("data.validation", config.validation)):
         if held is not None and not isinstance(held, HeldOutSource):
             sources[key] = held
@@ -216,9 +200,23 @@ def _sources(config: DataConfig) -> dict[str, LabeledSource | FolderSource]:
     return sources
 
 
-def _read(key: str, source: LabeledSource | FolderSource, on_progress: OnProgress | None) -> ImageSet:
+def _read(key: str, sources: ReadSource | tuple[ReadSource, ...], on_progress: OnProgress | None) -> ImageSet:
+    """The images of one source, or of a list of them; mistakes in these are shown all at once, with their places."""
+    labeled = key != "data.unlabeled"
+    if not isinstance(sources, tuple):
+        return _read_one(key, sources, labeled, on_progress)
+    refusals = Refusals()
+    parts = []
+    for place, source in enumerate(sources):
+        with refusals:
+            parts.append(_read_one(f"{key}.{place}", source, labeled, on_progress))
+    refusals.refuse()
     with naming(key):
-        labeled = key != "data.unlabeled"
+        return join(parts, labeled)
+
+
+def _read_one(key: str, source: ReadSource, labeled: bool, on_progress: OnProgress | None) -> ImageSet:
+    with naming(key):
         match source:
             case CocoSource():
                 images = read_coco(source.annotations, source.images, source.zero_size_boxes, labeled)
@@ -236,7 +234,8 @@ def _read(key: str, source: LabeledSource | FolderSource, on_progress: OnProgres
 
 
 def _without_dropped(images: ImageSet, config: DataConfig) -> ImageSet:
-    if not (isinstance(config.train, VocSource) and config.train.difficult == "drop" and images.difficult.any()):
+    drops = any(isinstance(source, VocSource) and source.difficult == "drop" for source in sources_of(config.train))
+    if not (drops and images.difficult.any()):
         return images
     note = f"{np.count_nonzero(images.difficult)} difficult boxes of labeled images are not used"
     return replace(images.with_boxes(~images.difficult), notes=(*images.notes, note))
@@ -269,7 +268,8 @@ def _split(config: DataConfig, parts: Parts, own: ImageSet | None) -> _Split:
 
 def _unlabeled_pool(config: DataConfig, parts: Parts, own: ImageSet | None) -> tuple[ImageSet | None, tuple[str, ...]]:
     source = config.unlabeled_images
-    if not config.batch.unlabeled or source is None:
+    # An own source may be missing here: it could not be read, which is told with the mistakes of all others.
+    if not config.batch.unlabeled or source is None or (own is None and not isinstance(source, RestSource)):
         return None, ()
     pool, notes = parts.unlabeled(source, own)
     if not len(pool) and isinstance(source, RestSource):
@@ -319,8 +319,8 @@ def _same_files(labeled: ImageSet, unlabeled: ImageSet | None) -> NDArray[np.int
     """Ids of the unlabeled images that are labeled ones. Equal ids of two sources mean nothing: many count from 1."""
     if unlabeled is None:
         return np.zeros(0, dtype=np.int64)
-    known = {str(labeled.path(place)) for place in range(len(labeled))}
-    return unlabeled.ids[[str(unlabeled.path(place)) in known for place in range(len(unlabeled))]]
+    known = {os.path.abspath(labeled.path(place)) for place in range(len(labeled))}
+    return unlabeled.ids[[os.path.abspath(unlabeled.path(place)) in known for place in range(len(unlabeled))]]
 
 
 def _leaks(config: DataConfig, read: Mapping[str, ImageSet]) -> list[str]:
@@ -351,5 +351,12 @@ def _leaks(config: DataConfig, read: Mapping[str, ImageSet]) -> list[str]:
     return notes
 
 
-def _are_apart(first: LabeledSource | FolderSource | None, second: LabeledSource | FolderSource | None) -> bool:
-    return isinstance(first, DigitsSource) and isinstance(second, DigitsSource) and first.part != second.part
+def _are_apart(
+    first: ReadSource | tuple[ReadSource, ...] | None, second: ReadSource | tuple[ReadSource, ...] | None
+) -> bool:
+    """Whether all of both is embedded data, made apart."""
+    pairs = [(one, other) for one in sources_of(first) for other in sources_of(second)]
+    return bool(pairs) and all(
+        isinstance(one, DigitsSource) and isinstance(other, DigitsSource) and one.part != other.part
+        for one, other in pairs
+    )

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from torch import nn
 
 from ssodkit.data.annotations import Category
@@ -66,8 +66,7 @@ class Origin:
     @classmethod
     def of(cls, recipe: Recipe, categories: tuple[Category, ...], fold: str) -> "Origin":
         """The origin of a run's checkpoints."""
-        counts = recipe.model_dump(mode="json", exclude={"plugins": True, "engine": {"workers"}})
-        return cls(counts, _plugins_of(recipe), categories, fold)
+        return cls(_what_counts(recipe), _plugins_of(recipe), categories, fold)
 
     def as_state(self) -> dict[str, Any]:
         """In plain types, as a checkpoint holds it."""
@@ -76,7 +75,7 @@ class Origin:
     def refuse_other(self, saved: Mapping[str, Any], where: Path) -> None:
         """Raise TrainingError if the origin `saved` in the checkpoint at `where` is another one."""
         for what, here, there in (
-            ("recipe", flatten(self.recipe), flatten(saved["recipe"])),
+            ("recipe", flatten(self.recipe), flatten(_as_understood_today(saved["recipe"]))),
             ("set of plug-ins", self.plugins, saved["plugins"]),
             ("class table", _by_label(self.categories), _by_label(saved["categories"])),
             ("labeled fold", {"hash": self.fold}, {"hash": saved["fold"]}),
@@ -92,6 +91,18 @@ class Origin:
                     f"{where} is a checkpoint with another {what} ({'; '.join(differences[:4])}{more}). "
                     "Go on with what it was made with, or start a new run."
                 )
+
+
+def _what_counts(recipe: Recipe) -> dict[str, Any]:
+    return recipe.model_dump(mode="json", exclude={"plugins": True, "engine": {"workers"}})
+
+
+def _as_understood_today(saved: dict[str, Any]) -> dict[str, Any]:
+    """A recipe that counted, with the fields that were added to recipes since; as it is where it is none any more."""
+    try:
+        return _what_counts(Recipe.model_validate(saved))
+    except ValidationError:
+        return saved
 
 
 class Checkpoints:
@@ -183,7 +194,7 @@ def _write_files(folder: Path, state: Mapping[str, Any], networks: Mapping[str, 
 
 
 def read_run(run: Path, trust_plugins: bool = False) -> tuple[Recipe, Path]:
-    """The recipe and newest checkpoint that stand for a run, its networks whole; TrainingError if there is none.
+    """The recipe and the checkpoint that stand for a run, its networks whole; TrainingError if there is none.
 
     Where the run was compared with a control, they may be the control's, and the recipe's result is what was chosen.
     `run` may also be the folder of one of its checkpoints, such as `RUN/checkpoints/best`, which is taken then.
@@ -205,8 +216,9 @@ def read_run(run: Path, trust_plugins: bool = False) -> tuple[Recipe, Path]:
 
 
 def read_own_run(run: Path, trust_plugins: bool = False) -> tuple[Recipe, Path]:
-    """The run's own recipe and newest checkpoint, whatever a comparison chose; raises as `read_run`."""
-    return read_recipe(run, trust_plugins), find_networks(run)
+    """The run's own recipe and the checkpoint that is its result, whatever a comparison chose; raises as `read_run`."""
+    recipe = read_recipe(run, trust_plugins)
+    return recipe, find_networks(run, recipe)
 
 
 def read_recipe(run: Path, trust_plugins: bool = False) -> Recipe:
@@ -235,9 +247,19 @@ def find_last(run: Path) -> Path:
     return found[0]
 
 
-def find_networks(run: Path) -> Path:
-    """The newest checkpoint of a run, its networks known to be whole; raises TrainingError where there is none such."""
+def find_networks(run: Path, recipe: Recipe) -> Path:
+    """The checkpoint of a run that is its result: the newest, or the best, as its recipe says, its networks whole.
+
+    Raises TrainingError where there is none such.
+    """
     checkpoint = find_last(run)
+    if recipe.evaluation.checkpoint == BEST:
+        checkpoint = run / "checkpoints" / BEST
+        if not is_checkpoint(checkpoint):
+            raise TrainingError(
+                f"{run} holds no best checkpoint yet: its networks were not scored on the validation images. "
+                f"Go on with `ssodkit run --resume {run}`."
+            )
     _refuse_damaged(checkpoint, NETWORK)
     return checkpoint
 

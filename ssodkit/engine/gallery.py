@@ -61,6 +61,8 @@ class Gallery:
             # The last moment is looked at after the last step, also where a finished run is scored again.
             self._file = MetricsFile(self.folder / MOMENTS, session.step - (session.step == steps))
             session.log.note_foreign(self._file)
+        self._written = session.step if self._file is not None and self._file.has("moment", session.step) else -1
+        """The last moment's step: a run that ends at one of its moments writes it once."""
 
     def is_due(self) -> bool:
         """Whether the step just made is a moment before the run's end."""
@@ -70,7 +72,8 @@ class Gallery:
         """Write what is to be seen now; pixels (height, width, 3) with each image."""
         with self.session.pace.paused():
             seen = list(_look(self.session, self.images))[: self.images]
-            if self._file is not None:
+            if self._file is not None and self._written != self.session.step:
+                self._written = self.session.step
                 self._file.append(
                     {
                         "kind": "moment",

@@ -105,7 +105,7 @@ def open_images(recipe: Recipe, folder: Path | str | None = None) -> ImageSet:
     """The images that are labeled, their sizes known; a recipe's unlabeled ones where there is no `folder`."""
     images = open_unlabeled(recipe.data) if folder is None else read_folder(Path(folder))
     with showing("looking at images") as on_progress:
-        return measured(images, on_progress)
+        return measured(images, on_progress, recipe.data.broken.skip)
 
 
 def _warn_of_size(images: ImageSet, recipe: Recipe) -> None:

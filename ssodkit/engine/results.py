@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ssodkit.data.files import write_whole
+from ssodkit.engine.checkpoint import LAST
 from ssodkit.engine.gallery import Gallery
 from ssodkit.engine.health import LAST_SHARE, Summary
 from ssodkit.engine.metrics import Scores
@@ -21,6 +22,7 @@ class RunResult:
 
     run: Path
     checkpoint: Path
+    """The one that is scored."""
     step: int
     """Finished updates."""
     scores: Mapping[str, Scores]
@@ -32,19 +34,22 @@ class RunResult:
 
 def conclude(session: Session, gallery: Gallery, evaluates: bool) -> RunResult:
     """Score, draw, write and say what came out; without `evaluates`, only say how to go on."""
-    checkpoint = session.run / "checkpoints" / "last"
     if not evaluates:
         session.log.say(f"stopped after step {session.step}; {session.way_on}")
-        return RunResult(session.run, checkpoint, session.step, {}, None, None)
-    session.log.say(f"scoring {' and '.join(session.method.networks())} on {len(session.sets.test)} test images")
+        return RunResult(session.run, session.run / "checkpoints" / LAST, session.step, {}, None, None)
+    checkpoint, scored_step = session.take_result()
+    best = f" of step {scored_step}, the best on the validation images," if checkpoint.name != LAST else ""
+    networks = " and ".join(session.method.networks())
+    session.log.say(f"scoring {networks}{best} on {len(session.sets.test)} test images")
     scores = session.score()
     pseudo_labels = session.health.last() or session.stored
     pictures = gallery.conclude()  # before the result: a run that has one is finished
-    result = {**scores, "pseudo_labels": pseudo_labels, **session.facts()}
+    facts = {**session.facts(), "checkpoint": checkpoint.name, "scored_step": scored_step}
+    result = {**scores, "validation": session.validation_averages(scored_step), "pseudo_labels": pseudo_labels, **facts}
     if session.processes.is_first:
         write_whole(session.run / RESULT, json.dumps(result, indent=2, allow_nan=False) + "\n")
     session.log.record("result", session.step, scores)
-    session.log.say(score_table(result))
+    session.log.say(score_table({**result, "step": scored_step}))
     session.log.say(class_table(result))
     if pseudo_labels is not None:
         which = "stored pseudo-labels" if session.stored else f"pseudo-labels of the last {LAST_SHARE:.0%} of the steps"
@@ -52,8 +57,8 @@ def conclude(session: Session, gallery: Gallery, evaluates: bool) -> RunResult:
     session.log.say(f"run folder   {session.run}\ncheckpoint   {checkpoint}")
     if pictures is not None:
         session.log.say(f"pictures     {pictures}")
-    networks = next(iter(scores["thresholds"].values()))
-    return RunResult(session.run, checkpoint, session.step, networks, scores["result"], pictures)
+    by_network = next(iter(scores["thresholds"].values()))
+    return RunResult(session.run, checkpoint, session.step, by_network, scores["result"], pictures)
 
 
 def _describe(which: str, pseudo_labels: Summary) -> str:

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from ssodkit.data.batch_plan import derive_batch
-from ssodkit.data.config import DataConfig
+from ssodkit.data.broken import Skipped
 from ssodkit.data.files import write_whole
 from ssodkit.data.loader import training_batches
-from ssodkit.data.sets import DataSets, check_images, open_data
-from ssodkit.engine.bars import showing
+from ssodkit.data.sets import DataSets
+from ssodkit.engine.alarms import Advice, teacher_alarm
+from ssodkit.engine.broken import NOTHING_BROKEN, BrokenImages
 from ssodkit.engine.build import build_method, place
 from ssodkit.engine.checkpoint import (
     BEST,
@@ -20,9 +21,12 @@ from ssodkit.engine.checkpoint import (
     Checkpoints,
     Origin,
     can_go_on,
+    find_networks,
     incomplete,
     is_checkpoint,
+    load_network,
     load_state,
+    read_step,
     unfitting,
 )
 from ssodkit.engine.distributed import Processes
@@ -59,7 +63,10 @@ class Session:
         RecipeError or TrainingError for whatever would fail later.
         """
         self.recipe, self.processes = recipe, processes
-        self.sets = _open_data_in_turn(recipe.data if labels is None else recipe.data.labeled_by(labels), processes)
+        saved = None if checkpoint is None else load_state(checkpoint)
+        data = recipe.data if labels is None else recipe.data.labeled_by(labels)
+        self.broken = BrokenImages(data, processes, None if saved is None else saved.get("broken", NOTHING_BROKEN))
+        self.sets: DataSets = self.broken.sets
         fold, categories, engine = self.sets.fold.hash, self.sets.categories, recipe.engine
         processes.agree({"recipe": recipe_hash(recipe), "labeled fold": fold})
         self.plan = derive_batch(recipe.data.batch, processes.count, engine.images_per_device, engine.lr_for_images)
@@ -79,17 +86,20 @@ class Session:
             engine.steps,
             recipe.watch.quiet_after,
             processes.device,
+            Advice(*recipe.method.advice),
         )
         self.stored = describe_stored(self.sets.unlabeled, self.sets.hidden, self.sets.labeled, self.sets.labeled_too)
         self.pace = Pace(processes)
         self.origin = Origin.of(recipe, categories, fold)
-        self.step, self.best, self.seconds = 0, -1.0, 0.0
+        self.step, self.seconds = 0, 0.0
+        self.best, self.best_step = -1.0, 0
         self.sources = [source()]
+        self.averages: dict[int, dict[str, float]] = {}
         self._saved_step = -1
         self._unread: Outcome | None = None
         self._warning: str | None = None
-        if checkpoint is not None:
-            self._restore(checkpoint)
+        if checkpoint is not None and saved is not None:
+            self._restore(checkpoint, saved)
 
     def open(self, run: Path, whole: Path | None = None) -> None:
         """Write into this folder from here on; an empty one learns what the run is.
@@ -139,7 +149,12 @@ class Session:
             self.processes.device,
             self.recipe.engine.workers if workers is None else workers,
             partial(_uses_unlabeled, self.recipe.method, self.recipe.engine.steps),
+            self._skip if self.broken.rule.skip else None,
         )
+
+    def _skip(self, skipped: Skipped) -> None:
+        self.broken.add(skipped, self.log.warn)
+        self.broken.refuse_many()
 
     def update(self, batches: tuple[SemiBatch, ...], wish_to_stop: bool) -> bool:
         """One step; the one before is settled, as `settle` says. Its numbers have arrived: nothing waits."""
@@ -167,7 +182,7 @@ class Session:
 
     def report_health(self) -> None:
         """Log how the pseudo-labels have been since the last report."""
-        summary, warning = self.health.report()
+        summary, warning = self.health.report(self.recipe.method.teaches_unlabeled(self.progress))
         if summary is not None:
             self.log.record("health", self.step, summary)
         if warning is not None:
@@ -193,6 +208,7 @@ class Session:
         if name == LAST and self._saved_step == self.step:
             return
         self.health.settle()
+        self.broken.share(self.log.warn)
         with self.pace.paused():
             if self.processes.is_first:
                 self.checkpoints.save(self._state(), self.method.networks(), name)
@@ -208,12 +224,51 @@ class Session:
         averages = {name: scores[name]["AP"] or 0.0 for name in self.method.networks()}
         average = averages[scores["result"]]
         if not on_test and average > self.best:
-            self.best = average
+            self.best, self.best_step = average, self.step
             self.save(BEST)  # before the line, which says that nothing is left to do for this step
+        self.averages[self.step] = averages
         self.log.record("evaluation", self.step, {"set": "test" if on_test else "validation", **scores})
         listed = ", ".join(f"{name} {100 * average:.1f}" for name, average in averages.items())
         which = "test" if on_test else "validation"
         self.log.say(f"AP after step {self.step} on the {which} images: {listed}{classes_in_words(scores)}")
+        alarm = teacher_alarm(self.averages)
+        if alarm is not None and not self.is_past_peak:
+            self.log.warn(alarm)
+
+    def validation_averages(self, step: int) -> dict[str, float] | None:
+        """Network -> its AP on the validation images after a step whose networks are at hand; None without such
+        images."""
+        if self.sets.validation is None:
+            return None
+        if step not in self.averages:  # scored by a part of the run that a crash made this one forget
+            scores = self.score(on_test=False)
+            self.averages[step] = {name: scores[name]["AP"] or 0.0 for name in self.method.networks()}
+        return self.averages[step]
+
+    @property
+    def is_past_peak(self) -> bool:
+        """Whether the recipe's patience is at its end; the evaluations that were due so far have been made."""
+        every, patience = self.recipe.engine.evaluate_every, self.recipe.engine.patience
+        return patience is not None and every is not None and self.step // every - self.best_step // every >= patience
+
+    def say_peak(self) -> None:
+        """Say why the training ends here."""
+        self.log.say(
+            f"ends after step {self.step}: the last {self.recipe.engine.patience} evaluations were no better than the "
+            f"best, AP {100 * self.best:.1f} after step {self.best_step} on the validation images"
+        )
+
+    def take_result(self) -> tuple[Path, int]:
+        """The checkpoint that is the run's result, and its step; the networks are its own from here on.
+
+        Nothing may be trained or saved afterwards.
+        """
+        if self.recipe.evaluation.checkpoint == LAST:
+            return self.run / "checkpoints" / LAST, self.step
+        checkpoint = find_networks(self.run, self.recipe)
+        for name, network in self.method.networks().items():
+            load_network(checkpoint, name, network)
+        return checkpoint, read_step(checkpoint)
 
     def score(self, on_test: bool = True) -> dict[str, Any]:
         """The scores of all networks, as `result.json` has them."""
@@ -274,21 +329,22 @@ class Session:
             "scale": self.updater.scale.state_dict(),
             "health": self.health.state_dict(),
             "pace": self.pace.state_dict(),
+            "broken": self.broken.state_dict(),
             "unlabeled": self._unlabeled_files(),
             "best": self.best,
+            "averages": dict(self.averages),
             "seconds": self._seconds_so_far(),
             "versions": versions(),
             "sources": self.sources,
         }
 
-    def _restore(self, checkpoint: Path) -> None:
-        self._read(checkpoint, self._take_over)
+    def _restore(self, checkpoint: Path, state: dict[str, Any]) -> None:
+        self._read(checkpoint, state, self._take_over)
         best = checkpoint.with_name(BEST)
         if is_checkpoint(best):
-            self._read(best, self._take_over_best)
+            self._read(best, load_state(best), self._take_over_best)
 
-    def _read(self, checkpoint: Path, take_over: Callable[[dict[str, Any]], None]) -> None:
-        state = load_state(checkpoint)
+    def _read(self, checkpoint: Path, state: dict[str, Any], take_over: Callable[[dict[str, Any]], None]) -> None:
         try:
             self.origin.refuse_other(state["origin"], checkpoint)
             take_over(state)
@@ -299,7 +355,7 @@ class Session:
 
     def _take_over_best(self, state: dict[str, Any]) -> None:
         """What the run's best checkpoint holds is the best so far; the one that is gone on from may not know it."""
-        self.best = state["best"]
+        self.best, self.best_step = state["best"], state["step"]
 
     def _take_over(self, state: dict[str, Any]) -> None:
         self.method.load_state_dict(state["method"])
@@ -314,6 +370,7 @@ class Session:
                 f"the unlabeled images are others than before the stop: {state['unlabeled']} then, {now} now"
             )
         self.step, self.seconds = state["step"], state["seconds"]
+        self.averages = dict(state.get("averages", {}))  # absent in checkpoints of earlier versions
         self.sources = [*(each for each in state["sources"] if each not in self.sources), *self.sources]
         self._saved_step = self.step
 
@@ -338,19 +395,6 @@ class Session:
                     ids = next(iter(stream.views.values())).image_ids.cpu().numpy()
                     names += [images.name(place) for place in images.positions(ids).tolist()]
         return [name for part in self.processes.gather(names) for name in part]
-
-
-def _open_data_in_turn(data: DataConfig, processes: Processes) -> DataSets:
-    """The first process opens the data, makes it if need be and checks it, before the others look."""
-    return processes.first_alone(lambda: _open_checked(data)) or open_data(data)
-
-
-def _open_checked(data: DataConfig) -> DataSets:
-    with showing("reading the data") as on_read:
-        sets = open_data(data, on_read)
-    with showing("looking at images") as on_checked:
-        check_images(sets, on_checked)
-    return sets
 
 
 def _uses_unlabeled(method: MethodConfig, steps: int, step: int) -> bool:

@@ -127,7 +127,9 @@ def _run_stages(
         way_on = f"go on with `ssodkit run --resume {run}`"
         words = (lambda: way_on) if processes.is_first else None
         with Stopping(words) as stopping, stopping.at_once(f"; {way_on}"):
-            write_labels(first, find_networks(folder), open_images(first), labels, processes, size=source.made_at)
+            write_labels(
+                first, find_networks(folder, first), open_images(first), labels, processes, size=source.made_at
+            )
     second = _open(recipe, run, processes, labels=labels)
     return _run(second, None if stop_after is None else max(0, stop_after - first.engine.steps))
 
@@ -149,7 +151,8 @@ def _run(session: Session, stop_after: int | None) -> RunResult:
         with session.log.progress():
             _train(session, gallery, steps if stop_after is None else min(stop_after, steps), stopping)
         with stopping.at_once(f"; {session.way_on}"):
-            return conclude(session, gallery, evaluates=stop_after is None or stop_after > steps)
+            is_whole = stop_after is None or stop_after > steps
+            return conclude(session, gallery, evaluates=is_whole or session.is_past_peak)
 
 
 def _last_words(session: Session) -> Callable[[], str] | None:
@@ -182,6 +185,8 @@ def _make_steps(
     wished, is_alone = False, processes.count == 1
     with stopping.at_once(f" while it scored; {session.way_on}"):
         session.evaluate_if_cut_off()
+    if session.is_past_peak:
+        return
     processes.together(ahead.begin)
     for batches in ahead:
         wished |= session.update(batches, wish_to_stop=stopping.received is not None or ahead.failure is not None)
@@ -196,6 +201,7 @@ def _make_steps(
         if stops or scores or session.step == last or session.is_due(engine.checkpoint.every):
             wished |= session.settle()  # what is not finite is neither saved nor scored
             session.save()
+            session.broken.refuse_many()  # all processes know of all of them now
         if stops:
             processes.together(ahead.refuse)
             received = stopping.received or signal.SIGTERM  # another process may have got it
@@ -203,3 +209,6 @@ def _make_steps(
         if scores:
             with stopping.at_once(f" while it scored; {session.way_on}"):
                 session.evaluate()
+            if session.is_past_peak:
+                session.say_peak()
+                return

@@ -38,6 +38,7 @@ def check_fit(recipe: Recipe, tree: Written) -> None:
         *_wrong_criteria(recipe),
         *_frozen_noise(parts),
         *_late_steps(recipe),
+        *_unmeasured_peak(recipe),
         *_high_rates(recipe),
     ]
     refuse(_at_place(tree, path, text) for path, text in problems)
@@ -217,6 +218,19 @@ def _late_steps(recipe: Recipe) -> Iterator[Problem]:
                 if isinstance(number, int) and number >= end:
                     text = f"step {number} is not before the run's end (engine.steps is {end}); {cure}"
                     yield (*path, *end_of_path), text
+
+
+def _unmeasured_peak(recipe: Recipe) -> Iterator[Problem]:
+    """A best checkpoint is asked for, and nothing is looked at that could tell which one that is."""
+    held_out = "such as `data.validation: {type: held_out, percent: 20}`"
+    if recipe.data.validation is None and recipe.evaluation.checkpoint == "best":
+        text = f"`best` is chosen on validation images, and there are none: name them, {held_out}, or take `last`"
+        yield ("evaluation", "checkpoint"), text
+    if recipe.engine.patience is not None and recipe.data.validation is None:
+        text = f"it counts scores on validation images, and there are none: name them, {held_out}"
+        yield ("engine", "patience"), text
+    if recipe.engine.patience is not None and recipe.engine.evaluate_every is None:
+        yield ("engine", "patience"), "it counts evaluations on the way, and there are none: set engine.evaluate_every"
 
 
 def _high_rates(recipe: Recipe) -> Iterator[Problem]:

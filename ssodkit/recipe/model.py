@@ -104,6 +104,9 @@ class EngineConfig(Config):
     """Loader processes beside each training process."""
     evaluate_every: int | None = Field(None, ge=1)
     """Steps; null: at the end only."""
+    patience: int | None = Field(None, ge=1)
+    """Evaluations in a row that are no better than the best one on the validation images, after which the training
+    ends; null: it makes all its steps."""
     checkpoint: CheckpointConfig = CheckpointConfig()
 
 
@@ -112,6 +115,9 @@ class EvaluationConfig(Config):
 
     result: Literal["student", "teacher"] = "teacher"
     """Which network is the run's result; both are scored and named."""
+    checkpoint: Literal["last", "best"] = "last"
+    """Which checkpoint is the run's result: what the test scores in the end, and `eval`, `predict` and `label` take.
+    The best is that of the result's best AP on the validation images."""
     metric: Literal["coco", "voc"] = "coco"
     """`voc` adds the 11-point metric of VOC2007."""
     thresholds: tuple[Annotated[float, Field(ge=0.0, lt=1.0)], ...] = Field((0.05, 0.001), min_length=1)

@@ -20,10 +20,11 @@ from PIL import Image
 
 from ssodkit.data.annotations import Category, ImageSet, make_image_set
 from ssodkit.data.batch_plan import derive_batch
+from ssodkit.data.broken import look_into, refuse_many, sizes_of
 from ssodkit.data.config import DataConfig
 from ssodkit.data.loader import training_batches
 from ssodkit.data.pictures import Pictures
-from ssodkit.data.sets import check_images, open_data
+from ssodkit.data.sets import open_data
 from ssodkit.data.stored import write_stored
 from ssodkit.data.views import ViewConfig, ViewsConfig
 from ssodkit.errors import DataError
@@ -125,7 +126,7 @@ def look(root: Path, harmed: Path) -> None:
     config = config_of(root)
     try:
         sets = open_data(config)
-        check_images(sets)
+        refuse_many(look_into(sets), sizes_of(sets), config.broken)
     except DataError as error:
         text = str(error)
         part = harmed.relative_to(root).parts[0]
@@ -153,7 +154,7 @@ def assert_usable(images: ImageSet, classes: int) -> None:
 
 def test_open_data__reads_what_no_harm_befell(whole):
     sets = open_data(config_of(whole))
-    check_images(sets)
+    assert look_into(sets) == {}
     assert [len(images) for images in (sets.labeled, sets.unlabeled, sets.test, sets.validation)] == [2, 2, 2, 2]
     assert [len(images.boxes) for images in (sets.labeled, sets.unlabeled, sets.test)] == [2, 2, 4]
 

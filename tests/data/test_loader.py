@@ -163,6 +163,39 @@ def test_training_batches__a_broken_image_is_named(make_sets, monkeypatch, worke
     assert str(caught.value).startswith(f"the image {broken} cannot be read")
 
 
+def test_training_batches__another_image_takes_the_place_of_a_broken_one(make_sets, monkeypatch):
+    """The same one whatever came before, in workers too; all other places are as they were."""
+    monkeypatch.setattr("ssodkit.data.pictures.KEPT", 0)
+    plan = derive_batch(BATCHES["fixed"])
+    sets = make_sets(plan.batch)
+    whole = [part.unlabeled.views["weak"].image_ids for (part,) in training_batches(sets, VIEWS, plan, 0, range(6))]
+    sets.unlabeled.path(0).write_bytes(b"")
+    gone = sets.unlabeled.ids[0]
+    told = []
+
+    def ids(steps, workers=0):
+        batches = training_batches(sets, VIEWS, plan, 0, steps, workers=workers, on_skipped=told.append)
+        return [part.unlabeled.views["weak"].image_ids for (part,) in batches]
+
+    drawn = ids(range(6))
+    assert [(each.key, each.image_id) for each in told] == [("unlabeled", gone)] * int(
+        (torch.stack(whole) == gone).sum()
+    )
+    assert told[0].why.startswith(f"the image {sets.unlabeled.path(0)} cannot be read")
+    is_same = torch.stack(drawn) == torch.stack(whole)
+    assert torch.equal(~is_same, torch.stack(whole) == gone)
+    assert torch.equal(torch.stack(ids(range(3, 6), workers=2)), torch.stack(drawn[3:]))
+
+
+def test_training_batches__where_every_image_is_broken_one_is_named(make_sets):
+    plan = derive_batch(BATCHES["fixed"])
+    sets = make_sets(plan.batch)
+    for place in range(len(sets.unlabeled)):
+        sets.unlabeled.path(place).write_bytes(b"")
+    with pytest.raises(DataError, match="cannot be read"):
+        list(training_batches(sets, VIEWS, plan, 0, range(1), on_skipped=lambda skipped: None))
+
+
 def test_training_batches__workers_outlive_the_signals_that_stop_a_run(make_sets):
     plan = derive_batch(BATCHES["fixed"])
     sets = make_sets(plan.batch)

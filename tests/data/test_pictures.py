@@ -5,7 +5,7 @@ from PIL import Image
 from ssodkit.data.coco import read_coco
 from ssodkit.data.decode import decode_image
 from ssodkit.data.folder import read_folder
-from ssodkit.data.pictures import Pictures, known_sizes, measured, refuse_broken
+from ssodkit.data.pictures import Pictures, find_broken, known_sizes, list_broken, measured
 from ssodkit.errors import DataError
 
 
@@ -75,13 +75,18 @@ def test_pictures__of_no_images_are_none(images):
     assert Pictures(images.subset([])).batch([], []).pixels.shape == (0, 3, 0, 0)
 
 
-def test_refuse_broken__lists_what_only_decoding_tells_of_small_sets(images, monkeypatch):
+def test_find_broken__finds_what_only_decoding_tells_of_small_sets(images, monkeypatch):
     for index in (1, 3):
         content = images.path(index).read_bytes()
         images.path(index).write_bytes(content[:400] + bytes(300) + content[700:])  # header and end are whole
-    with pytest.raises(DataError, match=r"2 of 5 images cannot be used:\n  .*001\.png.*\n  .*003\.png"):
-        refuse_broken(images)
+    broken = find_broken(images)
+    assert list(broken) == [1, 3]
+    assert list_broken(broken.values(), 5).startswith("2 of 5 images cannot be used:\n  the image ")
+    patient = Pictures(images, patient=True)
+    assert np.array_equal(patient.read(2), decode_image(images.path(2)))
+    with pytest.raises(DataError, match=r"001\.png cannot be read"):
+        patient.read(1)
     monkeypatch.setattr("ssodkit.data.pictures.KEPT", 0)
-    refuse_broken(images)
+    assert find_broken(images) == {}
     with pytest.raises(DataError, match=r"003\.png cannot be read"):
         Pictures(images).batch([2, 3], [1, 2])

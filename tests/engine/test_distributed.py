@@ -271,6 +271,13 @@ def test_two_processes__go_on_after_a_broken_image_as_if_nothing_had_been(answer
         assert torch.equal(here["method"][name], tensor), name
 
 
+def test_two_processes__all_know_of_an_image_that_one_has_skipped(answers):
+    state = load_state(answers[1] / "skipped" / "checkpoints" / "last")
+    assert state["step"] == 4
+    (why,) = state["broken"]["later"]["unlabeled"].values()
+    assert why.startswith(f"the image {(answers[1] / 'broken.txt').read_text()} cannot be read")
+
+
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [

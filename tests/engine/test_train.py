@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ssodkit.data.config import BrokenRule
 from ssodkit.data.sampler import StepSampler
 from ssodkit.engine.checkpoint import load_state, read_step
 from ssodkit.engine.evaluate import evaluate
@@ -302,6 +303,46 @@ def test_resume__makes_up_for_an_evaluation_that_was_cut_off(tiny_recipe, tmp_pa
     assert [record["step"] for record in metrics(tmp_path / "run", "evaluation")] == [2]
 
 
+def test_train__a_broken_image_is_skipped_as_the_recipe_says(tiny_recipe, tmp_path, pictures, monkeypatch, capsys):
+    """One is found before step 1, one when a step draws it; mended or not, a resumed run sees what it would have."""
+    monkeypatch.setattr("ssodkit.data.pictures.KEPT", 0)
+    recipe = tiny_recipe(
+        f"data.unlabeled={{type: folder, images: {pictures}}}",
+        "data.batch.unlabeled=2",
+        "data.broken={skip: true, at_most: 2}",
+        "engine.steps=4",
+        "watch.gallery.moments=1",
+    )
+    first, *others = sorted(pictures.iterdir())
+    labeled, unlabeled = (np.zeros((count, 2), np.int32) for count in (4, 7))
+    last = others[StepSampler(recipe.seed, recipe.data.batch, labeled, unlabeled).rows(1).unlabeled[0]]
+    whole_first, whole_last = first.read_bytes(), last.read_bytes()
+    first.write_bytes(b"")
+    last.write_bytes(whole_last[:1000] + bytes(1000) + whole_last[2000:])
+    straight = train(recipe, tmp_path / "whole")
+    out = capsys.readouterr().out
+    assert "data.unlabeled: 1 of 8 images cannot be used and are left out" in out
+    assert out.count("warning: data.unlabeled: the image") == 1
+    assert "Others take its place in the steps that draw it" in out.replace("\n", " ")
+
+    train(recipe, tmp_path / "run", stop_after=2)
+    state = load_state(tmp_path / "run" / "checkpoints" / "last")["broken"]
+    assert [list(state[name]) for name in ("left_out", "later")] == [["unlabeled"], ["unlabeled"]]
+    first.write_bytes(whole_first)
+    again = resume(tmp_path / "run")
+    assert differing(load_state(again.checkpoint)["method"], load_state(straight.checkpoint)["method"]) == []
+
+    first.write_bytes(b"")
+    few = recipe.model_copy(
+        update={"data": recipe.data.model_copy(update={"broken": BrokenRule(skip=True, at_most=1)})}
+    )
+    with pytest.raises(
+        DataError, match=r"These are 2 of 22 images.*allows to skip 1\. When that is mended, go on with"
+    ):
+        train(few, tmp_path / "few")
+    assert load_state(tmp_path / "few" / "checkpoints" / "last")["broken"]["later"].keys() == {"unlabeled"}
+
+
 @pytest.mark.parametrize("step", [0, 3])
 def test_train__an_image_that_cannot_be_read_ends_it_after_a_checkpoint(
     tiny_recipe, tmp_path, pictures, step, monkeypatch
@@ -397,6 +438,50 @@ def test_resume__the_best_is_that_of_all_evaluations_and_the_last_step_counts(ti
     resume(run)
     assert metrics(run, "evaluation") == evaluations[1:]
     assert read_step(checkpoints / "best") == 4
+
+
+PEAK = (
+    "data.validation={type: digits, part: val, images: 6, seed: 1}",
+    "engine.steps=6",
+    "engine.evaluate_every=1",
+    "engine.patience=2",
+    "evaluation.checkpoint=best",
+    "evaluation.thresholds=[0.0]",
+    "watch.pictures=0",
+    "watch.gallery.images=1",
+    "watch.gallery.moments=6",
+)
+
+
+def test_train__ends_when_its_patience_does_and_the_best_checkpoint_is_the_result(tiny_recipe, tmp_path, capsys):
+    """After so few steps no score is above 0, so that the first evaluation stays the best."""
+    recipe = tiny_recipe(*PEAK)
+    whole = train(recipe, tmp_path / "whole")
+    said = " ".join(capsys.readouterr().out.split())
+    assert whole.step == 3
+    assert "ends after step 3: the last 2 evaluations were no better than the best, AP 0.0 after step 1 on the" in said
+    assert "of step 1, the best on the validation images, on 10 test images" in said
+    assert "test scores after step 1" in said
+    result = json.loads((whole.run / "result.json").read_text())
+    assert (result["step"], result["checkpoint"], result["scored_step"]) == (3, "best", 1)
+    assert whole.checkpoint == whole.run / "checkpoints" / "best"
+    assert read_step(whole.checkpoint) == 1
+    moments = [json.loads(line)["step"] for line in (whole.run / "gallery" / "moments.jsonl").read_text().splitlines()]
+    assert moments == [1, 2, 3]
+
+    # Stopped within its patience, and again when it was over but nothing was scored on the test images yet.
+    train(recipe, tmp_path / "run", stop_after=2)
+    again = resume(tmp_path / "run")
+    assert again.scores == whole.scores
+    (again.run / "result.json").unlink()
+    assert resume(again.run).step == 3
+    for line in ("evaluation", "result"):
+        assert metrics(again.run, line) == metrics(whole.run, line)
+    assert (again.run / "gallery" / "moments.jsonl").read_text() == (
+        whole.run / "gallery" / "moments.jsonl"
+    ).read_text()
+    assert differing(load_state(again.checkpoint)["method"], load_state(whole.checkpoint)["method"]) == []
+    assert evaluate(whole.run)["student"] == result["student"]
 
 
 def test_train__no_best_without_a_validation_set(tiny_recipe, tmp_path):

@@ -79,7 +79,8 @@ def stop_by_signal(recipe, run, rank):
 
 
 def meet_a_broken_image(folder, processes):
-    """Train, train with an image that only one process uses broken, and go on; the message and where it stopped."""
+    """Train, train with an image that only one process uses broken, skip it, and go on; the message of the one that
+    stopped, and where it did."""
     recipe, file = load_recipe(folder / "broken.yaml"), Path((folder / "broken.txt").read_text())
     pictures.KEPT = 0  # as in a large set, only the ends of files are looked at before
     train(recipe, folder / "whole", stop_after=4)
@@ -90,6 +91,8 @@ def meet_a_broken_image(folder, processes):
     except DataError as error:
         message = str(error)
     step = read_step(folder / "broken" / "checkpoints" / "last")
+    skips = load_recipe(folder / "broken.yaml", ["data.broken={skip: true, at_most: 1}"])
+    train(skips, folder / "skipped", stop_after=4)
     processes.gather(None)
     processes.first_alone(lambda: file.write_bytes(content))
     resume(folder / "broken", stop_after=4)

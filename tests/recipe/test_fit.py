@@ -170,6 +170,13 @@ def test_check_fit__a_step_number_before_the_end_is_right(load_changed: Load, st
     assert load_changed(overrides=(f"engine.steps={steps}",)).engine.steps == steps
 
 
+def test_check_fit__a_peak_that_nobody_measures_is_refused(refused: Refused):
+    lines = refused(overrides=("engine.patience=3", "evaluation.checkpoint=best"))
+    assert [line.split(": ")[1] for line in lines] == ["engine.patience", "engine.patience", "evaluation.checkpoint"]
+    assert lines[2].endswith("name them, such as `data.validation: {type: held_out, percent: 20}`, or take `last`")
+    assert lines[1].endswith("it counts evaluations on the way, and there are none: set engine.evaluate_every")
+
+
 def test_check_fit__a_step_number_at_or_beyond_the_end_is_refused_with_its_place(refused: Refused):
     cure = "write a share of the run such as `33 %`, or `never`, or lengthen the run"
     assert refused(overrides=("engine.steps=60",)) == [
