@@ -8,18 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ssodkit.engine.evaluate import evaluate
+    from ssodkit.engine.export import export
     from ssodkit.engine.label import label
     from ssodkit.engine.predict import predict
     from ssodkit.engine.train import train
+    from ssodkit.engine.trained import load
     from ssodkit.plugins import register
     from ssodkit.recipe.check import load_recipe
 
-__all__ = ["__version__", "evaluate", "label", "load_recipe", "predict", "register", "train"]
+__all__ = ["__version__", "evaluate", "export", "label", "load", "load_recipe", "predict", "register", "train"]
 __version__ = "0.1.0"
 
 _HOMES = {
     "evaluate": "ssodkit.engine.evaluate",
+    "export": "ssodkit.engine.export",
     "label": "ssodkit.engine.label",
+    "load": "ssodkit.engine.trained",
     "load_recipe": "ssodkit.recipe.check",
     "predict": "ssodkit.engine.predict",
     "register": "ssodkit.plugins",

@@ -21,7 +21,7 @@ from ssodkit.engine.checkpoint import CHOICE, RECIPE, read_own_run, read_recipe
 from ssodkit.engine.distributed import Processes, open_processes
 from ssodkit.engine.evaluate import find_all, test_views
 from ssodkit.engine.metrics import DetectionTable
-from ssodkit.engine.predict import open_network
+from ssodkit.engine.networks import open_network
 from ssodkit.engine.results import RESULT
 from ssodkit.errors import RecipeError
 from ssodkit.methods.supervised import SupervisedConfig
@@ -196,9 +196,9 @@ def choose(pair: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
     `pair` holds both results. The run's own stand first where scores are equal.
     """
-    by = "validation" if all("validation" in result for result in pair) else "test"
+    by = "validation" if all(result.get("validation") for result in pair) else "test"
     scores = {
-        (folder, name): (result["validation"] if by == "validation" else result)[name]["AP"] or 0.0
+        (folder, name): result["validation"][name] if by == "validation" else result[name]["AP"] or 0.0
         for folder, result in zip((".", CONTROL), pair, strict=True)
         for name in next(iter(result["thresholds"].values()))
     }

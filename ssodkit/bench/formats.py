@@ -16,7 +16,7 @@ from ssodkit.bench.table import Entry, Table
 def to_markdown(table: Table) -> str:
     """A pipe table, with what it says above and footnotes below."""
     layout = lay_out(table)
-    escape = _escape_markdown
+    escape = escape_markdown
 
     def line(cells: Iterator[str]) -> str:
         return f"| {' | '.join(cells)} |"
@@ -232,7 +232,7 @@ def _latex_groups(columns: tuple[Column, ...]) -> list[str]:
     return [" & ".join(heads) + r" \\", *rules]
 
 
-def _escape_markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """No markup but what was meant: `_` inside a word is none."""
     text = re.sub(r"([\\|*`])|(?<!\w)(_)|(_)(?!\w)", lambda found: "\\" + found[0], " ".join(text.split()))
     return text.replace("&", "&amp;").replace("<", "&lt;")

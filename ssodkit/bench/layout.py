@@ -11,7 +11,7 @@ from ssodkit.bench.published import SHARES, Published, Setting
 from ssodkit.bench.results import CellResult
 from ssodkit.bench.statistics import CONFIDENCE, FEW, mean
 from ssodkit.bench.table import Entry, Table
-from ssodkit.data.config import CocoSource, DigitsSource, EvaluationSource, HeldOutSource, StoredSource
+from ssodkit.data.config import CocoSource, DigitsSource, EvaluationSource, HeldOutSource, StoredSource, sources_of
 
 MISSING = "-"
 SETTINGS: dict[Setting, str] = {
@@ -84,7 +84,7 @@ def lay_out(table: Table) -> Layout:
     columns = [Column("", "Method")]
     for entry in table.rows[0]:
         heads = [_score_head(table), *["gain"] * has_gain, *[_paper_head(table)] * is_beside]
-        columns.extend(Column(_group(table, entry), head) for head in heads)
+        columns.extend(Column(heading(table, entry), head) for head in heads)
     if has_paper and not is_beside:
         columns.append(Column("", _paper_head(table)))
     columns.extend(Column("", head) for head in ("time", "images/s", "memory, GB"))
@@ -103,7 +103,8 @@ def lay_out(table: Table) -> Layout:
     )
 
 
-def _group(table: Table, entry: Entry) -> str:
+def heading(table: Table, entry: Entry) -> str:
+    """What stands above the scores of a share of labels."""
     shares = {cell.share for cell in table.cells} if table.suite.shares == (None,) else {entry.share}
     return entry.share.heading if len(shares) == 1 else "labels of the recipe"
 
@@ -233,7 +234,7 @@ def _facts(table: Table, differs: bool) -> list[str]:
     scored, cells, results = table.scored, table.cells, table.results
     folds = sorted({cell.fold for cell in cells})
     what = f"{scored.metric} (network, test threshold): points of the last checkpoint"
-    facts = [f"{what}, on {_describe_test(cells[0].recipe.data.test)}."]
+    facts = [f"{what}, on {' + '.join(map(_describe_test, sources_of(cells[0].recipe.data.test)))}."]
     spread = "mean ± sample standard deviation over folds " if len(folds) > 1 else "fold "
     spread += ", ".join(map(str, folds))
     if table.suite.seeds != "per_fold":

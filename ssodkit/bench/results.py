@@ -30,8 +30,10 @@ FORMAT = 1
 MIGRATIONS: Mapping[int, Any] = {}
 """Format -> what makes a mapping of the next one of it."""
 
-Scores = dict[str, Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)] | None]
-"""Metric -> fraction, None where the test images have no such box."""
+Score = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)] | None
+"""A fraction, None where the test images have no such box."""
+Scores = dict[str, Score]
+"""By metric."""
 
 
 class Source(Config):
@@ -51,6 +53,14 @@ class LabeledFold(Config, extra="allow"):
     fold: int
     images: int = Field(ge=0)
     hash: str = Field(min_length=1)
+
+
+class ClassScore(Config):
+    """What a network scored on the test images' boxes of one class, at the test threshold that counts."""
+
+    boxes: int = Field(ge=0)
+    AP: Score
+    AP50: Score
 
 
 class Evaluation(Config):
@@ -102,6 +112,8 @@ class CellResult(Config):
     evaluations: tuple[Evaluation, ...] = Field(min_length=1)
     """By step; the last is of the run's result, after its last step, and it is what counts."""
     health: tuple[Health, ...] = ()
+    per_class: dict[str, dict[str, ClassScore]] = Field(default_factory=dict)
+    """Network -> class -> scores of the last checkpoint; empty in files that were written before they were kept."""
 
     @field_validator("evaluations")
     @classmethod
@@ -174,6 +186,7 @@ def collect(run: Path) -> CellResult:
             ],
             images_per_second=median_speed(steps),
             memory_gb=peak_memory(steps),
+            per_class=result.get("per_class", {}),
             **{name: result[name] for name in _TAKEN_OVER},
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:

@@ -99,15 +99,23 @@ def table(
     threshold: Annotated[
         float | None, typer.Option(metavar="SCORE", help="Test threshold; default: the recipes' first.")
     ] = None,
+    per_class: Annotated[
+        bool, typer.Option("--per-class", help="Show AP by class, a table for each share of labels.")
+    ] = False,
     write: Annotated[bool, typer.Option("--write", help="Renew the table between its markers in FILE.")] = False,
     trust_plugins: TrustPlugins = False,
 ) -> None:
     """Show the results of a suite beside the papers' numbers."""
+    if per_class and (write or metric or threshold or form is not TableFormat.MARKDOWN):
+        raise typer.BadParameter(
+            "--per-class prints AP in Markdown: leave out --format, --metric, --threshold, --write"
+        )
     if file is not None and not write:
         raise typer.BadParameter("a FILE is changed only with --write")
     if write and form is not TableFormat.MARKDOWN:
         raise typer.BadParameter("--write writes Markdown: leave out --format")
     from ssodkit.bench.formats import FORMATS
+    from ssodkit.bench.per_class import class_tables
     from ssodkit.bench.renew import renew
     from ssodkit.bench.suite import find_suite
     from ssodkit.bench.table import load_table
@@ -115,7 +123,7 @@ def table(
     made, refused = load_table(suite, results, metric, network and network.value, threshold, trust_plugins)
     for sentence in refused:
         print(f"left out: {sentence}", file=sys.stderr)
-    text = FORMATS[form.value](made)
+    text = class_tables(made) if per_class else FORMATS[form.value](made)
     if write:
         renew(file or find_suite(suite).parent / "README.md", made.suite.name, text)
     else:

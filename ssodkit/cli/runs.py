@@ -1,4 +1,4 @@
-"""Verbs that make a run or use one: run, eval, predict, label."""
+"""Verbs that make a run or use one: run, eval, predict, label, export."""
 
 import logging
 import os
@@ -17,6 +17,14 @@ class Control(StrEnum):
     """What a run can be compared with."""
 
     SUPERVISED = "supervised"
+
+
+class FileFormat(StrEnum):
+    """Of an exported detector."""
+
+    ONNX = "onnx"
+    TORCHSCRIPT = "torchscript"
+    SAFETENSORS = "safetensors"
 
 
 class ImageSize(StrEnum):
@@ -81,14 +89,28 @@ def run(
         train.resume(resume, device=device, stop_after=stop_after, trust_plugins=trust_plugins)
 
 
-def evaluate(run: RunFolder, device: OnDevice = None, trust_plugins: TrustPlugins = False) -> None:
+def evaluate(
+    run: RunFolder,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="LABELS", help="Other labeled images: a COCO file, a data.yaml, a VOC or YOLO folder."),
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Their folder, where LABELS does not say it.")
+    ] = None,
+    device: OnDevice = None,
+    trust_plugins: TrustPlugins = False,
+) -> None:
     """Score the last checkpoint of a run again: student and teacher.
 
-    Up to 20 classes are listed one by one.
+    Classes are listed one by one. With --data, the images that lie there are scored instead of the run's test images;
+    classes are joined by their names.
     """
+    if images is not None and data is None:
+        raise typer.BadParameter("--images says where the images of --data are: give both")
     from ssodkit.engine.evaluate import evaluate
 
-    evaluate(run, device=device, trust_plugins=trust_plugins)
+    evaluate(run, device=device, trust_plugins=trust_plugins, data=data, images=images)
 
 
 def predict(
@@ -137,6 +159,46 @@ def label(
     from ssodkit.engine.label import label
 
     label(run, out, images, network and network.value, score, size.value, device, trust_plugins)
+
+
+def export(
+    run: RunFolder,
+    format: Annotated[
+        FileFormat, typer.Option("--format", metavar="onnx|torchscript|safetensors", help="Of the file.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="New file.")],
+    network: Annotated[
+        Network | None, typer.Option(metavar="student|teacher", help="Default: the recipe's result.")
+    ] = None,
+    score: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, metavar="SCORE", help="Default: the recipe's test threshold.")
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="ONNX: pictures that it takes at once; default: any number.")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="HEIGHTxWIDTH", help="ONNX: size that it takes, in pixels; default: any.")
+    ] = None,
+    trust_plugins: TrustPlugins = False,
+) -> None:
+    """Write the whole detector into one file.
+
+    ONNX and TorchScript take RGB pictures (batch, 3, height, width) of uint8, all of one size, and give boxes in their
+    pixels, scores, labels and counts: resize and suppression are inside. safetensors holds the weights, and all that
+    `ssodkit.load` needs. Before a file is written, it is compared with the run on sample pictures.
+    """
+    from ssodkit.engine.export import export
+
+    export(run, out, format.value, network and network.value, score, batch, _parse_size(size), trust_plugins)
+
+
+def _parse_size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    height, _, width = text.partition("x")
+    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+        raise typer.BadParameter(f"write --size as HEIGHTxWIDTH in pixels, such as 480x640, not '{text}'")
+    return int(height), int(width)
 
 
 LAUNCHER = "SSODKIT_LAUNCHER"

@@ -67,6 +67,18 @@ def clean_boxes(
     return inside, sized & has_area, notes
 
 
+def are_files(root: Path, names: Sequence[str], mistakes: Mistakes) -> list[bool]:
+    """Which of these names below `root` are files. Folders are listed once each, as `require_files` does."""
+    folders: dict[str, dict[str, bool]] = {}
+    answers = []
+    for name in names:
+        folder, file = os.path.split(os.path.join(root, name))
+        if folder not in folders:
+            folders[folder] = _listing(folder, mistakes)
+        answers.append(folders[folder].get(file, False))
+    return answers
+
+
 def require_files(root: Path, names: Sequence[str], mistakes: Mistakes) -> None:
     """Image files below `root` that do not exist are mistakes, shown with a near name where there is one.
 

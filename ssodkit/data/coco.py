@@ -1,6 +1,7 @@
 """COCO JSON: images, boxes and categories from one file, checked before anything is trained on it."""
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,19 @@ from numpy.typing import NDArray
 
 from ssodkit.data.annotations import Category, ImageSet, make_image_set
 from ssodkit.data.checks import clean_boxes, duplicates, require_files
+from ssodkit.data.decode import read_size
+from ssodkit.data.lookup import find_images
 from ssodkit.data.mistakes import Mistakes, listed, shown
 from ssodkit.data.reading import read_json
 from ssodkit.errors import DataError
 
 FORM = "A COCO file is an object with the lists 'images', 'annotations' and 'categories'."
 IN_FILE = "Mend them in the file."
+
+WHOLE = re.compile(r"-?[0-9]{1,19}(\.0+)?")
+OUTLINED = "box of its outline"
+"""A key that this module adds to such annotations."""
+NO_BOX: tuple[Any, ...] = (None, [])
 
 Entries = Sequence[Mapping[str, Any]]
 
@@ -34,12 +42,12 @@ def read_coco(
 
 
 def load_coco(file: Path, key: str = "annotations") -> Mapping[str, Any]:
-    """The content of a COCO file, without outlines. `key` is what a recipe calls its path.
+    """The content of a COCO file, without outlines; an annotation that has nothing else has the box around its own.
 
-    Raises DataError for what is no JSON object.
+    `key` is what a recipe calls its path. Raises DataError for what is no JSON object.
     """
     # Outlines are nine tenths of COCO's file, and would be some 3 GB of Python numbers before the last is read.
-    document = read_json(file, f"Check `{key}` in the recipe.", without=("segmentation",))
+    document = read_json(file, f"Check `{key}` in the recipe.", _drop_outline)
     if not isinstance(document, dict):
         raise DataError(f"{file} holds a {type(document).__name__}. {FORM}")
     return document
@@ -63,18 +71,56 @@ def parse_coco(
     lists = {key: _list_of(document, key, mistakes) for key in keys}
     mistakes.refuse()  # of what has another form, nothing more can be said
 
-    images = _images(lists["images"], mistakes)
-    if folder is not None:
-        require_files(folder, [name for name in images.names if name is not None], mistakes)
+    images, notes = _images(lists["images"], folder, mistakes)
     categories: list[Category] = []
     columns: dict[str, NDArray[Any]] = {}
-    notes: list[str] = []
     if has_boxes:
-        categories, category_ids = _categories(lists["categories"], mistakes)
-        columns, notes = _boxes(lists["annotations"], images, category_ids, zero_size, scored, mistakes)
+        annotations, category_entries, left_out = _that_count(lists["annotations"], lists["categories"], mistakes)
+        categories, category_ids = _categories(category_entries, mistakes)
+        columns, changes = _boxes(annotations, images, category_ids, zero_size, scored, mistakes)
+        notes += [*left_out, *changes]
     mistakes.refuse()
     names = [str(name) for name in images.names]
     return make_image_set(folder or Path(), names, images.ids, images.sizes, categories, notes=notes, **columns)
+
+
+def _drop_outline(entry: dict[str, Any]) -> None:
+    """Take its outline from an object; where it has no box, the box around all corners takes its place."""
+    outline = entry.pop("segmentation", None)
+    if outline and entry.get("bbox") in NO_BOX:
+        points = outline if isinstance(outline, list) else []
+        polygons = points if points and isinstance(points[0], list) else [points]
+        numbers = [number for polygon in polygons if isinstance(polygon, list) for number in polygon]
+        if len(numbers) >= 6 and len(numbers) % 2 == 0 and all(map(_is_number, numbers)):
+            left, top = min(numbers[::2]), min(numbers[1::2])
+            entry |= {"bbox": [left, top, max(numbers[::2]) - left, max(numbers[1::2]) - top], OUTLINED: True}
+        else:
+            entry["bbox"] = "an outline that is no list of corners"
+
+
+def _that_count(annotations: Entries, categories: Entries, mistakes: Mistakes) -> tuple[Entries, Entries, list[str]]:
+    """The annotations and categories that teach something, and what the others are.
+
+    Some tools write an annotation without box for an image without object. Roboflow's files list a category that is
+    only the heading of the others.
+    """
+    boxed = [entry for entry in annotations if entry.get("bbox") not in NO_BOX]
+    used = {_whole_number(entry.get("category_id")) for entry in boxed}
+    names = [str(entry.get("name")) for entry in categories]
+    above = [str(entry.get("supercategory") or name) for entry, name in zip(categories, names, strict=True)]
+    headings = {heading for heading, name in zip(above, names, strict=True) if heading != name}
+    stays = [
+        name not in headings or _whole_number(entry.get("id")) in used
+        for entry, name in zip(categories, names, strict=True)
+    ]
+    kept = [entry for entry, stay in zip(categories, stays, strict=True) if stay]
+    left_out = [name for name, stay in zip(names, stays, strict=True) if not stay]
+    counts = {
+        "annotations without box or outline are left out": len(annotations) - len(boxed),
+        "annotations have only an outline, and became the box around it": sum(OUTLINED in entry for entry in boxed),
+        f"categories without a box that are headings of others are left out ({listed(left_out, shown)})": len(left_out),
+    }
+    return boxed, kept, [f"{mistakes.where}: {count} {text}" for text, count in counts.items() if count]
 
 
 @dataclass(frozen=True)
@@ -96,7 +142,9 @@ def _list_of(document: Mapping[str, Any], key: str, mistakes: Mistakes) -> Entri
     return [] if other else entries
 
 
-def _images(entries: Entries, mistakes: Mistakes) -> _Images:
+def _images(entries: Entries, folder: Path | None, mistakes: Mistakes) -> tuple[_Images, list[str]]:
+    """The list of images; where there is a folder, with the names that they have there and the sizes that they have."""
+
     def name(place: int) -> str:
         return f"images[{place}] ({shown(entries[place].get('file_name'))})"
 
@@ -105,15 +153,37 @@ def _images(entries: Entries, mistakes: Mistakes) -> _Images:
     _add_duplicates(ids, "image id", name, mistakes)
     _add_duplicates(names, "file name", lambda place: f"image {shown(ids[place])}", mistakes)
     sides = [(entry.get("height"), entry.get("width")) for entry in entries]
+    unknown = [folder is not None and size == (None, None) for size in sides]
     good = [all(type(side) is int and 0 < side < 2**31 for side in size) for size in sides]
     mistakes.add(
         "images whose 'height' and 'width' are not whole numbers of pixels above 0",
         "Write the sizes of the image files there.",
-        [place for place, is_good in enumerate(good) if not is_good],
+        [place for place, is_good in enumerate(good) if not is_good and not unknown[place]],
         lambda place: f"{name(place)} has height {shown(sides[place][0])} and width {shown(sides[place][1])}",
     )
-    sizes = [size if is_good else (0, 0) for size, is_good in zip(sides, good, strict=True)]
-    return _Images(ids, names, np.array(sizes, dtype=np.int32).reshape(-1, 2))
+    sizes = np.array([size if is_good else (0, 0) for size, is_good in zip(sides, good, strict=True)], dtype=np.int32)
+    images = _Images(ids, names, sizes.reshape(-1, 2))
+    return (images, []) if folder is None else _found(images, folder, np.flatnonzero(unknown).tolist(), mistakes)
+
+
+def _found(images: _Images, folder: Path, unsized: Sequence[int], mistakes: Mistakes) -> tuple[_Images, list[str]]:
+    """The images as they are called in their folder, with the sizes that the file does not say."""
+    named = [place for place, name in enumerate(images.names) if name is not None]
+    found, notes = find_images(folder, [str(images.names[place]) for place in named], mistakes)
+    require_files(folder, found, mistakes)
+    names, sizes = list(images.names), images.sizes.copy()
+    for place, name in zip(named, found, strict=True):
+        names[place] = name
+    broken = []
+    for place in unsized:
+        try:
+            sizes[place] = read_size(folder / str(names[place]))
+        except DataError as error:
+            broken.append(str(error).removesuffix("."))
+    mistakes.add("images without 'height' and 'width' that cannot be read either", "Write their sizes there.", broken)
+    if unsized:
+        notes.append(f"{mistakes.where}: the sizes of {len(unsized)} images are not in it, and were read from them")
+    return _Images(images.ids, names, sizes), notes
 
 
 def _categories(entries: Entries, mistakes: Mistakes) -> tuple[list[Category], list[int | None]]:
@@ -169,15 +239,23 @@ def _boxes(
 
 def _whole_numbers(entries: Entries, key: str, where: str, mistakes: Mistakes) -> list[int | None]:
     """The values of a key; None where it is no whole number."""
-    values = [entry.get(key) for entry in entries]
-    good = [type(value) is int and -(2**63) <= value < 2**63 for value in values]
+    numbers = [_whole_number(entry.get(key)) for entry in entries]
     mistakes.add(
         f"'{key}' that is no whole number",
         IN_FILE,
-        [place for place, is_good in enumerate(good) if not is_good],
-        lambda place: f"{where}[{place}] has {key!r} {shown(values[place])}",
+        [place for place, number in enumerate(numbers) if number is None],
+        lambda place: f"{where}[{place}] has {key!r} {shown(entries[place].get(key))}",
     )
-    return [value if is_good else None for value, is_good in zip(values, good, strict=True)]
+    return numbers
+
+
+def _whole_number(value: object) -> int | None:
+    """A whole number, also where it is written as text or with a point, as some tools do; None for anything else."""
+    if type(value) is str and WHOLE.fullmatch(value):
+        value = int(value.partition(".")[0])
+    elif type(value) is float and value.is_integer():
+        value = int(value)
+    return value if type(value) is int and -(2**63) <= value < 2**63 else None
 
 
 def _texts(
@@ -261,7 +339,7 @@ def _areas(
         areas: NDArray[np.float64] = np.prod((corners[:, 2:] - corners[:, :2]).clip(min=0.0), axis=1)
     bad = []
     for row, entry in enumerate(entries):
-        if "area" in entry:
+        if entry.get("area") is not None:
             area = entry["area"]
             if _is_number(area) and 0 <= area <= most:
                 areas[row] = area

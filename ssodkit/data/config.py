@@ -1,9 +1,9 @@
 """The `data` part of a recipe: which images, which of them with labels, and how many of each in a step."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from ssodkit.data.shares import Share
 from ssodkit.plugins import Config
@@ -112,10 +112,33 @@ class HeldOutSource(Config):
     percent: float = Field(20.0, gt=0.0, lt=100.0)
 
 
+def _form_of(value: object) -> str:
+    return "several" if isinstance(value, list | tuple) else "one"
+
+
 _Annotated = CocoSource | VocSource | YoloSource | DigitsSource
-LabeledSource = Annotated[_Annotated, Field(discriminator="type")]
-EvaluationSource = Annotated[_Annotated | HeldOutSource, Field(discriminator="type")]
-ImageSource = Annotated[RestSource | FolderSource | _Annotated, Field(discriminator="type")]
+_BY_TYPE = Field(discriminator="type")
+LabeledSource = Annotated[_Annotated, _BY_TYPE]
+EvaluationSource = Annotated[_Annotated | HeldOutSource, _BY_TYPE]
+_OwnImages = Annotated[FolderSource | _Annotated, _BY_TYPE]
+ImageSource = Annotated[RestSource | FolderSource | _Annotated, _BY_TYPE]
+ReadSource = FolderSource | CocoSource | VocSource | YoloSource | DigitsSource
+"""What has files of its own."""
+
+# A list of sources is one set: its images come in this order, its classes are joined by name.
+_Labeled = Annotated[tuple[LabeledSource, ...], Field(min_length=1), Tag("several")]
+_Own = Annotated[tuple[_OwnImages, ...], Field(min_length=1), Tag("several")]
+LabeledSources = Annotated[Annotated[LabeledSource, Tag("one")] | _Labeled, Discriminator(_form_of)]
+EvaluationSources = Annotated[Annotated[EvaluationSource, Tag("one")] | _Labeled, Discriminator(_form_of)]
+ImageSources = Annotated[Annotated[ImageSource, Tag("one")] | _Own, Discriminator(_form_of)]
+
+
+S = TypeVar("S", bound=Config)
+
+
+def sources_of(sources: S | tuple[S, ...] | None) -> tuple[S, ...]:
+    """One source or a list of them, as a list."""
+    return () if sources is None else sources if isinstance(sources, tuple) else (sources,)
 
 
 class StoredSource(Config):
@@ -135,7 +158,7 @@ class StoredSource(Config):
     made_at: Literal["test", "original"] = "test"
     """The size in which that recipe's network sees the images when it labels them: that of its test view, or their own
     (STAC's code)."""
-    of: ImageSource = RestSource()
+    of: ImageSources = RestSource()
     """The images."""
     above: float = Field(0.9, ge=0.0, le=1.0)
     """Boxes that score so much or more teach."""
@@ -153,7 +176,8 @@ class StoredSource(Config):
         return self
 
 
-UnlabeledSource = Annotated[RestSource | FolderSource | _Annotated | StoredSource, Field(discriminator="type")]
+UnlabeledSource = Annotated[RestSource | FolderSource | _Annotated | StoredSource, _BY_TYPE]
+UnlabeledSources = Annotated[Annotated[UnlabeledSource, Tag("one")] | _Own, Discriminator(_form_of)]
 
 
 class ListFolds(Config):
@@ -237,10 +261,11 @@ class BatchConfig(Config):
 class DataConfig(Config):
     """Which images, and how many of each kind in a step."""
 
-    train: LabeledSource
-    test: EvaluationSource
+    train: LabeledSources
+    """A source, or a list of them: their images in this order, their classes joined by name. So everywhere below."""
+    test: EvaluationSources
     """What results are measured on."""
-    validation: EvaluationSource | None = None
+    validation: EvaluationSources | None = None
     """A set that is not the test set; only with it a best checkpoint is kept."""
     percent: float = Field(100.0, gt=0.0, le=100.0)
     """Share of `train` whose labels are used."""
@@ -253,7 +278,7 @@ class DataConfig(Config):
     """How a share is drawn; see docs/fidelity.md."""
     labeled: LabeledRule = LabeledRule()
     broken: BrokenRule = BrokenRule()
-    unlabeled: UnlabeledSource | None = RestSource()
+    unlabeled: UnlabeledSources | None = RestSource()
     batch: BatchConfig
 
     @property
@@ -262,7 +287,7 @@ class DataConfig(Config):
         return Share(self.percent, self.shots)
 
     @property
-    def unlabeled_images(self) -> ImageSource | None:
+    def unlabeled_images(self) -> ImageSources | None:
         """Where the unlabeled images are, whether or not boxes of them are stored."""
         return self.unlabeled.of if isinstance(self.unlabeled, StoredSource) else self.unlabeled
 
@@ -287,7 +312,15 @@ class DataConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _difficult_boxes_of_all_sources_are_one_matter(self) -> "DataConfig":
+        rules = {source.difficult for source in sources_of(self.train) if isinstance(source, VocSource)}
+        if len(rules) > 1:
+            raise ValueError("some sources of data.train drop difficult boxes, others ignore them; say one of both")
+        return self
+
+    @model_validator(mode="after")
     def _validation_is_not_the_test_set(self) -> "DataConfig":
-        if self.validation == self.test and not isinstance(self.test, HeldOutSource):
+        test, validation = sources_of(self.test), sources_of(self.validation)
+        if validation and all(source in test for source in validation) and not isinstance(self.test, HeldOutSource):
             raise ValueError("data.validation is data.test; a checkpoint chosen on the test set proves nothing")
         return self

@@ -46,7 +46,18 @@ def decode_image(path: Path, size: tuple[int, int] | None = None) -> NDArray[np.
     from PIL.ImageOps import exif_transpose
 
     with _opened(path) as image:
-        return _rgb(exif_transpose(image) if _is_to_be_turned(image, path, size) else image, path)
+        return _rgb(exif_transpose(image) if _is_to_be_turned(image, path, size) else image, f"the image {path}")
+
+
+def decode_opened(image: "Image", name: str) -> NDArray[np.uint8]:
+    """RGB pixels (height, width, 3) of an image that Pillow has opened or made, turned upright.
+
+    Messages call it `name`. Raises DataError as `decode_image` does.
+    """
+    from PIL.ImageOps import exif_transpose
+
+    with _explained(name):
+        return _rgb(exif_transpose(image), name)
 
 
 def check_image(path: Path, size: tuple[int, int] | None = None) -> int:
@@ -57,7 +68,7 @@ def check_image(path: Path, size: tuple[int, int] | None = None) -> int:
     """
     with _opened(path) as image:
         _is_to_be_turned(image, path, size)
-        _refuse_floats(image, path)
+        _refuse_floats(image, f"the image {path}")
         if not reaches_its_end(path, image.format):
             image.load()
         return image.width * image.height
@@ -72,32 +83,40 @@ def read_size(path: Path) -> tuple[int, int]:
 @contextmanager
 def _opened(path: Path) -> Iterator["Image"]:
     """The image, its pixels not yet read; whatever Pillow raises inside becomes a DataError."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for
         raise DataError(f"the image {path} is no file, but a folder, a pipe or a device. Put an image in its place.")
+    with _explained(f"the image {path}"), Image.open(path, formats=list(FORMATS)) as image:
+        yield image
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Whatever Pillow raises within it becomes a DataError about what is called so."""
+    from PIL import Image, UnidentifiedImageError
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # such as a broken thumbnail in the EXIF data
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=list(FORMATS)) as image:
-                yield image
+            yield
     except DataError:
         raise
     except FileNotFoundError as error:
-        raise DataError(f"the image {path} does not exist.") from error
+        raise DataError(f"{name} does not exist.") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise DataError(
-            f"the image {path} has more than the {Image.MAX_IMAGE_PIXELS or 0:,} pixels that are read at most. "
+            f"{name} has more than the {Image.MAX_IMAGE_PIXELS or 0:,} pixels that are read at most. "
             "Make it smaller, and its boxes with it."
         ) from error
     except UnidentifiedImageError as error:
         raise DataError(
-            f"the image {path} cannot be read: it is empty, broken, or of none of the kinds {', '.join(FORMATS)}. "
+            f"{name} cannot be read: it is empty, broken, or of none of the kinds {', '.join(FORMATS)}. "
             "Save it as one of them."
         ) from error
     except Exception as error:  # Pillow's readers raise SyntaxError, struct.error, zlib.error and others
-        raise DataError(f"the image {path} cannot be read: {error}. Put a whole file in its place.") from error
+        raise DataError(f"{name} cannot be read: {error}. Put a whole file in its place.") from error
 
 
 def _is_to_be_turned(image: "Image", path: Path, size: tuple[int, int] | None) -> bool:
@@ -120,21 +139,21 @@ def _upright_size(image: "Image") -> tuple[int, int]:
     return image.height, image.width
 
 
-def _rgb(image: "Image", path: Path) -> NDArray[np.uint8]:
+def _rgb(image: "Image", name: str) -> NDArray[np.uint8]:
     if image.mode.startswith("I"):
-        return _from_16_bit(np.asarray(image), path)
-    _refuse_floats(image, path)
+        return _from_16_bit(np.asarray(image), name)
+    _refuse_floats(image, name)
     image.info.pop("transparency", None)
     return np.array(image.convert("RGB"))
 
 
-def _refuse_floats(image: "Image", path: Path) -> None:
+def _refuse_floats(image: "Image", name: str) -> None:
     if image.mode == "F":
-        raise DataError(f"the image {path} has floating-point pixels without a stated range. Save it with 8 bits.")
+        raise DataError(f"{name} has floating-point pixels without a stated range. Save it with 8 bits.")
 
 
-def _from_16_bit(values: NDArray[Any], path: Path) -> NDArray[np.uint8]:
+def _from_16_bit(values: NDArray[Any], name: str) -> NDArray[np.uint8]:
     if values.min(initial=0) < 0 or values.max(initial=0) > 65535:
-        raise DataError(f"the image {path} has pixels outside 0 to 65535, which have no rule. Save it with 8 bits.")
+        raise DataError(f"{name} has pixels outside 0 to 65535, which have no rule. Save it with 8 bits.")
     gray = ((values.astype(np.int64) + 128) // 257).astype(np.uint8)
     return np.repeat(gray[..., None], 3, axis=2)

@@ -32,6 +32,9 @@ class Mistakes:
             examples = self._examples.setdefault(key, [])
             examples += [show(place) for place in places[: FEW - len(examples)]]
 
+    def __bool__(self) -> bool:
+        return bool(self._counts)
+
     def refuse(self) -> None:
         """Raise one DataError that shows every kind with its count, its first examples and its cure, a line each.
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssodkit.data.annotations import ImageSet
-from ssodkit.data.config import DataConfig, HeldOutSource, ImageSource, RestSource
+from ssodkit.data.config import DataConfig, HeldOutSource, ImageSources, RestSource
 from ssodkit.data.mistakes import listed, naming
 from ssodkit.data.overlap import shared_files
 from ssodkit.data.splits import Fold, by_rarity, draw_fold, drawn_order, few_shots, shown_classes
@@ -28,7 +28,7 @@ class Parts:
     """Labeled ones and the rest, in the order of their annotations."""
     notes: tuple[str, ...]
 
-    def unlabeled(self, source: ImageSource, own: ImageSet | None) -> tuple[ImageSet, tuple[str, ...]]:
+    def unlabeled(self, source: ImageSources, own: ImageSet | None) -> tuple[ImageSet, tuple[str, ...]]:
         """The images that `source` means, still with labels, and notes on those that were left out; perhaps none.
 
         `own` are those of a source of its own, which may hold images that are held out: they are known by content.

@@ -3,7 +3,7 @@
 import errno
 import json
 import sys
-from collections.abc import Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,8 @@ def read_text(file: Path, cure: str) -> str:
         raise DataError(f"{shown(str(file))} cannot be read: {error}. {cure}") from error
 
 
-def read_json(file: Path, cure: str, without: Collection[str] = ()) -> Any:
-    """What a JSON file says; its objects lack the keys in `without`.
+def read_json(file: Path, cure: str, shorten: Callable[[dict[str, Any]], None] = lambda entry: None) -> Any:
+    """What a JSON file says; `shorten` may take from each object, as soon as it is read, what would fill the memory.
 
     Raises DataError as `read_text` does, and for what is no JSON, nests too deeply, has whole numbers of thousands of
     digits, or gives a key of an object twice: JSON's readers take the last one then, and say nothing.
@@ -47,8 +47,7 @@ def read_json(file: Path, cure: str, without: Collection[str] = ()) -> Any:
             keys = [key for key, _ in pairs]
             again = next(key for key in keys if keys.count(key) > 1)
             twice.append(f"{shown(again)} in {shown(entry)}")
-        for key in without:
-            entry.pop(key, None)
+        shorten(entry)
         return entry
 
     try:

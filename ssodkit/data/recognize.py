@@ -8,11 +8,12 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from ssodkit.data.checks import are_files
 from ssodkit.data.coco import load_coco
 from ssodkit.data.config import CocoSource, FolderSource, VocSource, YoloSource
 from ssodkit.data.folder import SUFFIXES
-from ssodkit.data.lookup import child_folder
-from ssodkit.data.mistakes import listed
+from ssodkit.data.lookup import child_folder, find_images
+from ssodkit.data.mistakes import Mistakes, listed
 from ssodkit.data.reading import seen_from_here
 from ssodkit.data.voc import LISTS, find_folders
 from ssodkit.data.yolo import label_files
@@ -120,10 +121,19 @@ def _coco(file: Path, images: Path | None) -> CocoSource:
     if file.parent.name.casefold() in LABEL_FOLDERS:
         near += _with_folders(file.parent.parent)
     found = [folder for folder in near if names and all((folder / name).is_file() for name in names)]
+    # Names of labeling tools are looked for in subfolders too, so that a folder above the right one holds them as well.
+    found = found or [folder for folder in near[1:] if _finds_all(folder, names)]
+    found = found or [folder for folder in near[:1] if _finds_all(folder, names)]
     if len(found) != 1:
         what = f"several hold them: {listed(found)}" if found else f"no folder near it holds all {len(names)} of them"
         raise DataError(f"{seen_from_here(file)} does not say where its images are, and {what}. Give their folder too.")
     return CocoSource(annotations=file, images=found[0])
+
+
+def _finds_all(folder: Path, names: Sequence[str]) -> bool:
+    mistakes = Mistakes(folder)
+    found, _ = find_images(folder, names, mistakes)
+    return bool(names) and not mistakes and all(are_files(folder, found, mistakes))
 
 
 def _voc(folder: Path, images: Path | None) -> Sources:

@@ -1,7 +1,9 @@
 """The image sets of a recipe, read, checked and split: everything that can fail about data fails here."""
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,17 +18,20 @@ from ssodkit.data.config import (
     FolderSource,
     HeldOutSource,
     LabeledRule,
-    LabeledSource,
+    ReadSource,
     RestSource,
     StoredSource,
     VocSource,
     YoloSource,
+    sources_of,
 )
 from ssodkit.data.digits import open_digits
 from ssodkit.data.folder import read_folder
+from ssodkit.data.joined import join
 from ssodkit.data.mistakes import Refusals, listed, naming, printable
 from ssodkit.data.overlap import shared_files
 from ssodkit.data.parts import Parts, take_parts
+from ssodkit.data.recognize import recognize
 from ssodkit.data.splits import Fold
 from ssodkit.data.stored import with_stored_labels
 from ssodkit.data.voc import read_voc
@@ -71,9 +76,9 @@ def read_sources(config: DataConfig, on_progress: OnProgress | None = None) -> t
     """
     refusals = Refusals()
     read: dict[str, ImageSet] = {}
-    for key, source in _sources(config).items():
+    for key, sources in _sources(config).items():
         with refusals:
-            read[key] = _read(key, source, on_progress)
+            read[key] = _read(key, sources, on_progress)
     return read, refusals
 
 
@@ -111,6 +116,47 @@ def assemble(config: DataConfig, read: Mapping[str, ImageSet], refusals: Refusal
         categories=table,
         notes=tuple(printable(note) for note in dict.fromkeys(notes)),
     )
+
+
+def open_test(config: DataConfig, on_progress: OnProgress | None = None) -> ImageSet:
+    """The test images of a recipe; their labels count in a table of their own. Raises DataError as `open_data` does."""
+    if not isinstance(config.test, HeldOutSource):
+        return _read("data.test", config.test, on_progress)
+    held_out = take_parts(config, _read("data.train", config.train, on_progress)).test
+    assert held_out is not None
+    return held_out
+
+
+def open_other(
+    path: Path, images: Path | None, categories: tuple[Category, ...], on_progress: OnProgress | None = None
+) -> ImageSet:
+    """Labeled images that lie at `path`, for networks that know `categories`: classes are joined by their names.
+
+    `path` is what `recognize` takes, `images` the folder of the images where it cannot be known. Of several splits the
+    test split is taken, else the validation split. Boxes of other classes are left out, as a note says. Raises
+    DataError for what is not labeled, and where no class is known.
+    """
+    splits = recognize(path, images)
+    split = next(name for name in ("all", "test", "val", "train") if name in splits)
+    source = splits[split]
+    if isinstance(source, FolderSource):
+        raise DataError(f"{path} holds images without labels, so nothing can be scored on them. Give their labels.")
+    read = _read(str(path), source, on_progress)
+    place = {category.name: label for label, category in enumerate(categories)}
+    label_of = np.array([place.get(category.name, -1) for category in read.categories], dtype=np.int16)
+    counts = np.bincount(read.labels, minlength=len(read.categories)).tolist()
+    boxed = [category.name for category, count in zip(read.categories, counts, strict=True) if count]
+    unknown = [name for name in boxed if name not in place]
+    if boxed and len(unknown) == len(boxed):
+        raise DataError(
+            f"{path} has boxes of {listed(boxed)} alone, and the run knows {listed(place)}. Give equal classes equal "
+            "names."
+        )
+    notes = [f"{path} has the splits {', '.join(splits)}: {split} is taken"] if len(splits) > 1 else []
+    if unknown:
+        notes.append(f"{path} has boxes of classes that the run does not know, which are left out: {listed(unknown)}")
+    kept = read.with_boxes(label_of[read.labels] >= 0)
+    return replace(kept, labels=label_of[kept.labels], categories=categories, notes=(*read.notes, *notes))
 
 
 def open_unlabeled(config: DataConfig, on_progress: OnProgress | None = None) -> ImageSet:
@@ -156,9 +202,9 @@ def apply_rule(images: ImageSet, rule: LabeledRule) -> ImageSet:
     return replace(images, notes=images.notes + tuple(notes))
 
 
-def _sources(config: DataConfig) -> dict[str, LabeledSource | FolderSource]:
+def _sources(config: DataConfig) -> dict[str, ReadSource | tuple[ReadSource, ...]]:
     """What is read: all but parts of the training images, and unlabeled images that no step takes."""
-    sources: dict[str, LabeledSource | FolderSource] = {"data.train": config.train}
+    sources: dict[str, ReadSource | tuple[ReadSource, ...]] = {"data.train": config.train}
     for key, held in (("data.test", config.test), ("data.validation", config.validation)):
         if held is not None and not isinstance(held, HeldOutSource):
             sources[key] = held
@@ -168,9 +214,23 @@ def _sources(config: DataConfig) -> dict[str, LabeledSource | FolderSource]:
     return sources
 
 
-def _read(key: str, source: LabeledSource | FolderSource, on_progress: OnProgress | None) -> ImageSet:
+def _read(key: str, sources: ReadSource | tuple[ReadSource, ...], on_progress: OnProgress | None) -> ImageSet:
+    """The images of one source, or of a list of them; mistakes in these are shown all at once, with their places."""
+    labeled = key != "data.unlabeled"
+    if not isinstance(sources, tuple):
+        return _read_one(key, sources, labeled, on_progress)
+    refusals = Refusals()
+    parts = []
+    for place, source in enumerate(sources):
+        with refusals:
+            parts.append(_read_one(f"{key}.{place}", source, labeled, on_progress))
+    refusals.refuse()
     with naming(key):
-        labeled = key != "data.unlabeled"
+        return join(parts, labeled)
+
+
+def _read_one(key: str, source: ReadSource, labeled: bool, on_progress: OnProgress | None) -> ImageSet:
+    with naming(key):
         match source:
             case CocoSource():
                 images = read_coco(source.annotations, source.images, source.zero_size_boxes, labeled)
@@ -188,7 +248,8 @@ def _read(key: str, source: LabeledSource | FolderSource, on_progress: OnProgres
 
 
 def _without_dropped(images: ImageSet, config: DataConfig) -> ImageSet:
-    if not (isinstance(config.train, VocSource) and config.train.difficult == "drop" and images.difficult.any()):
+    drops = any(isinstance(source, VocSource) and source.difficult == "drop" for source in sources_of(config.train))
+    if not (drops and images.difficult.any()):
         return images
     note = f"{np.count_nonzero(images.difficult)} difficult boxes of labeled images are not used"
     return replace(images.with_boxes(~images.difficult), notes=(*images.notes, note))
@@ -272,8 +333,8 @@ def _same_files(labeled: ImageSet, unlabeled: ImageSet | None) -> NDArray[np.int
     """Ids of the unlabeled images that are labeled ones. Equal ids of two sources mean nothing: many count from 1."""
     if unlabeled is None:
         return np.zeros(0, dtype=np.int64)
-    known = {str(labeled.path(place)) for place in range(len(labeled))}
-    return unlabeled.ids[[str(unlabeled.path(place)) in known for place in range(len(unlabeled))]]
+    known = {os.path.abspath(labeled.path(place)) for place in range(len(labeled))}
+    return unlabeled.ids[[os.path.abspath(unlabeled.path(place)) in known for place in range(len(unlabeled))]]
 
 
 def _leaks(config: DataConfig, read: Mapping[str, ImageSet]) -> list[str]:
@@ -304,5 +365,12 @@ def _leaks(config: DataConfig, read: Mapping[str, ImageSet]) -> list[str]:
     return notes
 
 
-def _are_apart(first: LabeledSource | FolderSource | None, second: LabeledSource | FolderSource | None) -> bool:
-    return isinstance(first, DigitsSource) and isinstance(second, DigitsSource) and first.part != second.part
+def _are_apart(
+    first: ReadSource | tuple[ReadSource, ...] | None, second: ReadSource | tuple[ReadSource, ...] | None
+) -> bool:
+    """Whether all of both is embedded data, made apart."""
+    pairs = [(one, other) for one in sources_of(first) for other in sources_of(second)]
+    return bool(pairs) and all(
+        isinstance(one, DigitsSource) and isinstance(other, DigitsSource) and one.part != other.part
+        for one, other in pairs
+    )

@@ -16,7 +16,7 @@ from ssodkit.data.annotations import Category, ImageSet, make_image_set
 from ssodkit.data.checks import clean_boxes, duplicates, require_files
 from ssodkit.data.config import MOST_CLASSES, YoloSource
 from ssodkit.data.decode import read_size
-from ssodkit.data.lookup import stem_of
+from ssodkit.data.lookup import below_one_folder, stem_of
 from ssodkit.data.mistakes import Mistakes, listed, shown
 from ssodkit.data.reading import read_file
 from ssodkit.data.yolo_layout import FORM, open_layout
@@ -83,15 +83,6 @@ def read_yolo(
         np.array(rows.labels, dtype=np.int16)[keep],
         notes=[*layout.notes, *_notes(source.root, labels, rows, empty), *notes],
     )
-
-
-def below_one_folder(files: Sequence[str]) -> tuple[Path, list[str]]:
-    """A folder above all these files, and their paths from there."""
-    folders = {os.path.dirname(file) for file in files}
-    if len({os.path.isabs(folder) for folder in folders}) > 1:
-        return below_one_folder([os.path.abspath(file) for file in files])
-    root = os.path.commonpath(folders) if folders else ""
-    return Path(root), [os.path.relpath(file, root) if root else file for file in files]
 
 
 def label_files(images: Sequence[str]) -> list[str | None]:

@@ -115,7 +115,7 @@ def _grid(
             step_y, step_x = (stride if config.spacing == "stride" else side // cells for side, cells in pairs)
             y = torch.arange(shape[0], dtype=dtype, device=device) * step_y
             x = torch.arange(shape[1], dtype=dtype, device=device) * step_x
-            half = _half_sides(config, sides, dtype, device)
+            half = half_sides(config, sides, dtype, device)
             middle = _points(x + config.center * step_x, y + config.center * step_y)[:, None]
             boxes.append(torch.cat([middle - half, middle + half], dim=-1).flatten(0, 1))
             corners.append(_points(x, y).repeat_interleave(len(half), dim=0))
@@ -130,7 +130,7 @@ def _points(x: Tensor, y: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def _half_sides(config: AnchorConfig, sides: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+def half_sides(config: AnchorConfig, sides: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Half width and half height of a level's anchors."""
     pairs = [
         (side / math.sqrt(ratio) / 2.0, side * math.sqrt(ratio) / 2.0) for ratio in config.ratios for side in sides

@@ -13,6 +13,7 @@ from torch import nn
 from ssodkit.assigners.matchers.base import Matcher, MatcherConfig
 from ssodkit.detectors.anchors import Anchored
 from ssodkit.detectors.criteria.base import BoxCriterionConfig, ClassCriterionConfig, CriterionConfig
+from ssodkit.detectors.portable.parts import Suppress
 from ssodkit.plugins import BuildContext, Config, PluginConfig, Slot
 from ssodkit.structures.predictions import Candidates, Detections, Features, Predictions, Stages
 from ssodkit.structures.teaching import Supervision
@@ -179,3 +180,9 @@ class Detector(nn.Module, ABC):
     @abstractmethod
     def detect(self, stages: Stages, score: float | None = None) -> Detections:
         """Final detections in the frame of `stages.view`; `score` overrides the test threshold."""
+
+    def portable(self, suppress: Suppress, score: float) -> nn.Module | None:
+        """This detector in operations that a file can hold: gray levels (batch, 3, height, width), and the one size
+        (height, width) of the images in them -> `Answer`. None where it has no such form.
+        """
+        return None

@@ -16,6 +16,8 @@ from ssodkit.detectors.backbones.base import Backbone, BackboneConfig
 from ssodkit.detectors.base import Detector, DetectorConfig, check_terms
 from ssodkit.detectors.detections import find
 from ssodkit.detectors.images import make_pyramid
+from ssodkit.detectors.portable.faster_rcnn import PortableFasterRcnn
+from ssodkit.detectors.portable.parts import Suppress
 from ssodkit.detectors.rpn import ProposalRule, Proposals, RpnConfig, RpnHead, propose
 from ssodkit.detectors.sampling import sample_regions
 from ssodkit.nn.box_code import BoxCodeConfig
@@ -127,3 +129,7 @@ class FasterRcnn(Detector):
     def detect(self, stages: Stages, score: float | None = None) -> Detections:
         """Final detections of the last stage."""
         return find(stages.last, stages.view.sizes, self.config.test, score)
+
+    def portable(self, suppress: Suppress, score: float) -> nn.Module:
+        """The same in operations that a file can hold."""
+        return PortableFasterRcnn(self, suppress, score)

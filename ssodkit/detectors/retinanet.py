@@ -19,6 +19,8 @@ from ssodkit.detectors.detections import find_by_level
 from ssodkit.detectors.heads.base import DenseHeadConfig
 from ssodkit.detectors.heads.plain import PlainConfig
 from ssodkit.detectors.images import make_pyramid
+from ssodkit.detectors.portable.parts import Suppress
+from ssodkit.detectors.portable.retinanet import PortableRetinaNet
 from ssodkit.nn.fpn import Fpn, FpnConfig
 from ssodkit.nn.towers import DenseShape
 from ssodkit.ops.boxes import at_least_fp32
@@ -114,3 +116,7 @@ class RetinaNet(Detector):
     def detect(self, stages: Stages, score: float | None = None) -> Detections:
         """Final detections."""
         return find_by_level(stages.last, stages.view.sizes, self.config.test, score)
+
+    def portable(self, suppress: Suppress, score: float) -> nn.Module:
+        """The same in operations that a file can hold."""
+        return PortableRetinaNet(self, suppress, score)

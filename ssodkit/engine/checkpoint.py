@@ -197,7 +197,12 @@ def read_run(run: Path, trust_plugins: bool = False) -> tuple[Recipe, Path]:
     """The recipe and the checkpoint that stand for a run, its networks whole; TrainingError if there is none.
 
     Where the run was compared with a control, they may be the control's, and the recipe's result is what was chosen.
+    `run` may also be the folder of one of its checkpoints, such as `RUN/checkpoints/best`, which is taken then.
     """
+    if is_checkpoint(run):
+        recipe = read_recipe(run.absolute().parent.parent, trust_plugins)
+        _refuse_damaged(run, NETWORK)
+        return recipe, run
     try:
         chosen = json.loads((run / CHOICE).read_text(encoding="utf-8"))
         other, network = run / chosen["run"], chosen["network"]

@@ -79,7 +79,7 @@ def open_processes(device: str | None = None) -> Iterator[Processes]:
     the GPU of its local rank. Raises TrainingError if the device does not exist, or the processes do not meet.
     """
     count = _announced("WORLD_SIZE", 1, lowest=1)
-    chosen = _choose_device(device, _announced("LOCAL_RANK", 0) if count > 1 else None)
+    chosen = choose_device(device, _announced("LOCAL_RANK", 0) if count > 1 else None)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     if count == 1:
@@ -121,8 +121,12 @@ def _join(backend: str, count: int) -> None:
         ) from error
 
 
-def _choose_device(device: str | None, local_rank: int | None) -> torch.device:
-    refusal = TrainingError(f"'{device}' is no device to train on; write cpu, cuda, or cuda:1 for the second GPU.")
+def choose_device(device: str | None, local_rank: int | None = None) -> torch.device:
+    """The device of this name, CUDA where there is one if it has none; of several GPUs that of the local rank.
+
+    Raises TrainingError if there is no such device.
+    """
+    refusal = TrainingError(f"'{device}' is no device to compute on; write cpu, cuda, or cuda:1 for the second GPU.")
     try:
         chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     except RuntimeError as error:

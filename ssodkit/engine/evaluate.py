@@ -11,11 +11,13 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from ssodkit.data.annotations import ImageSet
+from ssodkit.data.annotations import Category, ImageSet
 from ssodkit.data.loader import test_batches
-from ssodkit.data.sets import OnProgress, open_data
+from ssodkit.data.mistakes import printable
+from ssodkit.data.sets import OnProgress, open_data, open_other
 from ssodkit.data.views import ViewMaker
 from ssodkit.detectors.base import Detector
+from ssodkit.engine.bars import showing
 from ssodkit.engine.build import build_method, place
 from ssodkit.engine.checkpoint import load_network, read_categories, read_run, read_step
 from ssodkit.engine.distributed import Processes, open_processes
@@ -29,9 +31,6 @@ from ssodkit.structures.geometry import Stream, carry
 from ssodkit.structures.predictions import Detections
 from ssodkit.structures.views import View
 
-CLASSES_SHOWN = 20
-"""Up to so many are listed on a terminal."""
-
 
 @dataclass
 class NetworkScores:
@@ -43,31 +42,52 @@ class NetworkScores:
     """Network -> its scores of each class, at the recipe's first test threshold."""
 
 
-def evaluate(run: Path | str, device: str | None = None, trust_plugins: bool = False) -> dict[str, Any]:
-    """Score the networks of a run's last checkpoint on its test images, and show the table of the run's end.
+def evaluate(
+    run: Path | str,
+    device: str | None = None,
+    trust_plugins: bool = False,
+    data: Path | str | None = None,
+    images: Path | str | None = None,
+) -> dict[str, Any]:
+    """Score the networks of a run's last checkpoint on its test images, and show the tables of the run's end.
 
-    Up to 20 classes are listed below it. On the device of the run the numbers are exactly those of its `result.json`.
-    Raises TrainingError if there is no checkpoint or it does not fit the recipe, DataError if images are missing,
-    RecipeError for plug-ins that were never run here, unless `trust_plugins`.
+    On the device of the run the numbers are exactly those of its `result.json`. With `data`, other labeled images are
+    scored: a COCO file, or what VOC or YOLO labels lie in, with the folder `images` where that cannot be known; classes
+    are joined by their names. Raises TrainingError if there is no checkpoint or it does not fit the recipe, DataError
+    for images and labels that are missing, RecipeError for plug-ins that were never run here, unless `trust_plugins`.
     """
     recipe, checkpoint = read_run(Path(run), trust_plugins)
+    categories = read_categories(checkpoint)
     with open_processes(device) as processes, explained():
-        sets = open_data(recipe.data.model_copy(update={"unlabeled": None}))  # nobody looks at unlabeled images here
-        if sets.categories != read_categories(checkpoint):
-            raise TrainingError(
-                f"{checkpoint} was trained for other classes than data.train has now. "
-                "Give data.train back the classes of the run."
-            )
-        method = place(build_method(recipe, len(sets.categories), load_weights=False), recipe, processes.device)
+        if data is None:
+            truth = _test_images(recipe, checkpoint, categories)
+        else:
+            with showing("reading labels") as on_progress:
+                truth = open_other(Path(data), None if images is None else Path(images), categories, on_progress)
+        method = place(build_method(recipe, len(categories), load_weights=False), recipe, processes.device)
         for name, network in method.networks().items():
             load_network(checkpoint, name, network)
-        scores = score_networks(method.networks(), sets.test, recipe, processes)
+        with showing("scoring") as on_progress:
+            scores = score_networks(method.networks(), truth, recipe, processes, on_progress)
         result = {"step": read_step(checkpoint), **as_result(scores, recipe)}
-        console = Console(quiet=not processes.is_first)
+        console = Console(quiet=not processes.is_first, soft_wrap=True)
+        if data is not None:
+            console.print(f"{len(truth)} images of {data}", markup=False, highlight=False)
+            for note in truth.notes:
+                console.print(f"note       {printable(note)}", markup=False, highlight=False)
         console.print(score_table(result))
-        if len(sets.categories) <= CLASSES_SHOWN:
-            console.print(class_table(result))
+        console.print(class_table(result))
         return result
+
+
+def _test_images(recipe: Recipe, checkpoint: Path, categories: tuple[Category, ...]) -> ImageSet:
+    sets = open_data(recipe.data.model_copy(update={"unlabeled": None}))  # nobody looks at unlabeled images here
+    if sets.categories != categories:
+        raise TrainingError(
+            f"{checkpoint} was trained for other classes than data.train has now. "
+            "Give data.train back the classes of the run."
+        )
+    return sets.test
 
 
 def as_result(scores: NetworkScores, recipe: Recipe) -> dict[str, Any]:
@@ -78,10 +98,15 @@ def as_result(scores: NetworkScores, recipe: Recipe) -> dict[str, Any]:
 
 
 def score_networks(
-    networks: Mapping[str, Detector], images: ImageSet, recipe: Recipe, processes: Processes
+    networks: Mapping[str, Detector],
+    images: ImageSet,
+    recipe: Recipe,
+    processes: Processes,
+    on_progress: OnProgress | None = None,
 ) -> NetworkScores:
-    """The scores of all networks on `images`, the same on all processes."""
-    tables = find_all(networks, images, test_views(recipe), min(recipe.evaluation.thresholds), recipe, processes)
+    """The scores of all networks on `images`, the same on all processes; `on_progress` is that of `find_all`."""
+    lowest = min(recipe.evaluation.thresholds)
+    tables = find_all(networks, images, test_views(recipe), lowest, recipe, processes, on_progress)
     scores = NetworkScores()
     if processes.is_first:
         metric = {"coco": coco_scores, "voc": _both_scores}[recipe.evaluation.metric]

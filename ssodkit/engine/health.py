@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from ssodkit.data.annotations import ImageSet
+from ssodkit.engine.alarms import Advice, number_alarm
 from ssodkit.ops.boxes import pairwise_iou
 from ssodkit.ops.collect import sum_over_processes
 from ssodkit.structures.geometry import carry_labels
@@ -49,6 +50,7 @@ class Health:
         steps: int,
         quiet_after: int,
         device: torch.device,
+        advice: Advice,
     ) -> None:
         """`hidden` are the images of the unlabeled stream with their labels, None where these do not exist, and
         `labeled_too` the ids of those that are labeled images as well."""
@@ -59,12 +61,15 @@ class Health:
         self.last_begins = steps - max(1, round(LAST_SHARE * steps))
         self.quiet_after = quiet_after
         self.device = device
+        self.advice = advice
         self.filters: tuple[str, ...] = ()
         self._waiting: list[Report] = []
         self._speaks_of_last = False
         self._recent: Counts = {}
         self._last: Counts = {}
         self._quiet_steps = 0
+        self._numbers: list[float] = []
+        self._told: list[str] = []
 
     def add(self, step: int, reports: Sequence[Report]) -> None:
         """Take note of the reports of update number `step`; the host waits for nothing."""
@@ -86,18 +91,31 @@ class Health:
         if self._speaks_of_last:
             self._last = _add(self._last, counts)
 
-    def report(self) -> tuple[Summary | None, str | None]:
-        """A summary of the steps since the last one, and a warning if no pseudo-box has passed for long."""
+    def report(self, teaches: bool = True) -> tuple[Summary | None, str | None]:
+        """A summary of the steps since the last one, and a warning where their pseudo-boxes ask for one.
+
+        Whether there are few or many is judged only where they teach; each kind of warning about it is given once.
+        """
         self.settle()
         counts, self._recent = self._recent, {}
         if not counts:
             return None, None
         self._quiet_steps = 0 if counts["taught"].sum() else self._quiet_steps + int(counts["steps"])
-        warning = None
+        summary, warning = self._summarize(counts), None
         if self._quiet_steps >= self.quiet_after:
             warning = _explain_silence(self._quiet_steps, counts, self.filters)
             self._quiet_steps = 0
-        return self._summarize(counts), warning
+        elif teaches:
+            warning = self._judge(summary["boxes_per_image"])
+        return summary, warning
+
+    def _judge(self, boxes_per_image: float) -> str | None:
+        self._numbers.append(boxes_per_image)
+        alarm = number_alarm(self._numbers, self.labeled_boxes_per_image, self.advice)
+        if alarm is None or alarm[0] in self._told:
+            return None
+        self._told.append(alarm[0])
+        return alarm[1]
 
     def last(self) -> Summary | None:
         """A summary of the last 10 % of the run."""
@@ -113,6 +131,8 @@ class Health:
             "quiet_steps": self._quiet_steps,
             "filters": list(self.filters),
             "speaks_of_last": self._speaks_of_last,
+            "numbers": list(self._numbers),
+            "told": list(self._told),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -121,6 +141,8 @@ class Health:
         self._quiet_steps = state["quiet_steps"]
         self.filters = tuple(state["filters"])
         self._speaks_of_last = state["speaks_of_last"]
+        self._numbers = list(state.get("numbers", ()))  # absent in checkpoints of earlier versions
+        self._told = list(state.get("told", ()))
 
     def _count(self, report: Report) -> Counts:
         ids = report.view.image_ids.cpu()

@@ -26,7 +26,8 @@ from ssodkit.engine.evaluate import find_all, test_views
 from ssodkit.engine.failures import explained
 from ssodkit.engine.folders import refuse_existing
 from ssodkit.engine.metrics import DetectionTable
-from ssodkit.engine.predict import open_network, print_notes
+from ssodkit.engine.networks import open_network
+from ssodkit.engine.predict import print_notes
 from ssodkit.recipe.model import Recipe
 
 Size = Literal["test", "original"]

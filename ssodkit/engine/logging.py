@@ -16,6 +16,8 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
 from ssodkit.data.files import written_whole
+from ssodkit.data.sets import OnProgress
+from ssodkit.engine.bars import showing
 from ssodkit.engine.nested import flatten
 from ssodkit.engine.pace import Pace
 from ssodkit.engine.update import Numbers, Outcome
@@ -33,7 +35,8 @@ class RunLog:
         """Lines of `metrics.jsonl` beyond `first_step`, written before a crash, are forgotten."""
         speaks, wandb = pace.processes.is_first, recipe.watch.wandb
         self.every, self.steps = recipe.watch.log_every, recipe.engine.steps
-        self.console = Console(quiet=not speaks, soft_wrap=True, highlight=False)
+        self.console = Console(quiet=not speaks, highlight=False)
+        self.console.soft_wrap = not self.console.is_terminal  # whoever reads a file wraps its lines, or does not
         self._pace = pace
         self._file = MetricsFile(run / METRICS, first_step) if speaks else None
         self._wandb = _open_wandb(run, recipe, wandb) if speaks and wandb is not None else None
@@ -46,6 +49,7 @@ class RunLog:
         )
         self._task = self._bar.add_task("", total=self.steps, completed=first_step)
         self._line = Text()
+        self._is_live = False
         if self._file is not None:
             self.note_foreign(self._file)
 
@@ -63,11 +67,26 @@ class RunLog:
             yield
             return
         with Live(Group(self._bar, self._line), console=self.console, transient=True):
-            yield
+            self._is_live = True
+            try:
+                yield
+            finally:
+                self._is_live = False
+
+    @contextmanager
+    def showing(self, what: str) -> Iterator[OnProgress]:
+        """Within it, a call with what is done and what there is to do is seen: below the steps' bar, or in a bar."""
+        if not self._is_live:
+            with showing(what) as on_progress:
+                yield on_progress
+            return
+        before = self._line.plain
+        yield lambda done, total: setattr(self._line, "plain", f"{what}: {done} of {total}")
+        self._line.plain = before
 
     def say(self, what: RenderableType) -> None:
-        """Something for the reader; it appears above the progress bar."""
-        self.console.print(what, markup=False)
+        """Something for the reader; it appears above the progress bar. Lines of a terminal end between words."""
+        self.console.print(what, markup=False, overflow="ignore")
 
     def warn(self, text: str) -> None:
         """Something that the reader should not miss."""

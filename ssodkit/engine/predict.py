@@ -4,27 +4,15 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
-
-from ssodkit.data.annotations import Category, ImageSet, make_image_set
-from ssodkit.data.decode import decode_image
+from ssodkit.data.annotations import ImageSet, make_image_set
 from ssodkit.data.files import write_whole, written_whole
 from ssodkit.data.folder import read_folder
 from ssodkit.data.mistakes import printable
 from ssodkit.data.pictures import measured
-from ssodkit.detectors.base import Detector
 from ssodkit.engine.bars import showing
-from ssodkit.engine.build import build_method, place
-from ssodkit.engine.checkpoint import load_network, read_categories, read_run
-from ssodkit.engine.distributed import open_processes
-from ssodkit.engine.evaluate import find_all, test_views
 from ssodkit.engine.failures import explained
 from ssodkit.engine.folders import filled_whole, refuse_used
-from ssodkit.engine.metrics import DetectionTable
-from ssodkit.engine.pictures import Boxes, draw_boxes
-from ssodkit.errors import TrainingError
-from ssodkit.recipe.model import Recipe
+from ssodkit.engine.trained import TrainedDetector, load
 
 RESULTS = "results.json"
 
@@ -47,36 +35,17 @@ def predict(
     """
     out = Path(out)
     refuse_used(out)
-    recipe, checkpoint = read_run(Path(run), trust_plugins)
-    categories = read_categories(checkpoint)
+    detector = load(run, network, device, score, trust_plugins)
     pictures = _gather_images([Path(image) for image in images])
-    with open_processes(device) as processes, explained():
-        name, chosen = open_network(recipe, checkpoint, network, processes.device)
-        found = find_all({name: chosen}, pictures, test_views(recipe), score, recipe, processes)[name]
-        with filled_whole(out) as draft:
-            _draw(found, pictures, categories, draft)
-            _write(found, pictures, categories, draft / RESULTS)
-        path = out / RESULTS
-        images_seen = f"{len(pictures)} image{'s' * (len(pictures) != 1)}"
-        print(f"{len(found.scores)} detections of the {name} above {score:g} in {images_seen}")
-        print_notes(pictures)
-        print(f"results    {path}\npictures   {out}")
-        return path
-
-
-def open_network(recipe: Recipe, checkpoint: Path, name: str | None, device: torch.device) -> tuple[str, Detector]:
-    """A network of a checkpoint by its name, on a device; without a name, the recipe's result.
-
-    Raises TrainingError for a run without that network.
-    """
-    classes = len(read_categories(checkpoint))
-    networks = place(build_method(recipe, classes, load_weights=False), recipe, device).networks()
-    name = name or (recipe.evaluation.result if recipe.evaluation.result in networks else next(iter(networks)))
-    if name not in networks:
-        run = checkpoint.parent.parent
-        raise TrainingError(f"{run} has no {name}; its networks: {', '.join(networks)}")
-    load_network(checkpoint, name, networks[name])
-    return name, networks[name]
+    with explained(), filled_whole(out) as draft:
+        rows = _draw(detector, pictures, draft)
+        write_whole(draft / RESULTS, json.dumps(rows, indent=1) + "\n")
+    path = out / RESULTS
+    images_seen = f"{len(pictures)} image{'s' * (len(pictures) != 1)}"
+    print(f"{len(rows)} detections of the {detector.name} above {score:g} in {images_seen}")
+    print_notes(pictures)
+    print(f"results    {path}\npictures   {out}")
+    return path
 
 
 def print_notes(images: ImageSet) -> None:
@@ -98,16 +67,18 @@ def _gather_images(paths: Sequence[Path]) -> ImageSet:
         return measured(images, on_progress)
 
 
-def _draw(found: DetectionTable, images: ImageSet, categories: Sequence[Category], out: Path) -> None:
-    """One PNG for each image."""
-    names = picture_names([images.path(index).stem for index in range(len(images))])
-    for index, number in enumerate(images.ids.tolist()):
-        rows = found.image_ids == number
-        labels, scores = found.labels[rows], found.scores[rows].tolist()
-        captions = [f"{categories[label].name} {score:.2f}" for label, score in zip(labels, scores, strict=True)]
-        picture = draw_boxes(decode_image(images.path(index)), Boxes(found.boxes[rows], labels, captions))
-        with written_whole(out / f"{names[index]}.png") as stream:
-            picture.save(stream, format="PNG")
+def _draw(detector: TrainedDetector, images: ImageSet, out: Path) -> list[dict[str, object]]:
+    """One PNG for each image; the COCO results of all of them."""
+    paths = [images.path(index) for index in range(len(images))]
+    names, rows = picture_names([path.stem for path in paths]), []
+    with showing("detecting") as on_progress:
+        for place, found in enumerate(detector.look_at(paths)):
+            on_progress(place, len(paths))
+            with written_whole(out / f"{names[place]}.png") as stream:
+                found.draw().save(stream, format="PNG")
+            number = int(images.ids[place])
+            rows += [{**row, "file_name": images.name(place)} for row in found.to_coco(number)]
+    return rows
 
 
 def picture_names(stems: Sequence[str]) -> list[str]:
@@ -124,13 +95,3 @@ def picture_names(stems: Sequence[str]) -> list[str]:
         taken.add(name.casefold())
         names.append(name)
     return names
-
-
-def _write(found: DetectionTable, images: ImageSet, categories: Sequence[Category], path: Path) -> None:
-    names = {number: images.name(index) for index, number in enumerate(images.ids.tolist())}
-    ids = np.array([category.id for category in categories], dtype=np.int64)
-    rows = [
-        {**row, "file_name": names[image]}
-        for row, image in zip(found.as_coco(ids), found.image_ids.tolist(), strict=True)
-    ]
-    write_whole(path, json.dumps(rows, indent=1) + "\n")

@@ -11,7 +11,7 @@ from ssodkit.engine.gallery import Gallery
 from ssodkit.engine.health import LAST_SHARE, Summary
 from ssodkit.engine.metrics import Scores
 from ssodkit.engine.session import Session
-from ssodkit.engine.tables import score_table
+from ssodkit.engine.tables import class_table, score_table
 
 RESULT = "result.json"
 
@@ -45,11 +45,12 @@ def conclude(session: Session, gallery: Gallery, evaluates: bool) -> RunResult:
     pseudo_labels = session.health.last() or session.stored
     pictures = gallery.conclude()  # before the result: a run that has one is finished
     facts = {**session.facts(), "checkpoint": checkpoint.name, "scored_step": scored_step}
-    result = {**scores, "pseudo_labels": pseudo_labels, **facts}
+    result = {**scores, "validation": session.validation_averages(scored_step), "pseudo_labels": pseudo_labels, **facts}
     if session.processes.is_first:
         write_whole(session.run / RESULT, json.dumps(result, indent=2, allow_nan=False) + "\n")
     session.log.record("result", session.step, scores)
     session.log.say(score_table({**result, "step": scored_step}))
+    session.log.say(class_table(result))
     if pseudo_labels is not None:
         which = "stored pseudo-labels" if session.stored else f"pseudo-labels of the last {LAST_SHARE:.0%} of the steps"
         session.log.say(_describe(which, pseudo_labels))

@@ -11,6 +11,7 @@ from ssodkit.data.broken import Skipped
 from ssodkit.data.files import write_whole
 from ssodkit.data.loader import training_batches
 from ssodkit.data.sets import DataSets
+from ssodkit.engine.alarms import Advice, teacher_alarm
 from ssodkit.engine.broken import NOTHING_BROKEN, BrokenImages
 from ssodkit.engine.build import build_method, place
 from ssodkit.engine.checkpoint import (
@@ -35,6 +36,7 @@ from ssodkit.engine.health import Health, describe_stored
 from ssodkit.engine.logging import RunLog
 from ssodkit.engine.pace import Pace
 from ssodkit.engine.replay import not_finite, save_replay
+from ssodkit.engine.tables import classes_in_words
 from ssodkit.engine.update import Numbers, Outcome, Updater
 from ssodkit.engine.versions import device_name, source, versions
 from ssodkit.errors import TrainingError
@@ -85,6 +87,7 @@ class Session:
             engine.steps,
             recipe.watch.quiet_after,
             processes.device,
+            Advice(*recipe.method.advice),
         )
         self.stored = describe_stored(self.sets.unlabeled, self.sets.hidden, self.sets.labeled, self.sets.labeled_too)
         self.pace = Pace(processes)
@@ -92,6 +95,7 @@ class Session:
         self.step, self.seconds = 0, 0.0
         self.best, self.best_step = -1.0, 0
         self.sources = [source()]
+        self.averages: dict[int, dict[str, float]] = {}
         self._saved_step = -1
         self._unread: Outcome | None = None
         self._warning: str | None = None
@@ -179,7 +183,7 @@ class Session:
 
     def report_health(self) -> None:
         """Log how the pseudo-labels have been since the last report."""
-        summary, warning = self.health.report()
+        summary, warning = self.health.report(self.recipe.method.teaches_unlabeled(self.progress))
         if summary is not None:
             self.log.record("health", self.step, summary)
         if warning is not None:
@@ -223,9 +227,24 @@ class Session:
         if not on_test and average > self.best:
             self.best, self.best_step = average, self.step
             self.save(BEST)  # before the line, which says that nothing is left to do for this step
+        self.averages[self.step] = averages
         self.log.record("evaluation", self.step, {"set": "test" if on_test else "validation", **scores})
         listed = ", ".join(f"{name} {100 * average:.1f}" for name, average in averages.items())
-        self.log.say(f"AP after step {self.step} on the {'test' if on_test else 'validation'} images: {listed}")
+        which = "test" if on_test else "validation"
+        self.log.say(f"AP after step {self.step} on the {which} images: {listed}{classes_in_words(scores)}")
+        alarm = teacher_alarm(self.averages)
+        if alarm is not None and not self.is_past_peak:
+            self.log.warn(alarm)
+
+    def validation_averages(self, step: int) -> dict[str, float] | None:
+        """Network -> its AP on the validation images after a step whose networks are at hand; None without such
+        images."""
+        if self.sets.validation is None:
+            return None
+        if step not in self.averages:  # scored by a part of the run that a crash made this one forget
+            scores = self.score(on_test=False)
+            self.averages[step] = {name: scores[name]["AP"] or 0.0 for name in self.method.networks()}
+        return self.averages[step]
 
     @property
     def is_past_peak(self) -> bool:
@@ -255,7 +274,9 @@ class Session:
     def score(self, on_test: bool = True) -> dict[str, Any]:
         """The scores of all networks, as `result.json` has them."""
         images = self.sets.test if on_test or self.sets.validation is None else self.sets.validation
-        return as_result(score_networks(self.method.networks(), images, self.recipe, self.processes), self.recipe)
+        with self.log.showing("scoring, batch") as on_progress:
+            scores = score_networks(self.method.networks(), images, self.recipe, self.processes, on_progress)
+        return as_result(scores, self.recipe)
 
     def introduce(self) -> None:
         """Say what this run is made of."""
@@ -315,6 +336,7 @@ class Session:
             "broken": self.broken.state_dict(),
             "unlabeled": self._unlabeled_files(),
             "best": self.best,
+            "averages": dict(self.averages),
             "seconds": self._seconds_so_far(),
             "versions": versions(),
             "sources": self.sources,
@@ -352,6 +374,7 @@ class Session:
                 f"the unlabeled images are others than before the stop: {state['unlabeled']} then, {now} now"
             )
         self.step, self.seconds = state["step"], state["seconds"]
+        self.averages = dict(state.get("averages", {}))  # absent in checkpoints of earlier versions
         self.sources = [*(each for each in state["sources"] if each not in self.sources), *self.sources]
         self._saved_step = self.step
 

@@ -17,6 +17,10 @@ COLUMNS = {
 """Name of a score -> heading of its column, where the recipe's metric has it."""
 
 
+CLASSES_SHOWN, CLASSES_IN_A_LINE = 20, 10
+"""Up to so many are all listed."""
+
+
 def score_table(result: Mapping[str, Any]) -> Table:
     """Scores in percent, one row for each network and test threshold; `result` as `result.json` has it."""
     thresholds: Mapping[str, Mapping[str, Mapping[str, float | None]]] = result["thresholds"]
@@ -35,14 +39,31 @@ def score_table(result: Mapping[str, Any]) -> Table:
 
 
 def class_table(result: Mapping[str, Any]) -> Table:
-    """AP in percent of each class, for the network that is the result; the best first, those without a box last."""
+    """AP in percent of each class, for the network that is the result; the best first, those without a box last.
+
+    Of more than `CLASSES_SHOWN`, the best half of as many and the worst.
+    """
     table = Table(title=f"{result['result']} by class, in percent", title_justify="left")
     table.add_column("class")
     for name in ("boxes", "AP", "AP50"):
         table.add_column(name, justify="right")
-    for name, scores in best_first(result["per_class"][result["result"]]):
-        table.add_row(Text(name), str(scores["boxes"]), _percent(scores["AP"]), _percent(scores["AP50"]))
+    rows = best_first(result["per_class"][result["result"]])
+    hidden = range(CLASSES_SHOWN // 2, len(rows) - CLASSES_SHOWN // 2) if len(rows) > CLASSES_SHOWN else range(0)
+    for place, (name, scores) in enumerate(rows):
+        if place not in hidden:
+            table.add_row(Text(name), str(scores["boxes"]), _percent(scores["AP"]), _percent(scores["AP50"]))
+        elif place == hidden.start:
+            table.add_row(Text(f"({len(hidden)} between them)"), "", "", "")
     return table
+
+
+def classes_in_words(result: Mapping[str, Any]) -> str:
+    """AP of each class of the result in a line, such as ` (cat 31.2, dog 9.8)`; empty if there are many."""
+    rows = best_first(result["per_class"][result["result"]])
+    if len(rows) > CLASSES_IN_A_LINE:
+        return ""
+    listed = ", ".join(f"{name} {_percent(scores['AP'])}" for name, scores in rows)
+    return f" ({listed})"
 
 
 def best_first(classes: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any]]]:

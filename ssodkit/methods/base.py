@@ -34,6 +34,15 @@ class MethodConfig(PluginConfig, ABC):
         """Whether this step reads the unlabeled stream; where False, none of it is loaded."""
         return "unlabeled" in self.needs_views
 
+    def teaches_unlabeled(self, progress: Progress) -> bool:
+        """Whether unlabeled images teach in this step; they may be looked at before they do."""
+        return self.uses_unlabeled(progress)
+
+    @property
+    def advice(self) -> tuple[str, str]:
+        """What to change where pseudo-boxes are too few, and where they are too many: middles of sentences."""
+        return "take more of them", "take fewer of them"
+
     def misfits(self, detector: DetectorConfig) -> Iterator[tuple[tuple[str, ...], str]]:
         """What of this config does not fit a detector: the path of a field, and a sentence."""
         yield from ()

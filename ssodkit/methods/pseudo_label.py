@@ -77,6 +77,15 @@ class PseudoLabelConfig(MethodConfig):
         """False where the unlabeled weight is 0 and nobody looks."""
         return self.looks or self.unlabeled_weight.at(progress) != 0.0
 
+    def teaches_unlabeled(self, progress: Progress) -> bool:
+        """False where the unlabeled weight is 0."""
+        return self.unlabeled_weight.at(progress) != 0.0
+
+    @property
+    def advice(self) -> tuple[str, str]:
+        """The selector's."""
+        return self.selector.more_boxes, self.selector.fewer_boxes
+
     def misfits(self, detector: DetectorConfig) -> Iterator[tuple[tuple[str, ...], str]]:
         """Names of no stage or term, and quotas of stages that draw no sample."""
         rules = {f"{name}/{term}": rule for name, rule in detector.stages.items() for term in rule.terms}

@@ -18,9 +18,9 @@ from torch.nn.functional import embedding_bag, grid_sample
 
 from ssodkit.ops.homography import scaling
 
-_REDUCES = 1.0001
+REDUCES = 1.0001
 """Ratios up to this are no reduction: rotations reach 1 plus a rounding error."""
-_FRACTIONS = 256
+FRACTIONS = 256
 """Sampling positions are rounded to this part of a pixel; see `_to_grid`."""
 
 
@@ -116,7 +116,7 @@ def _reduced_sizes(sizes: Int64[Tensor, "batch 2"], inverse: Float[Tensor, "batc
     """Sizes of the sources on which a step of one pixel in the view is at most about one pixel long, along x and y."""
     step = inverse[:, :2, :2].norm(dim=-1).flip(-1)  # source pixels per view pixel: along y, along x
     reduced = (sizes / step).round().clamp(min=1.0).to(torch.int64)
-    return torch.where(step > _REDUCES, torch.minimum(reduced, sizes), sizes)
+    return torch.where(step > REDUCES, torch.minimum(reduced, sizes), sizes)
 
 
 def _reduce(
@@ -188,7 +188,7 @@ def _neighbors(points: Float[Tensor, "batch h w"], first: Tensor, end: Tensor) -
     Shares are whole 256ths, as in `_to_grid`. Where there is no pixel, the answer is pixel 0 twice.
     """
     last = torch.maximum(end - 1, first)
-    index = torch.maximum(torch.minimum(points - 0.5, last), first).mul_(_FRACTIONS).round_().div_(_FRACTIONS)
+    index = torch.maximum(torch.minimum(points - 0.5, last), first).mul_(FRACTIONS).round_().div_(FRACTIONS)
     index = torch.where(end > first, index, 0.0)
     low = index.floor()
     return low.long(), torch.minimum(low + 1, last).long().clamp_(min=0), (index - low)[:, None]
@@ -202,4 +202,4 @@ def _to_grid(points: Float[Tensor, "batch h w"], limit: Tensor, length: int) -> 
     depend on the padding of their batch, nor on the device.
     """
     index = torch.minimum(points.sub_(0.5), limit).clamp_(min=0.0)
-    return index.mul_(_FRACTIONS).round_().mul_(2.0 / (_FRACTIONS * length)).add_(1.0 / length - 1.0)
+    return index.mul_(FRACTIONS).round_().mul_(2.0 / (FRACTIONS * length)).add_(1.0 / length - 1.0)

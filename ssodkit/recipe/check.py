@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from ssodkit.data.config import StoredSource
+from ssodkit.data.config import StoredSource, sources_of
 from ssodkit.errors import RecipeError
 from ssodkit.plugins import load_module, load_plugins, locate_module
 from ssodkit.recipe.fit import check_fit
@@ -58,10 +58,11 @@ def first_stage(recipe: Recipe, trust_plugins: bool = False) -> Recipe | None:
     if isinstance(first.data.unlabeled, StoredSource):
         raise RecipeError(f"'{source.made_by}' learns from stored labels itself; name a recipe that makes its own")
     check_fit(first, tree)
-    if first.data.train.type != recipe.data.train.type:
+    kinds, own_kinds = ({each.type for each in sources_of(one.data.train)} for one in (first, recipe))
+    if not kinds & own_kinds:
         raise RecipeError(
-            f"'{source.made_by}' is a recipe for data of the type '{first.data.train.type}', and this one has "
-            f"'{recipe.data.train.type}'; classes and image sizes would not fit"
+            f"'{source.made_by}' is a recipe for data of the type '{min(kinds)}', and this one has "
+            f"'{min(own_kinds)}'; classes and image sizes would not fit"
         )
     data = recipe.data.model_copy(update={"unlabeled": source.of, "batch": first.data.batch})
     return first.model_copy(update={"data": data, "seed": recipe.seed})

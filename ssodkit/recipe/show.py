@@ -60,7 +60,7 @@ def _plain(data: DataConfig) -> dict[str, Any]:
     """As written, but for the folder of the recipe that makes its labels."""
     plain = data.model_dump()
     source = plain["unlabeled"]
-    if source is not None and source.get("made_by") is not None and Path(source["made_by"]).is_absolute():
+    if isinstance(source, dict) and source.get("made_by") is not None and Path(source["made_by"]).is_absolute():
         source["made_by"] = Path(source["made_by"]).name
     return plain
 

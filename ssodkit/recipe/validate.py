@@ -184,7 +184,8 @@ def _annotation_at(location: Location, tree: Written, root: Any) -> Any:
             continue
         for part in _parts(annotation):
             container = get_origin(part)
-            if isinstance(container, type) and issubclass(container, Mapping | tuple | list):
+            is_list = isinstance(container, type) and issubclass(container, tuple | list) and isinstance(key, int)
+            if is_list or (isinstance(container, type) and issubclass(container, Mapping)):
                 annotation = get_args(part)[1 if issubclass(container, Mapping) else 0]
     return annotation
 

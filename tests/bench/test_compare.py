@@ -82,8 +82,8 @@ def test_choose__takes_the_best_of_all_networks():
 def test_choose__goes_by_validation_images_where_there_are_any():
     ours, control = scored(student=0.4, teacher=0.5), scored(student=0.6, teacher=0.3)
     pair = [
-        {**ours, "validation": {"student": {"AP": 0.2}, "teacher": {"AP": 0.7}}},
-        {**control, "validation": {"student": {"AP": 0.6}, "teacher": {"AP": 0.1}}},
+        {**ours, "validation": {"student": 0.2, "teacher": 0.7}},
+        {**control, "validation": {"student": 0.6, "teacher": 0.1}},
     ]
     assert comparison.choose(pair) == {"run": ".", "network": "teacher", "AP": 0.7, "by": "validation"}
 

@@ -78,6 +78,9 @@ def test_collect__the_last_evaluation_is_what_the_run_calls_its_result(watched_r
     assert result.score("AP") == written["teacher"]["AP"]
     assert result.score("AP", "student") == written["student"]["AP"]
     assert result.score("AP50", threshold="0.001") == written["thresholds"]["0.001"]["teacher"]["AP50"]
+    assert {name: scores.AP for name, scores in result.per_class["teacher"].items()} == {
+        name: scores["AP"] for name, scores in written["per_class"]["teacher"].items()
+    }
 
 
 def test_score__what_was_not_scored_is_none(watched_run: Path):

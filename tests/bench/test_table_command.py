@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from command import Call
 
-from ssodkit.bench.results import write_result
+from ssodkit.bench.results import CellResult, write_result
 from ssodkit.bench.suite import cells_of
 
 
@@ -93,3 +93,34 @@ def test_table__an_unknown_suite_is_refused_with_the_nearest(call: Call):
     assert ended.code == 2
     assert "there is no suite 'digits_smal'" in ended.err
     assert "digits_small" in ended.err
+
+
+def test_table__per_class_has_means_over_the_files_that_keep_them(
+    call: Call, write_suite: Callable[..., Path], make_results: Any
+):
+    path = write_suite()
+    _, cells = cells_of(path)
+    results = make_results(cells, {"supervised": [40.0, 42.0], "soft_teacher": [55.0, 53.0]})
+    averages = iter([0.5, 0.6, 0.7])
+    for cell in cells:
+        result = results[cell.hash]
+        if cell.method != "supervised" or cell.fold == 1:  # one was written by an earlier version
+            classes = {
+                "cat": {"boxes": 3, "AP": next(averages), "AP50": 0.9},
+                "a|b": {"boxes": 0, "AP": None, "AP50": None},
+            }
+            result = CellResult.model_validate({**result.model_dump(), "per_class": {"teacher": classes}})
+        write_result(result, path.parent / "results" / f"{cell.name}.json")
+    shown = call("table", path, "--per-class").out.splitlines()
+    assert shown[0] == "AP by class, teacher, 5 % labels; in brackets the trainings."
+    assert shown[2:] == [
+        "| class | Supervised (1) | Soft Teacher (2) |",
+        "| --- | ---: | ---: |",
+        "| cat | 50.0 | 65.0 |",
+        "| a\\|b | - | - |",
+    ]
+    assert "--per-class prints AP in Markdown" in call("table", path, "--per-class", "--metric", "AP50").err
+
+
+def test_table__per_class_says_so_where_no_file_keeps_them(call: Call, suite: Path):
+    assert call("table", suite, "--per-class").out.endswith("those of earlier versions keep the mean alone.\n")

@@ -124,7 +124,7 @@ def test_read_coco__coordinates_that_are_no_numbers_are_refused(tmp_path, number
     assert "not four finite numbers of pixels" in text
 
 
-@pytest.mark.parametrize("box", [None, [1, 2, 3], [1, 2, 3, "4"], {"x": 1}, [True, 1, 1, 1]])
+@pytest.mark.parametrize("box", [[1, 2, 3], [1, 2, 3, "4"], {"x": 1}, [True, 1, 1, 1]])
 def test_read_coco__a_box_that_is_not_four_numbers_is_refused(tmp_path, box):
     text = refusal(tmp_path, changed(annotations_2={"bbox": box}))
     assert "annotation 3 (image 4)" in text
@@ -314,3 +314,145 @@ def test_read_coco__what_is_no_file_is_no_image(tmp_path):
     (tmp_path / "four.png").symlink_to("four.png")
     with pytest.raises(DataError, match=r"links that lead nowhere \(2 in all\): .*nine\.jpg, .*four\.png"):
         read_coco(tmp_path / "annotations.json", tmp_path)
+
+
+NULL = [{"bbox": None}, {"bbox": []}, {"bbox": None, "category_id": None}]
+
+
+@pytest.mark.parametrize("edit", NULL)
+def test_read_coco__an_annotation_without_a_box_is_an_image_without_one(tmp_path, edit):
+    images = read(tmp_path, changed(annotations_2=edit))
+    assert images.boxes_per_image().tolist() == [1, 1]
+    assert "1 annotations without box or outline are left out" in images.notes[0]
+
+
+@pytest.mark.parametrize(
+    "outline", [[[5, 7, 15, 30, 9, 9]], [[5, 7, 6, 8, 9, 9], [12, 30, 15, 9, 7, 8]], [5, 7, 15, 30, 9, 9]]
+)
+def test_read_coco__an_outline_alone_becomes_its_box(tmp_path, outline):
+    document = changed(annotations_2={"segmentation": outline})
+    del document["annotations"][2]["bbox"]
+    images = read(tmp_path, document)
+    assert images.boxes[2].tolist() == [5, 7, 15, 30]
+    assert "1 annotations have only an outline, and became the box around it" in images.notes[0]
+
+
+@pytest.mark.parametrize("outline", [{"size": [4, 4], "counts": "04"}, [[1, 2]], [[1, 2, 3, 4, 5, "6"]], "outline"])
+def test_read_coco__an_outline_that_is_no_list_of_corners_needs_a_box(tmp_path, outline):
+    text = refusal(tmp_path, changed(annotations_2={"bbox": None, "segmentation": outline}))
+    assert "annotation 3 (image 4) 'an outline that is no list of corners'" in text
+    assert read(tmp_path, changed(annotations_2={"segmentation": outline})).notes == ()
+
+
+def test_read_coco__numbers_may_be_written_as_text_or_with_a_point(tmp_path):
+    document = changed(
+        images_0={"id": "9"},
+        images_1={"id": 4.0},
+        categories_1={"id": "90.0"},
+        annotations_0={"id": "1", "image_id": "4"},
+    )
+    images = read(tmp_path, document)
+    assert images.ids.tolist() == [9, 4]
+    assert images.boxes_per_image().tolist() == [1, 2]
+    assert images.category_ids.tolist() == [3, 90]
+    assert "images[0] has 'id' '9.5'" in refusal(tmp_path, changed(images_0={"id": "9.5"}))
+
+
+def test_read_coco__an_area_may_be_null(tmp_path):
+    assert read(tmp_path, changed(annotations_0={"area": None})).areas[1] == 205
+
+
+def test_read_coco__categories_from_zero_and_a_heading_of_roboflow(tmp_path):
+    names = [("animals", "none"), ("cat", "animals"), ("dog", "animals")]
+    listing = [{"id": place, "name": name, "supercategory": above} for place, (name, above) in enumerate(names)]
+    document = changed(**{f"annotations_{row}": {"category_id": 1 + row % 2} for row in range(3)})
+    images = read(tmp_path, {**document, "categories": listing})
+    assert [(category.id, category.name) for category in images.categories] == [(1, "cat"), (2, "dog")]
+    assert "1 categories without a box that are headings of others are left out ('animals')" in images.notes[0]
+    document["annotations"][0]["category_id"] = 0
+    assert len(read(tmp_path, {**document, "categories": listing}).categories) == 3
+
+
+def test_read_coco__a_category_that_is_its_own_heading_stays(tmp_path):
+    listing = [{**entry, "supercategory": entry["name"]} for entry in DOCUMENT["categories"]]
+    assert len(read(tmp_path, {**DOCUMENT, "annotations": [], "categories": listing}).categories) == 2
+
+
+def test_read_coco__sizes_that_the_file_does_not_say_are_read_from_the_images(tmp_path):
+    document = changed(images_0={"width": None, "height": None})
+    del document["images"][1]["width"], document["images"][1]["height"]
+    images = read(tmp_path, document)
+    assert images.sizes.tolist() == [[40, 60], [50, 50]]
+    assert "the sizes of 2 images are not in it, and were read from them" in images.notes[0]
+    (tmp_path / "nine.jpg").write_text("no image")
+    with pytest.raises(
+        DataError, match=r"without 'height' and 'width' that cannot be read either: the image .*nine\.jpg"
+    ):
+        read_coco(tmp_path / "annotations.json", tmp_path)
+
+
+def names_like(*written: str) -> dict[str, Any]:
+    """A document with these file names, as their tools write them: without info, licenses, areas and crowds."""
+    images = [{"id": place, "file_name": name, "height": 40, "width": 60} for place, name in enumerate(written)]
+    boxes = [{"id": place, "image_id": place, "category_id": 0, "bbox": [1, 1, 9, 9]} for place in range(len(written))]
+    return {"images": images, "annotations": boxes, "categories": [{"id": 0, "name": "cat"}]}
+
+
+def read_names(folder: Path, files: list[str], *written: str) -> ImageSet:
+    for file in files:
+        (folder / "pictures" / file).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (60, 40)).save(folder / "pictures" / file)
+    (folder / "labels.json").write_text(json.dumps(names_like(*written)))
+    return read_coco(folder / "labels.json", folder / "pictures")
+
+
+@pytest.mark.parametrize(
+    ("written", "way"),
+    [
+        ("/data/local-files/?d=in/a b.jpg", "by their paths without decoration"),
+        ("/data/local-files/?d=home/me/pictures/in/a%20b.jpg&x=1", "by their paths without decoration"),
+        ("in\\a b.jpg", "by their paths without decoration"),
+        ("./in//a%20b.jpg", "by their paths without decoration"),
+        ("..\\..\\pictures\\in\\a b.jpg", "by their paths without decoration"),
+        ("s3://bucket/in/a b.jpg", "by their paths without decoration"),
+        ("https://host/in/a%20b.jpg?signature=1", "by their paths without decoration"),
+        ("/home/other/data/train/a b.jpg", "by the last part of their paths"),
+        ("C:\\Users\\me\\a b.jpg", "by the last part of their paths"),
+        ("a b.jpg", "by the last part of their paths"),
+        ("/data/upload/1/3f2a9c1b-a_b.jpg", "by that without the prefix of an upload"),
+        ("images\\3f2a9c1b-a_b.jpg", "by that without the prefix of an upload"),
+        ("..\\..\\label-studio\\media\\upload\\4\\cb0618f6-a_b.jpg", "by that without the prefix of an upload"),
+        ("images/3f2a9c1b__a_b.jpg", "by that without the prefix of an upload"),
+    ],
+)
+def test_read_coco__names_of_labeling_tools_and_other_machines_are_found(tmp_path, written, way):
+    images = read_names(tmp_path, ["in/a b.jpg", "in/c.jpg"], written, "in/c.jpg")
+    assert [images.name(index) for index in range(2)] == ["in/a b.jpg", "in/c.jpg"]
+    assert images.notes == (
+        f"{tmp_path / 'labels.json'}: of 2 images, 1 by their names as they stand, 1 {way} were found",
+    )
+
+
+def test_read_coco__a_name_as_it_stands_comes_before_any_other(tmp_path):
+    files = ["3f2a9c1b-a.jpg", "a.jpg", "in/a.jpg"]
+    images = read_names(tmp_path, files, *files)
+    assert [images.name(index) for index in range(3)] == files
+    assert images.notes == ()
+
+
+def test_read_coco__a_name_that_may_mean_two_images_names_both(tmp_path):
+    with pytest.raises(DataError) as caught:
+        read_names(tmp_path, ["one/a.jpg", "two/a.jpg"], "/data/upload/1/3f2a9c1b-a.jpg")
+    assert "may mean several images: '/data/upload/1/3f2a9c1b-a.jpg' (one/a.jpg, two/a.jpg). Name" in str(caught.value)
+    assert read_names(tmp_path, [], "/elsewhere/two/a.jpg").name(0) == "two/a.jpg"
+
+
+def test_read_coco__two_names_that_mean_one_image_are_both_named(tmp_path):
+    with pytest.raises(DataError) as caught:
+        read_names(tmp_path, ["a.jpg"], "one/a.jpg", "two/a.jpg")
+    assert "images that several names mean: a.jpg ('one/a.jpg', 'two/a.jpg')" in str(caught.value)
+
+
+def test_read_coco__a_name_without_image_is_shown_as_it_is_written(tmp_path):
+    with pytest.raises(DataError, match=r"image files that do not exist, of 2: .*/3f2a9c1b-b\.jpg\."):
+        read_names(tmp_path, ["a.jpg"], "3f2a9c1b-a.jpg", "3f2a9c1b-b.jpg")

@@ -42,6 +42,7 @@ def refusal(path: Path, images: Path | None = None) -> str:
 
 CASES = [
     ({"l.json": coco("a.jpg"), "pictures/a.jpg": None}, "l.json", {"all": ("coco", "pictures")}),
+    ({"l.json": coco("/data/upload/1/3f2a9c1b-a.jpg"), "pictures/in/a.jpg": None}, "", {"all": ("coco", "pictures")}),
     ({"l.json": coco("in/a.jpg"), "in/a.jpg": None}, "", {"all": ("coco", "")}),
     ({"annotations/instances_default.json": coco("a.jpg"), "images/a.jpg": None}, "", {"all": ("coco", "images")}),
     (

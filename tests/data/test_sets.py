@@ -304,7 +304,7 @@ def test_data_config__validation_must_not_be_the_test_set(config):
 
 def test_open_data__the_mistakes_of_all_sets_are_shown_at_once(config, write_coco, tmp_path):
     (tmp_path / "test" / "003.png").unlink()
-    bad = write_coco("validation", 2, seed=3, annotations=[{"id": 1, "image_id": 7, "category_id": 8, "bbox": None}])
+    bad = write_coco("validation", 2, seed=3, annotations=[{"id": 1, "image_id": 7, "category_id": 8, "bbox": "wide"}])
     with pytest.raises(DataError) as caught:
         open_data(
             config(
@@ -345,3 +345,50 @@ def test_open_data__names_that_are_no_utf_8_can_be_shown(config, tmp_path):
         shutil.copy(tmp_path / "test" / "001.png", os.path.join(os.fsencode(tmp_path / "more"), name))
     notes = open_data(config(unlabeled=FolderSource(images=tmp_path / "more"))).notes
     assert any("share 2 images" in note and r"\udcff.png" in note.encode().decode() for note in notes)
+
+
+def test_open_data__several_sources_are_one_set(config, write_coco, tmp_path):
+    """Categories of the second training source have other ids, and there is one more."""
+    names = [{"id": 0, "name": "dog"}, {"id": 1, "name": "bird"}]
+    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5]}
+    more = write_coco("more", 2, seed=7, categories=names, annotations=[box])
+    one = config().train
+    (tmp_path / "plain").mkdir()
+    Image.new("L", (30, 20)).save(tmp_path / "plain" / "x.png")
+    plain = FolderSource(images=tmp_path / "plain")
+    sets = open_data(config(train=[one, more], unlabeled=[plain, write_coco("rest", 3, seed=9)], percent=100.0))
+    assert sets.labeled.ids.tolist() == list(range(1, 23))
+    assert [category.name for category in sets.categories] == ["cat", "dog", "bird"]
+    assert sets.labeled.labels[-1] == 2
+    assert sets.test.categories == sets.categories
+    assert [sets.unlabeled.path(index).name for index in range(4)] == ["x.png", "000.jpg", "001.png", "002.jpg"]
+    assert sets.hidden is None
+    assert open_data(config(train=[one])).labeled.ids.tolist() == open_data(config()).labeled.ids.tolist()
+
+
+def test_open_data__mistakes_in_several_sources_are_shown_with_their_places(config, write_coco, tmp_path):
+    (tmp_path / "train" / "003.png").unlink()
+    bad = write_coco("bad", 1, annotations=[{"id": 1, "image_id": 1, "category_id": 8, "bbox": [1, 1, 5, 5]}])
+    with pytest.raises(DataError) as caught:
+        open_data(config(train=[config().train, bad]))
+    lines = [line.split(": ")[0] for line in str(caught.value).splitlines()]
+    assert lines == ["data.train.0", "data.train.1"]
+
+
+def test_data_config__sources_of_validation_must_not_all_be_those_of_the_test(config, write_coco):
+    one, other = config().test, write_coco("other", 2, first_id=50)
+    for validation in (one, [one], [one, one]):
+        with pytest.raises(ValidationError, match=r"data\.validation is data\.test"):
+            config(test=[one, other], validation=validation)
+    assert config(test=[one], validation=[one, other]).validation == (one, other)
+
+
+def test_data_config__sources_of_train_agree_on_difficult_boxes(voc, config):
+    sources = [VocSource(root=voc, difficult=rule) for rule in ("drop", "ignore")]
+    with pytest.raises(ValidationError, match=r"some sources of data\.train drop difficult boxes, others ignore"):
+        config(train=sources)
+
+
+def test_data_config__a_list_without_a_source_is_refused(config):
+    with pytest.raises(ValidationError, match="at least 1 item"):
+        config(train=[])

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from ssodkit.engine.train import train
 from ssodkit.methods.base import Method
 from ssodkit.plugins import load_plugins
 from ssodkit.recipe.check import load_recipe
@@ -132,3 +133,9 @@ def tiny_recipe(digits_cache):
         return load_recipe(name, (*changes, *overrides))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_recipe, tmp_path_factory):
+    """The folder of a run of two steps."""
+    return train(tiny_recipe("engine.steps=2", "watch.pictures=0"), tmp_path_factory.mktemp("tiny") / "run").run

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -6,8 +7,10 @@ import torch
 from torch import nn
 
 from ssodkit.data.annotations import Category, make_image_set
+from ssodkit.data.sets import open_data
+from ssodkit.engine.checkpoint import read_run
 from ssodkit.engine.distributed import Processes
-from ssodkit.engine.evaluate import as_result, detect, evaluating, score_networks
+from ssodkit.engine.evaluate import as_result, detect, evaluate, evaluating, score_networks
 from ssodkit.methods.base import build_student
 from ssodkit.structures.geometry import Stream
 from ssodkit.structures.views import View
@@ -95,3 +98,67 @@ def test_score_networks__names_every_network_at_every_threshold(tiny_recipe):
     assert list(result["per_class"]["teacher"]) == [category.name for category in sets.categories]
     boxes = [scores["boxes"] for scores in result["per_class"]["teacher"].values()]
     assert boxes == np.bincount(sets.test.labels, minlength=10).tolist()
+
+
+@pytest.fixture(scope="module")
+def other(tiny_run, tmp_path_factory):
+    """The test images of a run as somebody else's COCO file: other ids of classes, in another order."""
+    folder, test = tmp_path_factory.mktemp("other"), open_data(read_run(tiny_run)[0].data).test
+    names = [category.name for category in test.categories][::-1]
+    owners = np.repeat(np.arange(len(test)), test.boxes_per_image())
+    content = {
+        "categories": [{"id": 50 + place, "name": name} for place, name in enumerate(names)],
+        "images": [
+            {"id": place, "file_name": str(test.path(place)), "height": int(height), "width": int(width)}
+            for place, (height, width) in enumerate(test.sizes)
+        ],
+        "annotations": [
+            {
+                "id": row,
+                "image_id": int(owner),
+                "category_id": 50 + names.index(test.categories[label].name),
+                "bbox": [*box[:2], box[2] - box[0], box[3] - box[1]],
+                "area": float((box[2] - box[0]) * (box[3] - box[1])),
+                "iscrowd": 0,
+            }
+            for row, (owner, label, box) in enumerate(zip(owners, test.labels, test.boxes.tolist(), strict=True), 1)
+        ],
+    }
+    return folder, content
+
+
+def test_evaluate__other_data_joined_by_names_scores_as_the_same_images_of_the_run(tiny_run, other, capsys):
+    folder, content = other
+    (folder / "labels.json").write_text(json.dumps(content))
+    assert evaluate(tiny_run, data=folder / "labels.json", images=folder) == evaluate(tiny_run)
+    shown = capsys.readouterr().out
+    assert f"10 images of {folder}/labels.json" in shown
+    assert shown.count("teacher by class, in percent") == 2
+
+
+def test_evaluate__classes_that_the_run_does_not_know_are_left_out_with_a_note(tiny_run, other, call):
+    folder, content = other
+    first = content["categories"][0]
+    renamed = {**content, "categories": [{**first, "name": "zebra"}, *content["categories"][1:]]}
+    (folder / "renamed.json").write_text(json.dumps(renamed))
+    ended = call("eval", tiny_run, "--data", folder / "renamed.json", "--images", folder)
+    assert ended.code == 0
+    assert "has boxes of classes that the run does not know, which are left out: zebra" in ended.out
+    unknown = {**content, "categories": [{**each, "name": f"x{each['id']}"} for each in content["categories"]]}
+    (folder / "unknown.json").write_text(json.dumps(unknown))
+    ended = call("eval", tiny_run, "--data", folder / "unknown.json", "--images", folder)
+    assert ended.code == 2
+    assert "alone, and the run knows" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--data", "gone.json"], "does not exist"),
+        (["--images", "."], "--images says where the images of --data are: give both"),
+    ],
+)
+def test_evaluate__what_cannot_be_scored_is_a_sentence(tiny_run, call, arguments, complaint):
+    ended = call("eval", tiny_run, *arguments)
+    assert ended.code == 2
+    assert complaint in ended.err

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ssodkit.data.annotations import Category, make_image_set
+from ssodkit.engine.alarms import Advice
 from ssodkit.engine.health import Health, describe_stored, match_one_to_one
 from ssodkit.structures.predictions import Detections
 from ssodkit.structures.progress import Progress
@@ -52,7 +53,7 @@ def report(ids, rows, homography=None):
 
 def make_health(hidden, labeled=None, steps=100, quiet_after=4):
     labeled = labeled if labeled is not None else images([1, 2], [(0, BOX, 0), (1, BOX, 1), (1, FAR, 1)])
-    return Health(labeled, hidden, np.array([1, 2]), steps, quiet_after, CPU)
+    return Health(labeled, hidden, np.array([1, 2]), steps, quiet_after, CPU, Advice("raise it", "lower it"))
 
 
 NONE = np.zeros(0, dtype=np.int64)
@@ -213,3 +214,24 @@ def test_describe_stored__without_hidden_labels_counts_and_without_stored_boxes_
     assert "precision" not in (describe_stored(stored, None, labeled, NONE) or {"precision": 0})
     assert describe_stored(images([10]), HIDDEN, labeled, NONE) is None
     assert describe_stored(None, None, labeled, NONE) is None
+
+
+def test_report__few_pseudo_boxes_are_said_once_and_only_where_they_teach():
+    health = make_health(HIDDEN, quiet_after=100)  # 1.5 labeled boxes per image
+    said = []
+    for number, teaches in enumerate([False] * 4 + [True] * 5):
+        health.add(number, [report([10, 11], [[(BOX, 0, 0.9, number == 0)], []])])
+        said.append(health.report(teaches)[1])
+    assert [warning is not None for warning in said] == [False] * 6 + [True] + [False] * 2
+
+
+def test_report__what_was_said_is_not_said_again_after_a_restart():
+    first, second = make_health(HIDDEN), make_health(HIDDEN)
+    rows = [report([10], [[(BOX, 0, 0.9, True), (FAR, 0, 0.9, True), (NEAR, 0, 0.9, True), (NEAR, 1, 0.9, True)]])]
+    for number in range(3):
+        first.add(number, rows)
+        warning = first.report()[1]
+    assert warning == "Many pseudo-boxes: 4.0 per image, and labeled images have 1.5. Most are wrong then; lower it."
+    second.load_state_dict(first.state_dict())
+    second.add(4, rows)
+    assert second.report()[1] is None

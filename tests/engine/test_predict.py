@@ -6,14 +6,7 @@ from PIL import Image
 
 from ssodkit.engine.evaluate import evaluate
 from ssodkit.engine.predict import picture_names, predict
-from ssodkit.engine.train import train
 from ssodkit.errors import DataError, TrainingError
-
-
-@pytest.fixture(scope="module")
-def run(tiny_recipe, tmp_path_factory):
-    """A run of two steps on data whose category ids have gaps."""
-    return train(tiny_recipe("engine.steps=2", "watch.pictures=0"), tmp_path_factory.mktemp("predict") / "run").run
 
 
 @pytest.fixture
@@ -27,9 +20,9 @@ def images(tmp_path):
     return paths
 
 
-def test_predict__writes_coco_results_and_a_picture_of_each_image(run, images, tmp_path):
+def test_predict__writes_coco_results_and_a_picture_of_each_image(tiny_run, images, tmp_path):
     out = tmp_path / "out"
-    file = predict(run, [images[0], images[1], images[2].parent], out, score=0.0)
+    file = predict(tiny_run, [images[0], images[1], images[2].parent], out, score=0.0)
     assert file == out / "results.json"
     assert sorted(path.name for path in out.iterdir()) == ["a.png", "a_3.png", "b.png", "results.json"]
     with Image.open(out / "a.png") as picture:
@@ -45,48 +38,48 @@ def test_predict__writes_coco_results_and_a_picture_of_each_image(run, images, t
         assert set(row) == {"image_id", "category_id", "bbox", "score", "file_name"}
 
 
-def test_predict__only_what_scores_above_the_threshold(run, images, tmp_path):
-    rows = json.loads(predict(run, images[:1], tmp_path / "low", score=0.0).read_text())
+def test_predict__only_what_scores_above_the_threshold(tiny_run, images, tmp_path):
+    rows = json.loads(predict(tiny_run, images[:1], tmp_path / "low", score=0.0).read_text())
     median = float(np.median([row["score"] for row in rows]))
-    above = json.loads(predict(run, images[:1], tmp_path / "high", score=median).read_text())
+    above = json.loads(predict(tiny_run, images[:1], tmp_path / "high", score=median).read_text())
     assert above == [row for row in rows if row["score"] > median]
     assert 0 < len(above) < len(rows)
 
 
-def test_predict__the_network_can_be_chosen(run, images, tmp_path):
-    teacher = predict(run, images[:1], tmp_path / "default", score=0.0).read_text()
-    assert predict(run, images[:1], tmp_path / "teacher", network="teacher", score=0.0).read_text() == teacher
-    assert predict(run, images[:1], tmp_path / "student", network="student", score=0.0).read_text() != teacher
+def test_predict__the_network_can_be_chosen(tiny_run, images, tmp_path):
+    teacher = predict(tiny_run, images[:1], tmp_path / "default", score=0.0).read_text()
+    assert predict(tiny_run, images[:1], tmp_path / "teacher", network="teacher", score=0.0).read_text() == teacher
+    assert predict(tiny_run, images[:1], tmp_path / "student", network="student", score=0.0).read_text() != teacher
     with pytest.raises(TrainingError, match="has no judge; its networks: student, teacher"):
-        predict(run, images[:1], tmp_path / "judge", network="judge")
+        predict(tiny_run, images[:1], tmp_path / "judge", network="judge")
 
 
-def test_predict__nothing_is_overwritten(run, images, tmp_path):
+def test_predict__nothing_is_overwritten(tiny_run, images, tmp_path):
     before = {path: path.read_bytes() for path in images}
     with pytest.raises(TrainingError, match="is not empty, and nothing in it is overwritten"):
-        predict(run, images, tmp_path, score=0.0)
+        predict(tiny_run, images, tmp_path, score=0.0)
     assert {path: path.read_bytes() for path in images} == before
 
 
-def test_predict__says_how_much_it_found_and_where_it_is(run, images, tmp_path, capsys):
-    predict(run, images[:1], tmp_path / "out", score=1.0)
+def test_predict__says_how_much_it_found_and_where_it_is(tiny_run, images, tmp_path, capsys):
+    predict(tiny_run, images[:1], tmp_path / "out", score=1.0)
     printed = f"0 detections of the teacher above 1 in 1 image\nresults    {tmp_path}/out/results.json\n"
     assert capsys.readouterr().out == f"{printed}pictures   {tmp_path}/out\n"
 
 
-def test_predict__an_image_that_cannot_be_read_is_named_and_nothing_written(run, images, tmp_path):
+def test_predict__an_image_that_cannot_be_read_is_named_and_nothing_written(tiny_run, images, tmp_path):
     images[0].write_bytes(b"no image")
     with pytest.raises(DataError, match=r"a\.png"):
-        predict(run, images, tmp_path / "out")
+        predict(tiny_run, images, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_predict__where_the_disk_is_full_the_file_is_named_and_nothing_stays(run, images, tmp_path, file_limit):
+def test_predict__where_the_disk_is_full_the_file_is_named_and_nothing_stays(tiny_run, images, tmp_path, file_limit):
     (tmp_path / "empty").mkdir()
     for out in ("new", "empty"):
         complaint = rf"{tmp_path}/{out}/a\.png cannot be read or written: File too large"
         with file_limit(5000), pytest.raises(TrainingError, match=complaint):
-            predict(run, images, tmp_path / out, score=1.0)
+            predict(tiny_run, images, tmp_path / out, score=1.0)
     assert not (tmp_path / "new").exists()
     assert list((tmp_path / "empty").iterdir()) == []
 

@@ -2,7 +2,7 @@ import io
 
 from rich.console import Console
 
-from ssodkit.engine.tables import COLUMNS, class_table, score_table
+from ssodkit.engine.tables import COLUMNS, class_table, classes_in_words, score_table
 
 
 def printed(networks, names):
@@ -44,3 +44,20 @@ def test_class_table__of_the_result_the_best_class_first_and_those_without_a_box
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.getvalue().splitlines() if "│" in line]
     assert rows == [["dog", "12", "75.0", "100.0"], ["cat", "3", "25.0", "50.0"], ["[red]", "0", "-", "-"]]
     assert "teacher by class, in percent " in text.getvalue()
+
+
+def test_class_table__of_many_classes_the_best_and_the_worst():
+    classes = {f"class {place}": {"boxes": 1, "AP": place / 100, "AP50": 0.5} for place in range(33)}
+    result = {"result": "teacher", "per_class": {"teacher": classes}}
+    text = io.StringIO()
+    Console(file=text, width=80).print(class_table(result))
+    names = [line.split("│")[1].strip() for line in text.getvalue().splitlines() if "│" in line]
+    best, worst = [f"class {place}" for place in range(32, 22, -1)], [f"class {place}" for place in range(9, -1, -1)]
+    assert names == [*best, "(13 between them)", *worst]
+    assert classes_in_words(result) == ""
+
+
+def test_classes_in_words__the_best_first():
+    classes = {"cat": {"AP": 0.25}, "dog": {"AP": 0.75}, "cow": {"AP": None}}
+    told = classes_in_words({"result": "teacher", "per_class": {"teacher": classes}})
+    assert told == " (dog 75.0, cat 25.0, cow -)"

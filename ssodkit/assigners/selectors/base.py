@@ -56,6 +56,11 @@ class SelectorConfig(PluginConfig, ABC):
     learns: ClassVar[bool] = False
     """It has state that fills from what it sees, and should see detections before they teach."""
 
+    more_boxes: ClassVar[str] = "let more through in `method.selector`"
+    """What helps where too few detections become targets: the middle of a sentence."""
+    fewer_boxes: ClassVar[str] = "let less through in `method.selector`"
+    """What helps where too many do."""
+
     at_most: int = Field(100, ge=1)
     """Detections per image that may become targets: the best by confidence."""
     suppress: Suppress | None = None

@@ -4,7 +4,7 @@ Source: Liu et al., Unbiased Teacher, ICLR 2021, arXiv:2102.09480 (0.7); the Mea
 Consistent-Teacher, CVPR 2023, arXiv:2209.01589 (0.5).
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from ssodkit.assigners.selectors.base import SelectionContext, Selector, SelectorConfig, SetRule
 from ssodkit.assigners.selectors.shortlist import shortlist
@@ -20,6 +20,8 @@ class FixedSelectorConfig(SelectorConfig, SetRule):
     """One rule for all three target sets, such as {type: fixed, above: 0.7}."""
 
     type: Literal["fixed"] = "fixed"
+    more_boxes: ClassVar[str] = "lower `method.selector.above`"
+    fewer_boxes: ClassVar[str] = "raise `method.selector.above`"
 
     score: str = "confidence"
     """A score that detections carry: `confidence`, or what an instance scorer of the recipe writes."""

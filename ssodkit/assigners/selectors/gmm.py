@@ -30,6 +30,8 @@ class GmmSelectorConfig(SelectorConfig):
 
     type: Literal["gmm"] = "gmm"
     learns: ClassVar[bool] = True
+    more_boxes: ClassVar[str] = "raise `method.selector.expected_factor`, or take `policy: middle`"
+    fewer_boxes: ClassVar[str] = "lower `method.selector.expected_factor`, or take `policy: high`"
 
     queue_per_image: int = Field(25, ge=1, le=10_000)
     """Entries of a class's queue per unlabeled image of a step, over all processes: the published 100 for 4 images."""

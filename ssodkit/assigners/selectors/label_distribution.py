@@ -36,6 +36,8 @@ class LabelDistributionSelectorConfig(SelectorConfig):
 
     type: Literal["label_distribution"] = "label_distribution"
     learns: ClassVar[bool] = True
+    more_boxes: ClassVar[str] = "raise `method.selector.reliable`"
+    fewer_boxes: ClassVar[str] = "lower `method.selector.reliable`"
 
     reliable: float = Field(0.2, gt=0.0, le=10.0)
     """So many boxes of a class teach, as a share of what the labels have per image: the paper's alpha."""

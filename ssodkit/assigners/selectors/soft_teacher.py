@@ -4,7 +4,7 @@ Source: Xu et al., Soft Teacher, ICCV 2021, arXiv:2106.09018, section 3: sure bo
 steady boxes teach where it is (box-jitter variance < 0.02), and a box may do one without the other.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from ssodkit.assigners.selectors.base import SelectionContext, Selector, SelectorConfig, SetRule
 from ssodkit.assigners.selectors.shortlist import shortlist
@@ -20,6 +20,8 @@ class SoftTeacherSelectorConfig(SelectorConfig):
     """Three rules, one per target set. Sets with equal rules are one set."""
 
     type: Literal["soft_teacher"] = "soft_teacher"
+    more_boxes: ClassVar[str] = "lower `method.selector.classes.above`"
+    fewer_boxes: ClassVar[str] = "raise `method.selector.classes.above`"
 
     objectness: SetRule = SetRule(score="confidence", above=0.9)
     classes: SetRule = SetRule(score="confidence", above=0.9)

@@ -1,5 +1,7 @@
 """Any network of timm (huggingface/pytorch-image-models) that gives feature pyramids."""
 
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,6 +15,8 @@ from ssodkit.detectors.backbones.base import Backbone, BackboneConfig
 from ssodkit.errors import RecipeError, TrainingError
 from ssodkit.plugins import BuildContext, register
 
+HUB_PATIENCE = 5.0
+"""Seconds until the host of timm's weights counts as out of reach."""
 FIRST_STAGE = 4
 """Stride of the first stage; what comes before is the stem."""
 
@@ -110,17 +114,46 @@ def _create(config: TimmConfig, load_weights: bool) -> Any:
         return timm.create_model(config.name, features_only=True, out_indices=indices)
     try:
         source = {}
+        file = config.weights if isinstance(config.weights, Path) else _kept(config.name)
         if isinstance(config.weights, Path):
             _check_file(config.name, config.weights)
-            source = {"pretrained_cfg_overlay": {"file": str(config.weights)}}
+        elif file is None and not _is_hub_within_reach():
+            raise ConnectionError("there is no network, and timm keeps no copy of them")
+        if file is not None:
+            source = {"pretrained_cfg_overlay": {"file": str(file)}}
         return timm.create_model(config.name, features_only=True, out_indices=indices, pretrained=True, **source)
     except Exception as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise TrainingError(
             f"The weights of {config.name} cannot be read ({reason.rstrip('.')}). Run once online, so that timm keeps "
             f"them; or fetch model.safetensors from https://huggingface.co/timm/{config.name} and give the file as "
-            "`detector.backbone.weights`."
+            "`detector.backbone.weights`; or take a detector that learns from new weights, such as "
+            "bases/detectors/faster_rcnn_light.yaml."
         ) from error
+
+
+def _kept(name: str) -> Path | None:
+    """The file of a network's weights in timm's cache, if it was fetched before."""
+    from huggingface_hub import try_to_load_from_cache
+
+    kept = try_to_load_from_cache(f"timm/{name}", "model.safetensors")
+    return Path(kept) if isinstance(kept, str) else None
+
+
+def _is_hub_within_reach() -> bool:
+    """Whether the host that keeps timm's weights answers within seconds: asking for them itself takes a minute to
+    fail."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        urllib.request.urlopen(constants.ENDPOINT, timeout=HUB_PATIENCE).close()
+    except urllib.error.HTTPError:
+        return True  # it answered
+    except OSError:
+        return False
+    return True
 
 
 def _check_file(name: str, path: Path) -> None:

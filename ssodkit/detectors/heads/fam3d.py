@@ -56,10 +56,15 @@ class Fam3dHead(DenseHead):
 
     def forward(self, maps: Sequence[Tensor], anchors: Candidates) -> tuple[Tensor, Tensor]:
         answers = [self.towers(features, level) for level, features in enumerate(maps)]
-        own = anchors.boxes.split(list(anchors.lengths), dim=1)
-        boxes = [self._boxes(*level) for level in zip(answers, own, self.strides, strict=True)]
+        boxes, first = [], 0
+        for answer, stride in zip(answers, self.strides, strict=True):
+            count = answer.hidden[0].shape[2] * answer.hidden[0].shape[3]  # one anchor per cell
+            boxes.append(self._boxes(answer, anchors.boxes[:, first : first + count], stride))
+            first = first + count
         aligned = self.alignment([answer.hidden for answer in answers], boxes, self.strides)
-        pixels = [stride * level.flatten(2).mT for stride, level in zip(self.strides, aligned, strict=True)]
+        pixels = [
+            stride * level.flatten(2).transpose(1, 2) for stride, level in zip(self.strides, aligned, strict=True)
+        ]
         codes = self.coder.encode(anchors.boxes, torch.cat(pixels, dim=1))
         return torch.cat([answer.logits for answer in answers], dim=1), codes[:, :, None]
 
@@ -67,4 +72,4 @@ class Fam3dHead(DenseHead):
         """Whole boxes of one level, in units of its stride."""
         codes = at_least_fp32(answer.codes)
         boxes = self.raw_coder.decode(anchors.to(codes.dtype), codes) / stride
-        return boxes.mT.unflatten(2, answer.hidden[0].shape[-2:])
+        return boxes.transpose(1, 2).reshape(-1, 4, *answer.hidden[0].shape[-2:])

@@ -13,6 +13,7 @@ from ssodkit.data.config import (
     HeldOutSource,
     LabeledSource,
     RestSource,
+    sources_of,
 )
 from ssodkit.data.mistakes import listed
 from ssodkit.data.recognize import Source, recognize
@@ -134,8 +135,9 @@ def _unlabeled(wish: Wish) -> FolderSource | RestSource | None:
 
 def _found(data: DataConfig, sets: DataSets) -> list[str]:
     labeled = sets.labeled
+    forms = listed(dict.fromkeys(FORMS[source.type] for source in sources_of(data.train)))
     lines = [
-        f"labels     {FORMS[data.train.type]}: {len(labeled)} pictures, {len(labeled.boxes)} boxes, "
+        f"labels     {forms}: {len(labeled)} pictures, {len(labeled.boxes)} boxes, "
         f"{len(sets.categories)} classes ({listed(sets.categories, lambda each: each.name)})",
         f"test       {len(sets.test)} pictures",
     ]

@@ -30,7 +30,7 @@ PRESETS: Mapping[str, Preset] = {
         "label_distribution",
         "a teacher labels, as many boxes as the labels let expect",
     ),
-    "supervised": Preset("retinanet_light", "supervised", "the labels alone teach"),
+    "supervised": Preset("faster_rcnn_light", "supervised", "the labels alone teach"),
 }
 """By the names that `--method` takes; the first is the default."""
 
@@ -108,6 +108,7 @@ def _add_anchors(plan: Plan, anchors: AnchorChoice) -> None:
     levels = len(anchors.sides)
     if levels != 3:
         plan.add("detector.backbone.channels", [24, 48, *[96] * (levels - 2)], f"strides 4 to {2 ** (levels + 1)}")
+        plan.add("detector.roi.levels", levels, "regions are read from all of them")
     why = f"{100 * anchors.covered:.0f} % of the boxes overlap one of these by half or more"
     plan.add("detector.anchors.sides", [list(level) for level in anchors.sides], why)
     plan.add("detector.anchors.ratios", list(anchors.ratios), "height / width")

@@ -53,6 +53,7 @@ def test_draft__is_a_recipe_whose_every_number_has_a_reason(labels, tmp_path):
     assert recipe.name == "mine"
     assert recipe.data.train.annotations == labels
     assert recipe.data.unlabeled.images == tmp_path / "more"
+    assert recipe.detector.type == "faster_rcnn"
     assert recipe.data.test.type == "held_out"
     assert (recipe.views.size.short, recipe.views.size.long) == ((96, 96), 128)
     for key in ("size:", "sides:", "at_most:", "steps:"):
