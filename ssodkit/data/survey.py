@@ -6,7 +6,7 @@ annotated boxes but those of its views, which `boxes_in_view` draws without read
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -61,6 +61,11 @@ class Survey:
     """Boxes of an image."""
     classes: tuple[ClassCount, ...]
     """In the order of the labels."""
+
+    def as_json(self) -> dict[str, Any]:
+        """In plain types."""
+        plain = {name: value._asdict() if isinstance(value, Spread) else value for name, value in vars(self).items()}
+        return {**plain, "classes": [each._asdict() for each in self.classes]}
 
 
 @dataclass(frozen=True)

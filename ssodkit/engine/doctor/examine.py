@@ -48,7 +48,7 @@ class Report:
         """In plain types."""
         return {
             "findings": [asdict(finding) for finding in self.findings],
-            "survey": None if self.survey is None else asdict(self.survey),
+            "survey": None if self.survey is None else self.survey.as_json(),
             "cost": None if self.cost is None else self.cost.as_json(),
         }
 

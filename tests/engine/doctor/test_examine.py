@@ -61,7 +61,8 @@ def test_doctor__of_whole_data_has_no_mistake_and_tries_a_step(photographs, call
     assert "boxes in 8 labeled images: cat 4 in 4, dog 4 in 4" in text
     assert "the run will take about" in text
     report = json.loads((photographs / "seen" / "report.json").read_text())
-    assert report["survey"]["images"] == 8
+    assert report["survey"]["per_image"] == {"least": 1.0, "low": 1.0, "median": 1.0, "high": 1.0, "most": 1.0}
+    assert report["survey"]["classes"][1] == {"name": "dog", "images": 4, "boxes": 4}
     assert report["cost"]["whole"] >= 40 * report["cost"]["step"] > 0
     assert {finding["severity"] for finding in report["findings"]} <= {"warning", "note"}
     assert sorted(path.name for path in (photographs / "seen").iterdir()) == [
