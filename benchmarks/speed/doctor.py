@@ -43,10 +43,11 @@ def main() -> None:
         command = [sys.executable, "-m", "ssodkit", "doctor", "many.yaml", "--out", "seen", "--json", "--device", "cpu"]
         ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         seconds = time.perf_counter() - start
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
         found = json.loads((folder / "seen" / "report.json").read_text())["findings"]
     print(f"exit code {ended.returncode}, {len(found)} findings")
-    print(f"{seconds:.0f} s, peak memory {peak:.1f} GB")
+    of_a_core = used.ru_utime + used.ru_stime
+    print(f"{seconds:.0f} s, {of_a_core:.0f} s of a core, peak memory {used.ru_maxrss / 2**20:.1f} GB")
 
 
 def make_set(folder: Path, pictures: int) -> int:

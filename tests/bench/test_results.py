@@ -221,6 +221,8 @@ def test_read_results__a_recipe_that_was_replaced_is_refused(folder: Path, cell:
     recipe = cell.recipe.model_dump(mode="json")
     change(folder, cell, recipe={**recipe, "engine": {**recipe["engine"], "steps": 7}})
     assert "is not the result of the recipe in it: length 7 instead of " in read_results(folder, [cell]).refused[0]
+    change(folder, cell, recipe={**recipe, "engine": {**recipe["engine"], "steps": 7, "patience": 2}})
+    assert read_results(folder).refused == ()  # its training may have ended before
     del recipe["evaluation"]
     change(folder, cell, recipe=recipe)
     assert "holds no whole recipe: it has no 'evaluation'" in read_results(folder, [cell]).refused[0]

@@ -1,6 +1,7 @@
 """The arithmetic of tables and the protocol that they enforce, on results that are made by hand."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +219,17 @@ def test_protocol__a_result_that_is_not_of_the_last_step_is_refused(two_cells: A
     early = result.evaluations[-1].model_copy(update={"step": 700})
     sentence = refused(two_cells, [result.model_copy(update={"evaluations": (early,)})])
     assert sentence.startswith(f"{two_cells[1][0].name} was scored after step 700 of 1500, and the last checkpoint")
+
+
+def test_protocol__a_training_that_ran_out_of_patience_is_whole(two_cells: Any, make_result: Any):
+    suite, (cell, *_) = two_cells
+    engine = cell.recipe.engine.model_copy(update={"patience": 3})
+    patient = replace(cell, recipe=cell.recipe.model_copy(update={"engine": engine}))
+    result = make_result(patient, 40.0)
+    early = result.evaluations[-1].model_copy(update={"step": 700})
+    done = {patient.hash: result.model_copy(update={"evaluations": (early,)})}
+    table = make_table(suite.model_copy(update={"methods": suite.methods[:1]}), [patient], done, ())
+    assert table.rows[0][0].mean == 40.0
 
 
 @pytest.mark.parametrize(
