@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ssodkit.cli import benchmark, recipes, runs, start
+from ssodkit.cli import benchmark, doctor, recipes, runs, start
 from ssodkit.engine.output import outliving_readers
 from ssodkit.engine.stopping import Stopping, stop_with
 from ssodkit.errors import Interrupted, SsodkitError
@@ -23,18 +23,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(start.init)
+app.command()(doctor.doctor)
 app.command()(runs.run)
 app.command("eval")(runs.evaluate)
 app.command()(runs.predict)
 app.command()(runs.label)
+app.command()(runs.review)
 app.command()(runs.export)
 app.command()(benchmark.bench)
 app.command()(benchmark.table)
 app.command()(benchmark.report)
 app.command("list")(recipes.list_)
-recipe_app = typer.Typer(help="Check and show recipes.", no_args_is_help=True)
+recipe_app = typer.Typer(help="Check, show and explain recipes.", no_args_is_help=True)
 recipe_app.command()(recipes.check)
 recipe_app.command()(recipes.show)
+recipe_app.command()(recipes.explain)
 recipe_app.command()(recipes.schema)
 app.add_typer(recipe_app, name="recipe")
 

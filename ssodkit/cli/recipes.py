@@ -1,4 +1,4 @@
-"""Verbs that say what a recipe is and may be: list, recipe check, recipe show, recipe schema."""
+"""Verbs that say what a recipe is and may be: list, recipe explain, recipe check, recipe show, recipe schema."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,14 +9,43 @@ from ssodkit.cli.options import Overrides, RecipeName, TrustPlugins
 
 
 def list_(
-    kind: Annotated[str | None, typer.Argument(metavar="KIND", help="Such as selector, to see its fields.")] = None,
+    kind: Annotated[
+        str | None,
+        typer.Argument(metavar="KIND", help="Such as selector, to see its fields; or data, views, engine, ..."),
+    ] = None,
 ) -> None:
-    """List the plug-ins that recipes can name."""
+    """List the plug-ins that recipes can name.
+
+    With a KIND, the fields of its members; data, views, engine, evaluation and watch are parts of every recipe.
+    """
     from ssodkit.plugins import load_plugins
     from ssodkit.recipe.catalog import describe_slot, list_plugins
 
     load_plugins()
     print(describe_slot(kind) if kind else list_plugins(), end="")
+
+
+def explain(
+    key: Annotated[str, typer.Argument(metavar="KEY", help="Such as engine.lr or method.selector.classes.above.")],
+    recipe: Annotated[
+        str | None, typer.Argument(metavar="[RECIPE]", help="To say which plug-ins are meant, and what the value is.")
+    ] = None,
+    overrides: Overrides = None,
+    trust_plugins: TrustPlugins = False,
+) -> None:
+    """Say what a key of a recipe means.
+
+    Its type, range and default, and the keys below it.
+    """
+    from ssodkit.plugins import load_plugins
+    from ssodkit.recipe.check import load_with_places
+    from ssodkit.recipe.explain import explain
+
+    if recipe is None:
+        load_plugins()
+        print(explain(key), end="")
+    else:
+        print(explain(key, *load_with_places(recipe, overrides or (), trust_plugins)), end="")
 
 
 def check(recipe: RecipeName, overrides: Overrides = None, trust_plugins: TrustPlugins = False) -> None:

@@ -1,4 +1,4 @@
-"""Verbs that make a run or use one: run, eval, predict, label, export."""
+"""Verbs that make a run or use one: run, eval, predict, label, review, export."""
 
 import logging
 import os
@@ -174,6 +174,30 @@ def label(
     from ssodkit.engine.label import label
 
     label(run, out, images, network and network.value, score, size.value, device, trust_plugins, form.value)
+
+
+def review(
+    run: RunFolder,
+    images: Annotated[
+        Path | None, typer.Argument(metavar="FOLDER", help="Default: the run's unlabeled images.", show_default=False)
+    ] = None,
+    *,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="New folder for the page.")],
+    score: Annotated[float, typer.Option(min=0.0, max=1.0, metavar="SCORE", help="Lowest score that it knows.")] = 0.1,
+    network: Annotated[
+        Network | None, typer.Option(metavar="student|teacher", help="Default: the recipe's result.")
+    ] = None,
+    device: OnDevice = None,
+    trust_plugins: TrustPlugins = False,
+) -> None:
+    """Write a page on which to look through what a network finds.
+
+    Open it in a browser: pictures come in the order of doubt, boxes are ticked as wrong or fine by keys, and those that
+    are kept are downloaded as COCO JSON. It needs no server and no network.
+    """
+    from ssodkit.engine.review import review
+
+    review(run, out, images, network and network.value, score, device, trust_plugins)
 
 
 def export(

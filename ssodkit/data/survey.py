@@ -173,6 +173,22 @@ def fit_anchors(
     return sides, tuple(dict.fromkeys(_cluster(box_ratios(boxes), ratios, digits=2)))
 
 
+def drawn_twice(images: ImageSet, iou: float = 0.95) -> list[int]:
+    """Places of images in which two boxes of one class overlap by more than this IoU."""
+    found = []
+    for place in np.flatnonzero(images.boxes_per_image() > 1).tolist():
+        rows = slice(images.offsets[place], images.offsets[place + 1])
+        boxes, labels = images.boxes[rows].astype(np.float64), images.labels[rows]
+        low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
+        high = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
+        shared = np.clip(high - low, 0.0, None).prod(axis=-1)
+        areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+        is_twin = (shared > iou * (areas[:, None] + areas[None] - shared)) & (labels[:, None] == labels[None])
+        if np.count_nonzero(is_twin) > len(boxes):  # each is its own twin
+            found.append(place)
+    return found
+
+
 def _lengths(boxes: NDArray[np.float32]) -> NDArray[np.float64]:
     """Width and height, (2, k)."""
     corners = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
