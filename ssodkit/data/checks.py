@@ -68,44 +68,37 @@ def clean_boxes(
 
 
 def are_files(root: Path, names: Sequence[str], mistakes: Mistakes) -> list[bool]:
-    """Which of these names below `root` are files. Folders are listed once each, as `require_files` does."""
-    folders: dict[str, dict[str, bool]] = {}
-    answers = []
-    for name in names:
-        folder, file = os.path.split(os.path.join(root, name))
-        if folder not in folders:
-            folders[folder] = _listing(folder, mistakes)
-        answers.append(folders[folder].get(file, False))
-    return answers
+    """Which of these names below `root` are files."""
+    folders, places = _listed_places(root, names, mistakes)
+    return [folders[folder].get(file, False) for folder, file in places]
 
 
 def require_files(root: Path, names: Sequence[str], mistakes: Mistakes) -> None:
-    """Image files below `root` that do not exist are mistakes, shown with a near name where there is one.
-
-    Folders are listed once each: 118,287 single questions to a file server take minutes.
-    """
-    folders: dict[str, dict[str, bool]] = {}
-    missing, special = [], []
-    for name in names:
-        folder, file = os.path.split(os.path.join(root, name))
-        if folder not in folders:
-            folders[folder] = _listing(folder, mistakes)
-        if file not in folders[folder]:
-            missing.append((folder, file))
-        elif not folders[folder][file]:
-            special.append((folder, file))
+    """Image files below `root` that do not exist are mistakes, shown with a near name where there is one."""
+    folders, places = _listed_places(root, names, mistakes)
     mistakes.add(
         f"image files that do not exist, of {len(names)}",
         f"File names are relative to {seen_from_here(root)}; check this folder in the recipe.",
-        missing,
+        [(folder, file) for folder, file in places if file not in folders[folder]],
         lambda place: os.path.join(*place) + _near_name(place[1], folders[place[0]]),
     )
     mistakes.add(
         "no files, but folders, pipes, devices or links that lead nowhere",
         "Put images in their places.",
-        special,
+        [(folder, file) for folder, file in places if not folders[folder].get(file, True)],
         lambda place: os.path.join(*place),
     )
+
+
+def _listed_places(
+    root: Path, names: Sequence[str], mistakes: Mistakes
+) -> tuple[dict[str, dict[str, bool]], list[tuple[str, str]]]:
+    """What lies in the folders of these names, and folder and file of each name.
+
+    Folders are listed once each: 118,287 single questions to a file server take minutes.
+    """
+    places = [os.path.split(os.path.join(root, name)) for name in names]
+    return {folder: _listing(folder, mistakes) for folder in dict.fromkeys(folder for folder, _ in places)}, places
 
 
 def in_table(key: str, images: ImageSet, categories: tuple[Category, ...]) -> ImageSet:

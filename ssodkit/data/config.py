@@ -32,7 +32,8 @@ class CocoSource(Config):
     type: Literal["coco"] = "coco"
     annotations: Path
     images: Path
-    """Folder that the file names in the annotation file are relative to."""
+    """Folder that the file names in the annotation file are relative to; names that a labeling tool has decorated are
+    found below it."""
     zero_size_boxes: Literal["refuse", "drop"] = "refuse"
     """Boxes without width or height; COCO's train2017 has two."""
 

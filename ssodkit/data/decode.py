@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ssodkit.data.endings import reaches_its_end
+from ssodkit.data.endings import has_text_or_exif, reaches_its_end
 from ssodkit.errors import DataError
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def check_image(path: Path, size: tuple[int, int] | None = None) -> int:
 def read_size(path: Path) -> tuple[int, int]:
     """Height and width of an upright image, from the file's header alone. Raises DataError as `decode_image`."""
     with _opened(path) as image:
-        return _upright_size(image)
+        return _upright_size(image, path)
 
 
 @contextmanager
@@ -124,7 +124,7 @@ def _is_to_be_turned(image: "Image", path: Path, size: tuple[int, int] | None) -
     stored = (image.height, image.width)
     if size in (None, stored):
         return size is None
-    if size == _upright_size(image):  # asked last: to find it, Pillow reads all of a PNG
+    if size == _upright_size(image, path):
         return True
     guess = "Was it turned after it was annotated?" if size == stored[::-1] else "Is it another version of the image?"
     raise DataError(
@@ -133,8 +133,10 @@ def _is_to_be_turned(image: "Image", path: Path, size: tuple[int, int] | None) -
     )
 
 
-def _upright_size(image: "Image") -> tuple[int, int]:
-    if image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8):
+def _upright_size(image: "Image", path: Path) -> tuple[int, int]:
+    # Looking for EXIF data, Pillow decodes a PNG file that has none: 30 ms for 640 x 480, where its chunks take one.
+    has_none = image.format == "PNG" and not has_text_or_exif(path)
+    if not has_none and image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8):
         return image.width, image.height
     return image.height, image.width
 

@@ -26,8 +26,10 @@ class Lookup:
     def __init__(self, files: Iterable[str], key: Callable[[str], str] = str) -> None:
         self._whole: defaultdict[str, list[str]] = defaultdict(list)
         self._last: defaultdict[str, list[str]] = defaultdict(list)
+        self._folders: set[str] = set()
         for file in files:
             path = key(file)
+            self._folders.add(os.path.dirname(path))
             self._whole[path].append(file)
             self._last[os.path.basename(path)].append(file)
 
@@ -36,8 +38,11 @@ class Lookup:
         return self._whole.get(path, [])
 
     def find(self, path: str) -> list[str]:
-        """The files of this path; where there is none, those of any folder whose last part is that of `path`."""
-        return self._whole.get(path) or self._last.get(os.path.basename(path), [])
+        """The files of this path; where there is none, those of any folder whose last part is that of `path`, unless
+        the folder of `path` is there and should hold it."""
+        folder, last = os.path.split(path)
+        others = [] if folder and folder in self._folders else self._last.get(last, [])
+        return self._whole.get(path) or others
 
 
 def find_images(folder: Path, names: Sequence[str], mistakes: Mistakes) -> tuple[list[str], list[str]]:

@@ -126,10 +126,7 @@ def measured(images: ImageSet, on_progress: Callable[[int, int], None], skip: bo
 
 
 def known_sizes(images: ImageSet, on_image: Callable[[], None] = lambda: None) -> NDArray[np.int32]:
-    """Height and width (n, 2) of all images; where nobody annotated them, from the files, and `on_image()` is called.
-
-    To know whether a PNG file is to be turned, Pillow reads all of it.
-    """
+    """Height and width (n, 2) of all images; where not annotated, from the files, and `on_image()` is called."""
     sizes = images.sizes.copy()
     for index in np.flatnonzero(sizes[:, 0] == 0).tolist():
         sizes[index] = read_size(images.path(index))

@@ -173,10 +173,12 @@ def _yolo(path: Path, images: Path | None) -> Sources:
         splits = yaml_parts(read_yaml(file))
         return {split: YoloSource(root=file, split=split) for split in PARTS if split in splits}
     if images is not None and not images.resolve().is_relative_to(path.resolve()):
-        raise DataError(
-            f"{seen_from_here(path)} holds YOLO labels, and {images} is not in it. Give the folder that holds both: "
-            "labels in `labels` belong to images in `images` beside it."
-        )
+        if not any(label_files([str(file) for file in _below(images, SUFFIXES)])):
+            raise DataError(
+                f"{seen_from_here(path)} holds YOLO labels, and {images} is not beside it. Give the folder that holds "
+                "both: labels in `labels` belong to images in `images` beside it."
+            )
+        path = images.parent
     parts = find_parts(path)
     return {split: YoloSource(root=path, split=split) for split in parts} or {"all": YoloSource(root=path)}
 

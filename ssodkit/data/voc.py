@@ -153,7 +153,7 @@ def _image_ids(names: Sequence[str]) -> list[int]:
 def _read_annotations(folder: Path, files: Sequence[str], mistakes: Mistakes) -> _Columns:
     """What the files of all images say; a size of 0, and no box, where one cannot be used."""
     columns = _Columns()
-    unreadable, broken, unsized = [], [], []
+    unreadable, broken, other, unsized = [], [], [], []
     for place, file in enumerate(files):
         columns.sizes.append((0, 0))
         columns.files.append("")
@@ -166,6 +166,9 @@ def _read_annotations(folder: Path, files: Sequence[str], mistakes: Mistakes) ->
             continue
         except ValueError as error:
             broken.append(f"{file} ({error})")
+            continue
+        if annotation.tag != "annotation":
+            other.append(f"{file} (it begins with <{shown(annotation.tag)[1:-1]}>)")
             continue
         columns.files[-1] = (annotation.findtext("filename") or "").strip().replace("\\", "/")
         height, width = (annotation.findtext(f"size/{side}") or "" for side in ("height", "width"))
@@ -180,6 +183,8 @@ def _read_annotations(folder: Path, files: Sequence[str], mistakes: Mistakes) ->
             columns.difficult.append((entry.findtext("difficult") or "0").strip() == "1")
     mistakes.add("annotations that cannot be read", "Allow it, or put whole files there.", unreadable)
     mistakes.add("annotations that are no XML", "Mend them, or save them again in UTF-8.", broken)
+    cure = "They begin with <annotation>. CVAT and others have XML of their own: export Pascal VOC."
+    mistakes.add("XML files that are no VOC annotations", cure, other)
     mistakes.add(
         "sizes that are not whole numbers of pixels above 0", "Write the true sizes of the images there.", unsized
     )

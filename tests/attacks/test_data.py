@@ -1,6 +1,6 @@
 """Any harm to any file of a data set: a sentence that leads to it, or images and boxes that can be learned from.
 
-One recipe reads all there is: COCO files, a VOC folder, a plain folder, stored labels, and a list of folds.
+One recipe reads all there is: COCO files, YOLO data, a VOC folder, a plain folder, stored labels, and a list of folds.
 """
 
 import json
@@ -38,6 +38,7 @@ PARTS = {
     "test": "data.test",
     "chosen.json": "data.validation",
     "chosen": "data.validation",
+    "boxed": "data.validation",
     "labels.json": "data.unlabeled",
     "more": "data.unlabeled",
 }
@@ -79,6 +80,11 @@ def whole(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("data")
     write_coco(root / "train", ["a.jpg", "b.png", "c.bmp", "d.jpg"], 1)
     write_coco(root / "chosen", ["e.png", "f.jpg"], 11)
+    for number, name in enumerate(("j", "k"), start=41):
+        write_image(root / "boxed" / "images" / f"{name}.png", number)
+        (root / "boxed" / "labels").mkdir(exist_ok=True)
+        (root / "boxed" / "labels" / f"{name}.txt").write_text("1 0.5 0.5 0.25 0.5\n0 0.1 0.1 0.5 0.1 0.5 0.5\n")
+    (root / "boxed" / "data.yaml").write_text("path: .\nval: images\nnames: {0: dog, 1: cat}\nnc: 2\n")
     (root / "folds.json").write_text(json.dumps({"50": {"1": [0, 2]}}))
     for number, name in enumerate(("000001", "my 2"), start=21):
         write_image(root / "test" / "JPEGImages" / f"{name}.jpg", number)
@@ -107,7 +113,10 @@ def config_of(root: Path) -> DataConfig:
     return DataConfig.model_validate(
         {
             "train": {"type": "coco", "annotations": root / "train.json", "images": root / "train"},
-            "validation": {"type": "coco", "annotations": root / "chosen.json", "images": root / "chosen"},
+            "validation": [
+                {"type": "coco", "annotations": root / "chosen.json", "images": root / "chosen"},
+                {"type": "yolo", "root": root / "boxed", "split": "val"},
+            ],
             "test": {"type": "voc", "root": root / "test", "split": "test", "classes": ("cat", "dog")},
             "unlabeled": {
                 "type": "stored",
@@ -155,7 +164,7 @@ def assert_usable(images: ImageSet, classes: int) -> None:
 def test_open_data__reads_what_no_harm_befell(whole):
     sets = open_data(config_of(whole))
     assert look_into(sets) == {}
-    assert [len(images) for images in (sets.labeled, sets.unlabeled, sets.test, sets.validation)] == [2, 2, 2, 2]
+    assert [len(images) for images in (sets.labeled, sets.unlabeled, sets.test, sets.validation)] == [2, 2, 2, 4]
     assert [len(images.boxes) for images in (sets.labeled, sets.unlabeled, sets.test)] == [2, 2, 4]
 
 
@@ -226,6 +235,18 @@ def test_open_data__any_value_anywhere_in_json_is_refused_or_can_be_used(whole, 
     twice = f"{before}, {json.dumps(key)}: {text}" if isinstance(holder, dict) and path else f"{before}, {text}"
     whole_text = json.dumps(document) if path else '"HERE"'
     file.write_text(whole_text.replace('"HERE"', twice if how == "twice" else text))
+    look(root, file)
+
+
+@given(data=st.data(), text=st.text(max_size=20) | st.floats().map(str) | st.sampled_from([*ODD, "{", "- ", "\0"]))
+@budget(40)
+def test_open_data__any_text_anywhere_in_yolo_files_is_refused_or_can_be_used(whole, place, data, text):
+    root = copied(whole, place)
+    files = sorted([*root.glob("boxed/labels/*.txt"), root / "boxed" / "data.yaml"])
+    file = data.draw(st.sampled_from(files), label="file")
+    words = file.read_text().split(" ")
+    words[data.draw(st.integers(0, len(words) - 1), label="word")] = text
+    file.write_bytes(" ".join(words).encode("utf-8", "surrogatepass"))
     look(root, file)
 
 

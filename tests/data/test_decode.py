@@ -108,6 +108,18 @@ def test_decode_image__without_annotated_size_images_stand_upright(tmp_path, ori
     assert read_size(path) == upright.shape[:2]
 
 
+def test_read_size__a_rotation_behind_the_pixels_of_a_png_counts(tmp_path):
+    path = saved(tmp_path, Image.fromarray(ramp()), exif=exif_of(6))
+    content = path.read_bytes()
+    at = content.index(b"eXIf") - 4
+    chunk = content[at : at + 12 + int.from_bytes(content[at : at + 4], "big")]
+    without = content.replace(chunk, b"")
+    path.write_bytes(without[:-12] + chunk + without[-12:])
+    assert read_size(path) == np.asarray(ImageOps.exif_transpose(Image.open(path))).shape[:2] == (60, 40)
+    path.write_bytes(without)
+    assert read_size(path) == (40, 60)
+
+
 @pytest.mark.parametrize("orientation", [5, 6, 7, 8])
 def test_decode_image__the_annotated_size_decides_about_a_rotation(tmp_path, orientation):
     path = saved(tmp_path, Image.fromarray(ramp()), exif=exif_of(orientation))

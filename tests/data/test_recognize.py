@@ -153,7 +153,8 @@ def test_recognize__the_folder_of_images_may_be_given(tmp_path):
         "all": VocSource(root=tmp_path / "xml", images=tmp_path / "one")
     }
     write(tmp_path / "yolo", {"images/a.jpg": None, "labels/a.txt": ROW})
-    assert recognize(tmp_path / "yolo", tmp_path / "yolo" / "images") == {"all": YoloSource(root=tmp_path / "yolo")}
+    for labels in ("yolo", "yolo/labels"):
+        assert recognize(tmp_path / labels, tmp_path / "yolo" / "images") == {"all": YoloSource(root=tmp_path / "yolo")}
 
 
 @pytest.mark.parametrize(
@@ -205,5 +206,6 @@ def test_recognize__what_is_not_clear_is_said_in_one_sentence(tmp_path, files, p
 
 def test_recognize__images_elsewhere_than_yolo_labels_are_refused(tmp_path):
     write(tmp_path, {"mine/images/a.jpg": None, "mine/labels/a.txt": ROW, "other/a.jpg": None})
-    assert f"holds YOLO labels, and {tmp_path / 'other'} is not in it" in refusal(tmp_path / "mine", tmp_path / "other")
+    text = refusal(tmp_path / "mine", tmp_path / "other")
+    assert f"holds YOLO labels, and {tmp_path / 'other'} is not beside it" in text
     assert "absent is no folder. Give the folder of the images" in refusal(tmp_path / "mine", tmp_path / "absent")

@@ -323,3 +323,17 @@ def test_read_voc__two_annotations_for_an_image_are_both_named(tmp_path):
 def test_read_voc__without_any_object_there_is_no_class(tmp_path):
     write_image(tmp_path, "000005", [])
     assert read(tmp_path).categories == ()
+
+
+def test_read_voc__an_image_is_not_looked_for_elsewhere_where_its_folder_is_there(tmp_path):
+    write_pair(tmp_path, "xml/cats/1.xml", "pictures/cats/2.jpg")
+    write_pair(tmp_path, "xml/cats/2.xml", "pictures/dogs/1.jpg")
+    text = refusal(tmp_path, split=None)
+    assert f"image files that do not exist, of 2: {tmp_path / 'pictures' / 'cats' / '1.jpg'}. " in text
+
+
+def test_read_voc__xml_of_another_tool_is_said(tmp_path):
+    write_pair(tmp_path, "a.xml", "a.jpg")
+    (tmp_path / "b.xml").write_text("<annotations><version>1.1</version></annotations>")
+    text = refusal(tmp_path, split=None)
+    assert "XML files that are no VOC annotations: b.xml (it begins with <annotations>). They begin" in text
