@@ -11,12 +11,24 @@ if TYPE_CHECKING:
     from ssodkit.engine.export import export
     from ssodkit.engine.label import label
     from ssodkit.engine.predict import predict
+    from ssodkit.engine.review import review
     from ssodkit.engine.train import train
     from ssodkit.engine.trained import load
     from ssodkit.plugins import register
     from ssodkit.recipe.check import load_recipe
 
-__all__ = ["__version__", "evaluate", "export", "label", "load", "load_recipe", "predict", "register", "train"]
+__all__ = [
+    "__version__",
+    "evaluate",
+    "export",
+    "label",
+    "load",
+    "load_recipe",
+    "predict",
+    "register",
+    "review",
+    "train",
+]
 __version__ = "0.1.0"
 
 _HOMES = {
@@ -27,6 +39,7 @@ _HOMES = {
     "load_recipe": "ssodkit.recipe.check",
     "predict": "ssodkit.engine.predict",
     "register": "ssodkit.plugins",
+    "review": "ssodkit.engine.review",
     "train": "ssodkit.engine.train",
 }
 

@@ -1,4 +1,4 @@
-"""Verbs that say what a recipe is and may be: list, recipe check, recipe show, recipe schema."""
+"""Verbs that say what a recipe is and may be: list, recipe explain, recipe check, recipe show, recipe schema."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,9 +9,15 @@ from ssodkit.cli.options import Overrides, RecipeName, TrustPlugins
 
 
 def list_(
-    kind: Annotated[str | None, typer.Argument(metavar="KIND", help="Such as selector, to see its fields.")] = None,
+    kind: Annotated[
+        str | None,
+        typer.Argument(metavar="KIND", help="Such as selector, to see its fields; or data, views, engine, ..."),
+    ] = None,
 ) -> None:
-    """List the plug-ins that recipes can name."""
+    """List the plug-ins that recipes can name.
+
+    With a KIND, the fields of its members; data, views, engine, evaluation and watch are parts of every recipe.
+    """
     from ssodkit.plugins import load_plugins
     from ssodkit.recipe.catalog import describe_slot, list_plugins
 
@@ -19,14 +25,40 @@ def list_(
     print(describe_slot(kind) if kind else list_plugins(), end="")
 
 
+def explain(
+    key: Annotated[str, typer.Argument(metavar="KEY", help="Such as engine.lr or method.selector.classes.above.")],
+    recipe: Annotated[
+        str | None, typer.Argument(metavar="[RECIPE]", help="To say which plug-ins are meant, and what the value is.")
+    ] = None,
+    overrides: Overrides = None,
+    trust_plugins: TrustPlugins = False,
+) -> None:
+    """Say what a key of a recipe means.
+
+    Its type, range and default, and the keys below it.
+    """
+    from ssodkit.plugins import load_plugins
+    from ssodkit.recipe.check import load_with_places
+    from ssodkit.recipe.explain import explain
+
+    if recipe is None:
+        load_plugins()
+        print(explain(key), end="")
+    else:
+        print(explain(key, *load_with_places(recipe, overrides or (), trust_plugins)), end="")
+
+
 def check(recipe: RecipeName, overrides: Overrides = None, trust_plugins: TrustPlugins = False) -> None:
     """Find every mistake in a recipe.
 
-    No data, weights or labels need exist.
+    No data, weights or labels need exist; a warning names each path that does not.
     """
-    from ssodkit.recipe.check import load_recipe
+    from ssodkit.recipe.check import load_recipe, missing_paths
 
-    print(f"{load_recipe(recipe, overrides or (), trust_plugins).name}: no mistake found in {recipe}")
+    loaded = load_recipe(recipe, overrides or (), trust_plugins)
+    print(f"{loaded.name}: no mistake found in {recipe}")
+    for sentence in missing_paths(loaded):
+        print(f"warning: {sentence}")
 
 
 def show(recipe: RecipeName, overrides: Overrides = None, trust_plugins: TrustPlugins = False) -> None:

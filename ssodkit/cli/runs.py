@@ -1,4 +1,4 @@
-"""Verbs that make a run or use one: run, eval, predict, label, export."""
+"""Verbs that make a run or use one: run, eval, predict, label, review, export."""
 
 import logging
 import os
@@ -25,6 +25,14 @@ class FileFormat(StrEnum):
     ONNX = "onnx"
     TORCHSCRIPT = "torchscript"
     SAFETENSORS = "safetensors"
+
+
+class LabelFormat(StrEnum):
+    """How labels are written."""
+
+    COCO = "coco"
+    VOC = "voc"
+    YOLO = "yolo"
 
 
 class ImageSize(StrEnum):
@@ -139,9 +147,15 @@ def label(
         Path | None, typer.Argument(metavar="FOLDER", help="Default: the run's unlabeled images.", show_default=False)
     ] = None,
     *,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="New file for the labels.")],
+    out: Annotated[Path, typer.Option(metavar="PATH", help="New file for the labels; a new folder for VOC and YOLO.")],
+    form: Annotated[
+        LabelFormat, typer.Option("--format", metavar="coco|voc|yolo", help="Of the labels; only COCO holds scores.")
+    ] = LabelFormat.COCO,
     score: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, metavar="SCORE", help="Default: the recipe's test threshold.")
+        float | None,
+        typer.Option(
+            min=0.0, max=1.0, metavar="SCORE", help="Default: the recipe's test threshold; 0.5 for VOC and YOLO."
+        ),
     ] = None,
     network: Annotated[
         Network | None, typer.Option(metavar="student|teacher", help="Default: the recipe's result.")
@@ -154,11 +168,36 @@ def label(
 ) -> None:
     """Write pseudo-labels: what a network finds in unlabeled images.
 
-    The file is COCO JSON with a score per box, for a training with `data.unlabeled: {type: stored, file: FILE}`.
+    COCO JSON has a score per box, for a training with `data.unlabeled: {type: stored, file: FILE}`. Folders of VOC XML
+    and YOLO txt hold links to the images, and can be trained on as `data.train` once they are corrected.
     """
     from ssodkit.engine.label import label
 
-    label(run, out, images, network and network.value, score, size.value, device, trust_plugins)
+    label(run, out, images, network and network.value, score, size.value, device, trust_plugins, form.value)
+
+
+def review(
+    run: RunFolder,
+    images: Annotated[
+        Path | None, typer.Argument(metavar="FOLDER", help="Default: the run's unlabeled images.", show_default=False)
+    ] = None,
+    *,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="New folder for the page.")],
+    score: Annotated[float, typer.Option(min=0.0, max=1.0, metavar="SCORE", help="Lowest score that it knows.")] = 0.1,
+    network: Annotated[
+        Network | None, typer.Option(metavar="student|teacher", help="Default: the recipe's result.")
+    ] = None,
+    device: OnDevice = None,
+    trust_plugins: TrustPlugins = False,
+) -> None:
+    """Write a page on which to look through what a network finds.
+
+    Open it in a browser: pictures come in the order of doubt, boxes are ticked as wrong or fine by keys, and those that
+    are kept are downloaded as COCO JSON. It needs no server and no network.
+    """
+    from ssodkit.engine.review import review
+
+    review(run, out, images, network and network.value, score, device, trust_plugins)
 
 
 def export(

@@ -166,18 +166,6 @@ def best_anchor_ious(
     return best
 
 
-def fit_anchors(
-    boxes: NDArray[np.float32], levels: int, per_level: int = 1, ratios: int = 3
-) -> tuple[tuple[tuple[float, ...], ...], tuple[float, ...]]:
-    """Sides for each level, finest first, and ratios, that lie near those of boxes (k, 4), of which there is one.
-
-    Sides and ratios are means of clusters of their logarithms (k-means), as an IoU depends on quotients.
-    """
-    found = _cluster(box_sides(boxes), levels * per_level, digits=0)
-    sides = tuple(found[level * per_level : (level + 1) * per_level] for level in range(levels))
-    return sides, tuple(dict.fromkeys(_cluster(box_ratios(boxes), ratios, digits=2)))
-
-
 def drawn_twice(images: ImageSet, iou: float = 0.95) -> list[int]:
     """Places of images in which two boxes of one class overlap by more than this IoU."""
     found = []
@@ -213,14 +201,3 @@ def _shifted_iou(
         within = np.minimum((own + anchors) / 2 - away[:, axis], np.minimum(own, anchors))
         shared *= np.maximum(within, 0.0)
     return shared / (width * height + anchor_width * anchor_height - shared)
-
-
-def _cluster(values: NDArray[np.float64], count: int, digits: int) -> tuple[float, ...]:
-    """So many values, ascending, around which the others lie; some are equal where there are fewer different ones."""
-    from sklearn.cluster import KMeans
-
-    logarithms = np.log(np.quantile(values, np.linspace(0.0, 1.0, min(len(values), 10 * SAMPLE))))[:, None]
-    different = len(np.unique(logarithms))
-    means = KMeans(min(count, different), n_init=4, random_state=0).fit(logarithms).cluster_centers_[:, 0]
-    ascending = [float(max(round(value, digits), 10.0**-digits)) for value in np.exp(np.sort(means)).tolist()]
-    return tuple(ascending + ascending[-1:] * (count - len(ascending)))

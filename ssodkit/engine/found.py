@@ -38,8 +38,9 @@ class Found:
 
     def draw(self) -> Image.Image:
         """The picture with its boxes. Raises DataError if it was a file that can no longer be read."""
-        captions = [f"{name} {score:.2f}" for name, score in zip(self.names, self.scores.tolist(), strict=True)]
-        return draw_boxes(read_picture(self.picture), Boxes(self.boxes, self.labels, captions))
+        names = [category.name for category in self.categories]
+        boxes = Boxes(self.boxes, self.labels, names, self.scores.tolist())
+        return draw_boxes(read_picture(self.picture), boxes)
 
     def to_coco(self, image_id: int = 1) -> list[dict[str, object]]:
         """COCO's result format, with the data set's own category ids; `bbox` is left, top, width, height."""

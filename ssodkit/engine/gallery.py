@@ -248,6 +248,6 @@ def _drawn(
     boxes: Mapping[str, Any], names: list[str], scores: list[float] | None = None, keep: list[bool] | None = None
 ) -> Boxes:
     rows = [row for row in range(len(boxes["labels"])) if keep is None or keep[row]]
-    captions = [names[boxes["labels"][row]] + ("" if scores is None else f" {scores[row]:.2f}") for row in rows]
     corners = np.array([boxes["boxes"][row] for row in rows], dtype=np.float32).reshape(-1, 4)
-    return Boxes(corners, np.array([boxes["labels"][row] for row in rows], dtype=np.int64), captions)
+    labels = np.array([boxes["labels"][row] for row in rows], dtype=np.int64)
+    return Boxes(corners, labels, names, None if scores is None else [scores[row] for row in rows])

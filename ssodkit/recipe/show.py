@@ -104,6 +104,12 @@ def leaves(node: Written, path: Location) -> Iterator[tuple[Location, Written]]:
         yield path, node
 
 
+def origin_of(path: Location, tree: Written) -> str:
+    """Where the value at a path was written; `default` where it was not."""
+    found, node = locate(tree, [int(key) if str(key).isdigit() else key for key in path])
+    return str(node.place) if len(found) == len(path) else "default"
+
+
 def _origin(path: Location, leaf: Written, tree: Written) -> str:
     found, node = locate(tree, path)
     is_written = found == path or not isinstance(node.value, dict | list) or node.plain == leaf.plain

@@ -8,7 +8,7 @@ from torchvision.ops import box_iou
 from ssodkit.data.annotations import Category, ImageSet, make_image_set
 from ssodkit.data.augment.flip import FlipConfig
 from ssodkit.data.augment.resize import ResizeConfig
-from ssodkit.data.survey import Spread, best_anchor_ious, boxes_in_view, fit_anchors, survey
+from ssodkit.data.survey import Spread, best_anchor_ious, boxes_in_view, survey
 from ssodkit.data.views import ViewConfig
 from ssodkit.detectors.anchors import AnchorConfig, make_anchors
 from ssodkit.structures.predictions import Features
@@ -81,16 +81,3 @@ def test_best_anchor_ious__are_those_of_the_anchors_that_are_laid(center):
 
 def test_best_anchor_ious__no_box_is_a_normal_case():
     assert best_anchor_ious(np.zeros((0, 4), np.float32), [[8.0]], [1.0], [4]).shape == (0,)
-
-
-def test_fit_anchors__finds_the_sides_and_ratios_of_the_boxes():
-    square = np.array([[0, 0, side, side] for side in (20, 21, 19, 80, 82, 78)], np.float32)
-    assert fit_anchors(square, levels=2, ratios=1) == (((20.0,), (80.0,)), (1.0,))
-    tall = np.array([[0, 0, 20, 20], [0, 0, 20, 20], [0, 0, 10, 40]], np.float32)
-    assert fit_anchors(tall, levels=1, ratios=2) == (((20.0,),), (1.0, 4.0))
-    # Fewer kinds of boxes than levels: levels share a side.
-    assert fit_anchors(square[:1], levels=2, per_level=2, ratios=3) == (((20.0, 20.0), (20.0, 20.0)), (1.0,))
-    many = random_boxes(500, 200.0)
-    sides, ratios = fit_anchors(many, levels=3)
-    usual = best_anchor_ious(many, [[32.0], [64.0], [128.0]], [0.5, 1.0, 2.0], (4, 8, 16))
-    assert best_anchor_ious(many, sides, ratios, (4, 8, 16)).mean() > usual.mean() + 0.02

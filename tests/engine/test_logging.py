@@ -111,3 +111,18 @@ def test_engine__its_import_takes_no_wandb_and_no_evaluator():
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, env=os.environ)
     assert (run.returncode, run.stdout.strip()) == (0, "")
+
+
+def test_run_log__lines_end_between_words_on_a_terminal_and_nowhere_in_a_file(tmp_path, tiny_recipe, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    path = "/somewhere/that/is/longer/than/a/line/of/this/narrow/terminal"
+    text = f"note     10 boxes of labeled images are not used, see {path}"
+    for is_terminal in (True, False):
+        said = io.StringIO()
+        said.isatty = lambda is_terminal=is_terminal: is_terminal
+        monkeypatch.setattr(sys, "stdout", said)
+        with RunLog(tmp_path, tiny_recipe(), Pace(ALONE), 0) as log:
+            log.say(text)
+        lines = said.getvalue().splitlines()
+        assert len(lines) == (3 if is_terminal else 1)
+        assert " ".join(line.strip() for line in lines).split() == text.split()

@@ -8,6 +8,13 @@ def boxes(*corners):
     return Boxes(np.array(corners, np.float32).reshape(-1, 4), labels, [f"class {label}" for label in labels])
 
 
+def crowd(count, side, scores=None):
+    """Boxes of two classes, in rows, as wide as they are apart."""
+    places = [(place % 10 * side, place // 10 * side) for place in range(count)]
+    corners = np.array([[x, y, x + side, y + side] for x, y in places], np.float32).reshape(-1, 4)
+    return Boxes(corners, np.arange(count) % 2, ["cat", "dog"], scores)
+
+
 def test_draw_boxes__a_small_image_is_enlarged_and_its_boxes_with_it():
     picture = draw_boxes(np.zeros((48, 96, 3), np.uint8), boxes([24, 12, 72, 36]), smallest=288)
     assert picture.size == (288, 144)
@@ -44,3 +51,33 @@ def test_make_sheet__one_column_for_each_title_and_one_row_for_each_image():
 
 def test_class_color__differs_among_twenty_classes():
     assert len({class_color(label) for label in range(20)}) == 20
+
+
+def test_draw_boxes__a_crowd_is_enlarged_and_has_a_legend_instead_of_names():
+    pixels = np.full((100, 100, 3), 128, np.uint8)
+    picture = draw_boxes(pixels, crowd(100, 10, [0.5] * 100))
+    assert picture.size == (640, 640 + 30)
+    legend = np.asarray(picture)[640:]
+    for label in (0, 1):
+        assert (legend == class_color(label)).all(axis=-1).sum() > 100
+    assert draw_boxes(pixels, crowd(7, 14, [0.5] * 7)).size == (288, 288)
+
+
+def test_draw_boxes__in_a_crowd_most_of_the_picture_stays_visible():
+    pixels = np.full((640, 640, 3), 128, np.uint8)
+    for scores in (None, [0.5] * 100):
+        shown = (np.asarray(draw_boxes(pixels, crowd(100, 64, scores)))[:640] == 128).all(axis=-1).mean()
+        assert shown > 0.75
+
+
+def test_draw_boxes__no_caption_covers_another_one():
+    pixels = np.full((300, 300, 3), 128, np.uint8)
+    same = [[100, 100, 140, 140]] * 5
+    picture = np.asarray(draw_boxes(pixels, boxes(*same)))
+    plates = [(picture == class_color(label)).all(axis=-1).sum() for label in range(5)]
+    assert sum(count > 300 for count in plates) == 3  # above, below its top edge, and above its bottom edge
+
+
+def test_make_sheet__with_a_crowd_all_images_are_larger_and_a_legend_stands_below():
+    rows = [Row(np.zeros((96, 96, 3), np.uint8), {"labels": crowd(count, 9), "teacher": boxes()}) for count in (2, 50)]
+    assert make_sheet(rows).size == (2 * 480 + 3 * 8, 34 + 2 * (480 + 8) + 30)

@@ -171,24 +171,41 @@
 
   const ORDER = ["truth", "rejected", "student", "teacher", "taught"]; // the last lies on top
 
+  const CROWD = 12; // from so many boxes on, lines are thin and captions stand only where there is room
+
   function picture(image, boxes, named, lines) {
     const [height, wide] = image.size, svg = draw("svg", { viewBox: `0 0 ${wide} ${height}`, role: "img" });
+    const crowded = boxes.length >= CROWD, size = Math.max(wide, height) / (crowded ? 1.5 * lines : lines);
     svg.setAttribute("aria-label", `image ${image.id} with ${boxes.length} boxes`);
+    if (crowded) svg.setAttribute("class", "crowd");
     if (image.source) svg.append(draw("image", { href: image.source, width: wide, height, preserveAspectRatio: "none" }));
-    const size = Math.max(wide, height) / lines;
-    for (const box of [...boxes].sort((one, other) => ORDER.indexOf(one.kind) - ORDER.indexOf(other.kind))) {
+    const sorted = [...boxes].sort((one, other) => ORDER.indexOf(one.kind) - ORDER.indexOf(other.kind));
+    for (const box of sorted) {
       const [left, top, right, bottom] = box.box;
       const place = { x: left, y: top, width: Math.max(0, right - left), height: Math.max(0, bottom - top) };
-      const group = draw("g", { class: box.kind }, draw("title", {}, titled(box)));
-      group.append(draw("rect", { ...place, class: "under" }), draw("rect", place));
-      if (named) {
-        const above = box.kind !== "truth", y = above ? Math.max(size, top - size / 4) : Math.min(height - 1, bottom - size / 4);
-        const words = box.score === null ? box.name : `${box.name} ${box.score.toFixed(2).replace(/^0/, "")}`;
-        group.append(draw("text", { x: left + size / 6, y, "font-size": size }, words));
-      }
-      svg.append(group);
+      svg.append(draw("g", { class: box.kind }, draw("title", {}, titled(box)),
+        draw("rect", { ...place, class: "under" }), draw("rect", place)));
+    }
+    const taken = [];
+    for (const box of named ? sorted.reverse() : []) {
+      const caption = captionOf(box, size, crowded, height, taken);
+      if (caption) svg.append(draw("g", { class: box.kind }, caption));
     }
     return svg;
+  }
+
+  // A box's name and score, or its score alone; nothing where it would cover another caption, or in a crowd leave its box.
+  function captionOf(box, size, crowded, height, taken) {
+    const [left, top, right, bottom] = box.box, score = box.score === null ? "" : box.score.toFixed(2).replace(/^0/, "");
+    const y = box.kind !== "truth" ? Math.max(size, top - size / 4) : Math.min(height - 1, bottom - size / 4);
+    for (const words of [`${box.name} ${score}`.trim(), score]) {
+      const plate = [left, y - size, left + 0.58 * size * (words.length + 0.5), y + size / 4];
+      const covers = taken.some((other) => plate[0] < other[2] && other[0] < plate[2] && plate[1] < other[3] && other[1] < plate[3]);
+      if (!words || covers || (crowded && plate[2] > right + size / 2)) continue;
+      taken.push(plate);
+      return draw("text", { x: left + size / 6, y, "font-size": size }, words);
+    }
+    return null;
   }
 
   function summary(moment) {
@@ -225,6 +242,7 @@
       const moment = image.moments[step], boxes = moment ? boxesOf(moment, wanted, gallery) : [];
       return { image, moment, boxes };
     });
+    byId("tiles").classList.toggle("wide", seen.some(({ boxes }) => boxes.length >= CROWD));
     const focused = [...byId("tiles").children].indexOf(document.activeElement);
     byId("tiles").replaceChildren(...seen.map(({ image, moment, boxes }, place) => {
       const tile = make("button", { class: "tile", type: "button", "aria-label": `enlarge image ${image.id}` });

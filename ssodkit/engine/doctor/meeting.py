@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssodkit.assigners.selectors.base import SelectorConfig
+from ssodkit.data.anchor_choice import choose_anchors
 from ssodkit.data.sets import DataSets
 from ssodkit.data.survey import (
     ViewedBoxes,
     best_anchor_ious,
     box_sides,
     boxes_in_view,
-    fit_anchors,
     is_learned,
     spread,
 )
@@ -35,7 +35,6 @@ BETTER = 0.8
 """Other anchors are named where no more than this share of the unmet boxes would be left."""
 SCALE = 1.5
 """By which factor boxes may be larger or smaller in the test view than in training."""
-MOST_RATIOS = 3
 
 
 @dataclass(frozen=True)
@@ -94,17 +93,11 @@ def _check_anchors(recipe: Recipe, trained: ViewedBoxes, anchored: Anchored) -> 
 
 def _better_anchors(boxes: NDArray[np.float32], anchored: Anchored, threshold: float, unmet: float) -> str:
     config = anchored.config
-    per_level = len(config.sides[0])
-    tries = [fit_anchors(boxes, len(config.sides), per_level, count) for count in range(1, MOST_RATIOS + 1)]
-    left = [
-        float((best_anchor_ious(boxes, *anchors, anchored.strides, config.center) < threshold).mean())
-        for anchors in tries
-    ]
-    best = min(range(len(tries)), key=lambda place: (round(left[place], 1), place))
-    if left[best] > BETTER * unmet:
+    choice = choose_anchors(boxes, anchored.strides, len(config.sides[0]), threshold, config.center)
+    left = 1.0 - choice.covered
+    if left > BETTER * unmet:
         return "Take anchors on more levels, or of more sides; `ssodkit init` chooses some"
-    sides, ratios = tries[best]
-    return f"Set sides: {_listed(sides)}, ratios: {_listed(ratios)}, which leaves {_percent(left[best])}"
+    return f"Set sides: {_listed(choice.sides)}, ratios: {_listed(choice.ratios)}, which leaves {_percent(left)}"
 
 
 def _better_size(trained: ViewedBoxes, sides: tuple[tuple[float, ...], ...]) -> str:

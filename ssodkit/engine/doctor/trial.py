@@ -7,7 +7,6 @@ from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ssodkit.data.batch_plan import derive_batch
@@ -144,8 +143,7 @@ def _tiles(stream: Stream, title: str, names: list[str]) -> list[Image.Image]:
 
 def _boxes(targets: Targets, row: int, names: list[str]) -> Boxes:
     keep = targets.valid[row]
-    labels: NDArray[np.int64] = targets.labels[row][keep].numpy()
-    return Boxes(targets.boxes[row][keep].numpy(), labels, [names[label] for label in labels.tolist()])
+    return Boxes(targets.boxes[row][keep].numpy(), targets.labels[row][keep].numpy(), names)
 
 
 def _side_by_side(tiles: Mapping[str, list[Image.Image]]) -> Image.Image:

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ssodkit.data.anchor_choice import AnchorChoice
 from ssodkit.data.sets import DataSets
 from ssodkit.data.survey import Survey, is_learned, survey
-from ssodkit.recipe.draft.numbers import AnchorChoice, choose_anchors, view_size
+from ssodkit.recipe.draft.numbers import light_anchors, strides_of, view_size
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Preset:
 
 PRESETS: Mapping[str, Preset] = {
     "mean_teacher": Preset(
-        "retinanet_light",
+        "faster_rcnn_light",
         "label_distribution",
         "a teacher labels, as many boxes as the labels let expect",
     ),
@@ -85,7 +86,7 @@ def plan_recipe(name: str, method: str, sets: DataSets, data: tuple[Line, ...], 
     plan.lines += data
     plan.add("data.batch", {"labeled": 4, "unlabeled": 4 if preset.learns_unlabeled else 0})
     plan.add("views.size", {"type": "resize", "short": short, "long": long}, _why_size(seen, scale))
-    _add_anchors(plan, choose_anchors(boxes * scale))
+    _add_anchors(plan, light_anchors(boxes * scale))
     most = round(seen.per_image.most)
     plan.add("detector.test.at_most", limit(most), f"a labeled picture has up to {most} boxes")
     if preset.learns_unlabeled:
@@ -100,14 +101,14 @@ def limit(most: int) -> int:
 
 
 def steps_for(labeled: int) -> int:
-    """Steps of four labeled pictures on a CPU: 800 for 20 of them, more for more, at most 6,000."""
-    return min(6000, max(800, 600 + 10 * labeled)) // 100 * 100
+    """Steps of four labeled pictures: 800 for twenty, 2,400 for a hundred, and ten rounds of a thousand or more."""
+    return max(800, min(2400, 400 + 20 * labeled), 5 * labeled // 2) // 100 * 100
 
 
 def _add_anchors(plan: Plan, anchors: AnchorChoice) -> None:
     levels = len(anchors.sides)
     if levels != 3:
-        plan.add("detector.backbone.channels", [24, 48, *[96] * (levels - 2)], f"strides 4 to {2 ** (levels + 1)}")
+        plan.add("detector.backbone.channels", [24, 48, *[96] * (levels - 2)], f"strides 4 to {strides_of(levels)[-1]}")
         plan.add("detector.roi.levels", levels, "regions are read from all of them")
     why = f"{100 * anchors.covered:.0f} % of the boxes overlap one of these by half or more"
     plan.add("detector.anchors.sides", [list(level) for level in anchors.sides], why)

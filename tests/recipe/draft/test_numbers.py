@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from ssodkit.data.survey import best_anchor_ious
-from ssodkit.recipe.draft.numbers import choose_anchors, view_size
+from ssodkit.recipe.draft.numbers import light_anchors, view_size
 
 SIZES = np.array([[480, 640]] * 9, dtype=np.int32)
 
@@ -27,26 +26,14 @@ def test_view_size__pictures_are_never_enlarged():
     assert view_size(np.array([[100, 120]], dtype=np.int32), squares(), 44_000) == (100, 120)
 
 
-def test_choose_anchors__meets_boxes_of_one_shape_with_one_ratio():
-    random = np.random.RandomState(0)
-    corner = random.uniform(0, 200, (300, 2))
-    sides = np.exp(random.uniform(np.log(14), np.log(90), (300, 1)))
-    choice = choose_anchors(np.concatenate([corner, corner + sides], axis=1))
-    assert (len(choice.sides), choice.ratios) == (3, (1.0,))
-    assert choice.covered >= 0.97
+def test_light_anchors__takes_as_few_levels_as_meet_the_boxes():
+    few, many = light_anchors(squares(*range(16, 60, 2))), light_anchors(squares(*range(12, 200, 4)))
+    assert (len(few.sides), len(many.sides)) == (2, 4)
+    assert few.covered >= 0.97
+    assert many.covered >= 0.97
+    assert few.ratios == many.ratios == (1.0,)
 
 
-def test_choose_anchors__takes_more_ratios_for_more_shapes():
-    random = np.random.RandomState(0)
-    corner = random.uniform(0, 200, (300, 2))
-    ratio = np.repeat([0.15, 1.0, 6.0], 100)[:, None]
-    sides = np.exp(random.uniform(np.log(30), np.log(90), (300, 1))) * np.concatenate([ratio**-0.5, ratio**0.5], axis=1)
-    boxes = np.concatenate([corner, corner + sides], axis=1)
-    choice = choose_anchors(boxes)
-    strides = [4 * 2**level for level in range(len(choice.sides))]
-    assert len(choice.ratios) >= 3
-    assert (best_anchor_ious(boxes, choice.sides, choice.ratios, strides, 0.5) >= 0.5).mean() == choice.covered >= 0.97
-
-
-def test_choose_anchors__of_no_boxes_is_the_usual_choice():
-    assert choose_anchors(squares()).sides[0] == (16.0, 22.6)
+def test_light_anchors__of_no_boxes_are_the_usual_ones():
+    choice = light_anchors(squares())
+    assert (len(choice.sides), choice.sides[0], choice.ratios) == (3, (16.0, 22.6), (1.0,))
