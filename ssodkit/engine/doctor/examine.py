@@ -1,7 +1,8 @@
 """The doctor: everything that can be known of a recipe before it trains, looked at once and told all together."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from rich.text import Text
 
 from ssodkit.data.annotations import ImageSet
 from ssodkit.data.broken import leave_out, look_into
+from ssodkit.data.config import CocoSource, DataConfig, VocSource, YoloSource, sources_of
+from ssodkit.data.folder import read_folder
 from ssodkit.data.sets import DataSets, assemble, read_sources
 from ssodkit.data.survey import Survey, survey
 from ssodkit.engine.bars import showing
@@ -85,8 +88,9 @@ def examine(
     with showing("reading the data") as on_read:
         read, refusals = read_sources(recipe.data, on_read)
     with showing("looking at images") as on_checked:
-        findings = check_files(read, recipe.data.broken, on_checked)
-    findings += check_copies(read)
+        files = {**read, **_folders_of_others(recipe.data, read)}
+        findings = check_files(files, recipe.data.broken, on_checked)
+    findings += check_copies(files)
     try:
         sets = assemble(recipe.data, read, refusals)
     except DataError as error:
@@ -97,6 +101,24 @@ def examine(
     findings += check_labels(read, sets, seen)
     more, cost = _try(recipe, sets, read, findings, processes, out)
     return _report([*findings, *more], seen, cost)
+
+
+def _folders_of_others(data: DataConfig, read: Mapping[str, ImageSet]) -> dict[str, ImageSet]:
+    """All images that lie in the folders of sources whose labels could not be read: these may be broken as well."""
+    sources = {"data.train": data.train, "data.test": data.test, "data.validation": data.validation}
+    found = {}
+    for key, source in sources.items():
+        for number, one in enumerate(sources_of(source) if key not in read else ()):
+            match one:
+                case CocoSource():
+                    folder = one.images
+                case VocSource() | YoloSource():
+                    folder = one.root if one.root.is_dir() else one.root.parent
+                case _:
+                    continue
+            with suppress(DataError):  # a folder that is not there is among the mistakes of its labels
+                found[f"{key}.{number}" if isinstance(source, tuple) else key] = read_folder(folder)
+    return found
 
 
 def _try(

@@ -29,7 +29,7 @@ def check_files(read: Mapping[str, ImageSet], rule: BrokenRule, on_progress: OnP
         if problems:
             what = list_broken(problems.values(), len(read[key]))
             findings.append(Finding("warning" if is_skipped else "mistake", "files", key, what, SKIP))
-    if not findings:
+    if total and not findings:
         findings.append(Finding("note", "files", "", f"{total} image files looked at, all of them can be used"))
     return findings
 

@@ -22,4 +22,4 @@ class Finding:
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""
-        return f"{place}{self.what}. {self.how}".strip().removesuffix("..") if self.how else f"{place}{self.what}"
+        return f"{place}{self.what}. {self.how}" if self.how else f"{place}{self.what}"

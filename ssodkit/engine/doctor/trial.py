@@ -92,8 +92,9 @@ def try_out(
     losses = ", ".join(f"{name} {value:.3f}" for name, value in numbers.losses.items())
     findings.append(Finding("note", "step", "", f"losses of one step with new weights: {losses}"))
     scored = sets.test.subset(np.unique(np.linspace(0, len(sets.test) - 1, min(SCORED, len(sets.test))).astype(int)))
-    start = time.perf_counter()
-    score_networks(method.networks(), scored, recipe, processes)
+    alone = recipe.model_copy(update={"engine": recipe.engine.model_copy(update={"workers": 0})})
+    start = time.perf_counter()  # without the start of loader processes, which few images do not make up for
+    score_networks(method.networks(), scored, alone, processes)
     seconds = (time.perf_counter() - start) / len(scored)
     if out is not None:
         _write_sheets(recipe, sets, batches, out)

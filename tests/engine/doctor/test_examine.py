@@ -81,12 +81,18 @@ def test_doctor__of_whole_data_has_no_mistake_and_tries_a_step(photographs, call
 def test_doctor__shows_mistakes_of_all_kinds_at_once(photographs, call):
     (photographs / "train" / "2.png").write_bytes(b"")
     (photographs / "more" / "1.png").write_bytes((photographs / "more" / "1.png").read_bytes()[:900])
+    (photographs / "test" / "3.png").write_bytes(b"")  # of a set whose labels are wrong as well
     write_labels("test", [(0, 0, [20, 20, 0, 30]), (1, 1, [20, 20, 22, 30])])
     ended = call("doctor", "mine.yaml", "--json")
     assert ended.code == 2
     report = json.loads(ended.out)
     mistakes = [(each["area"], each["where"]) for each in report["findings"] if each["severity"] == "mistake"]
-    assert sorted(mistakes) == [("data", "data.test"), ("files", "data.train"), ("files", "data.unlabeled")]
+    assert sorted(mistakes) == [
+        ("data", "data.test"),
+        ("files", "data.test"),
+        ("files", "data.train"),
+        ("files", "data.unlabeled"),
+    ]
     whats = " ".join(each["what"] for each in report["findings"])
     assert "2.png cannot be read" in whats
     assert "1.png cannot be read" in whats
