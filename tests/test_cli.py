@@ -145,6 +145,23 @@ def test_recipe_check__says_that_a_recipe_is_right(call: Call):
     assert call("recipe", "check", "supervised") == (0, "supervised: no mistake found in supervised\n", "")
 
 
+def test_recipe_check__warns_of_every_path_that_does_not_exist(call: Call, tmp_path: Path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "mine.yaml").write_text(
+        "extends: [supervised]\nname: mine\ndata:\n"
+        "  train: [{type: coco, annotations: a.json, images: there}, {type: voc, root: there, split: /no/list.txt}]\n"
+        "  test: {type: yolo, root: data.yaml}\n"
+    )
+    ended = call("recipe", "check", "mine.yaml")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.splitlines() == [
+        "mine: no mistake found in mine.yaml",
+        "warning: data.train.0.annotations: 'a.json' does not exist from this folder",
+        "warning: data.train.1.split: '/no/list.txt' does not exist",
+        "warning: data.test.root: 'data.yaml' does not exist from this folder",
+    ]
+
+
 def test_recipe_check__shows_all_mistakes_with_their_places(call: Call, tmp_path: Path):
     (tmp_path / "mine.yaml").write_text("extends: supervised\nseeed: 1\nengine: {steps: none}\n")
     ended = call("recipe", "check", "mine.yaml", "--set", "data.percent=0")

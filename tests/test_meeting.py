@@ -44,6 +44,7 @@ CONFIDENT = "{score: confidence, above: 0.05}"
 SELECTORS = {  # with thresholds that a new network passes
     "fixed": "{type: fixed, above: 0.05}",
     "gmm": "{type: gmm, policy: middle, expected_factor: 100.0}",
+    "label_distribution": "{type: label_distribution, reliable: 10, uncertain: 10, floor: 0.0}",
     "soft_teacher": f"{{type: soft_teacher, objectness: {CONFIDENT}, classes: {CONFIDENT}, "
     "boxes: {score: box_jitter, below: 10.0}}",
 }

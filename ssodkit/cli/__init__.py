@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ssodkit.cli import benchmark, recipes, runs, start
+from ssodkit.cli import benchmark, doctor, recipes, runs, start
 from ssodkit.engine.output import outliving_readers
 from ssodkit.engine.stopping import Stopping, stop_with
 from ssodkit.errors import Interrupted, SsodkitError
@@ -23,6 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(start.init)
+app.command()(doctor.doctor)
 app.command()(runs.run)
 app.command("eval")(runs.evaluate)
 app.command()(runs.predict)

@@ -51,11 +51,14 @@ def explain(
 def check(recipe: RecipeName, overrides: Overrides = None, trust_plugins: TrustPlugins = False) -> None:
     """Find every mistake in a recipe.
 
-    No data, weights or labels need exist.
+    No data, weights or labels need exist; a warning names each path that does not.
     """
-    from ssodkit.recipe.check import load_recipe
+    from ssodkit.recipe.check import load_recipe, missing_paths
 
-    print(f"{load_recipe(recipe, overrides or (), trust_plugins).name}: no mistake found in {recipe}")
+    loaded = load_recipe(recipe, overrides or (), trust_plugins)
+    print(f"{loaded.name}: no mistake found in {recipe}")
+    for sentence in missing_paths(loaded):
+        print(f"warning: {sentence}")
 
 
 def show(recipe: RecipeName, overrides: Overrides = None, trust_plugins: TrustPlugins = False) -> None:

@@ -27,6 +27,14 @@ class FileFormat(StrEnum):
     SAFETENSORS = "safetensors"
 
 
+class LabelFormat(StrEnum):
+    """How labels are written."""
+
+    COCO = "coco"
+    VOC = "voc"
+    YOLO = "yolo"
+
+
 class ImageSize(StrEnum):
     """The size in which a network sees images."""
 
@@ -139,9 +147,15 @@ def label(
         Path | None, typer.Argument(metavar="FOLDER", help="Default: the run's unlabeled images.", show_default=False)
     ] = None,
     *,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="New file for the labels.")],
+    out: Annotated[Path, typer.Option(metavar="PATH", help="New file for the labels; a new folder for VOC and YOLO.")],
+    form: Annotated[
+        LabelFormat, typer.Option("--format", metavar="coco|voc|yolo", help="Of the labels; only COCO holds scores.")
+    ] = LabelFormat.COCO,
     score: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, metavar="SCORE", help="Default: the recipe's test threshold.")
+        float | None,
+        typer.Option(
+            min=0.0, max=1.0, metavar="SCORE", help="Default: the recipe's test threshold; 0.5 for VOC and YOLO."
+        ),
     ] = None,
     network: Annotated[
         Network | None, typer.Option(metavar="student|teacher", help="Default: the recipe's result.")
@@ -154,11 +168,12 @@ def label(
 ) -> None:
     """Write pseudo-labels: what a network finds in unlabeled images.
 
-    The file is COCO JSON with a score per box, for a training with `data.unlabeled: {type: stored, file: FILE}`.
+    COCO JSON has a score per box, for a training with `data.unlabeled: {type: stored, file: FILE}`. Folders of VOC XML
+    and YOLO txt hold links to the images, and can be trained on as `data.train` once they are corrected.
     """
     from ssodkit.engine.label import label
 
-    label(run, out, images, network and network.value, score, size.value, device, trust_plugins)
+    label(run, out, images, network and network.value, score, size.value, device, trust_plugins, form.value)
 
 
 def review(

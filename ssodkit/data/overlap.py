@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
 
 from ssodkit.data.annotations import ImageSet
@@ -27,6 +27,21 @@ def shared_files(first: ImageSet, second: ImageSet) -> list[tuple[Path, Path]]:
             whole, twins = (_grouped(group[begin], _digest) for group in (begun, others))
             pairs += [(path, twins[content][0]) for content in whole.keys() & twins.keys() for path in whole[content]]
     return sorted(pairs)
+
+
+def copies(paths: Sequence[Path]) -> list[list[int]]:
+    """Groups of places whose files hold the same bytes, each of two or more; a path that stands twice is one file.
+
+    Files are opened as by `shared_files`. One that cannot be read is no copy: others speak of it.
+    """
+    places: defaultdict[Path, list[int]] = defaultdict(list)
+    for place, path in enumerate(paths):
+        if path.is_file():
+            places[path].append(place)
+    groups: list[list[Path]] = [list(places)]
+    for by in (os.path.getsize, _begin, _digest):
+        groups = [group for one in groups for group in _grouped(one, by).values() if len(group) > 1]
+    return [[places[path][0] for path in group] for group in groups]
 
 
 def _grouped(paths: Iterable[Path], by: Callable[[Path], Hashable]) -> dict[Hashable, list[Path]]:

@@ -66,11 +66,25 @@ def open_data(config: DataConfig, on_progress: OnProgress | None = None) -> Data
     Raises one DataError that shows the mistakes in all of them, each with the key of the recipe it is about. Of the
     image files only their names are looked at: `look_into` opens them.
     """
+    return assemble(config, *read_sources(config, on_progress))
+
+
+def read_sources(config: DataConfig, on_progress: OnProgress | None = None) -> tuple[dict[str, ImageSet], Refusals]:
+    """What each source of a recipe holds, by its key such as `data.train`, and the mistakes in the others.
+
+    Of an unlabeled source that is only the rest of the training images, and of one that no step takes, there is none.
+    """
     refusals = Refusals()
     read: dict[str, ImageSet] = {}
     for key, sources in _sources(config).items():
         with refusals:
             read[key] = _read(key, sources, on_progress)
+    return read, refusals
+
+
+def assemble(config: DataConfig, read: Mapping[str, ImageSet], refusals: Refusals) -> DataSets:
+    """The sets of a recipe, of what `read_sources` has read; raises one DataError as `open_data` does."""
+    read = dict(read)
     if "data.train" in read:
         table = read["data.train"].categories
         with refusals:

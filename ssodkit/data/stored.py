@@ -1,12 +1,10 @@
 """Stored pseudo-labels: the file that `ssodkit label` writes, and the images that a run trains on with it.
 
-It is COCO JSON with a `score` per annotation, and says in `info` which network labeled. Numbers are those of the
-network, in fp32: 16-bit floats would move boxes by half a pixel from 512 on, and turn 0.9 into 0.899902.
+It is COCO JSON with a `score` per annotation (`data/writing.py`), and says in `info` which network labeled.
 Source: Sohn et al., STAC, arXiv:2005.04757; google-research/ssl_detection.
 """
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,17 +16,11 @@ from ssodkit.data.annotations import Category, ImageSet
 from ssodkit.data.checks import in_table
 from ssodkit.data.coco import load_coco, parse_coco
 from ssodkit.data.config import StoredSource
-from ssodkit.data.files import write_whole
 from ssodkit.data.mistakes import listed, naming
 from ssodkit.errors import DataError
 
 FOLD = "labeled_fold"
 """In `info`: the hash of the images whose labels the network has learned; absent or null where it is not known."""
-
-
-def write_stored(file: Path, images: ImageSet, info: Mapping[str, Any]) -> None:
-    """Write images, boxes and scores; the file appears whole or not at all, and reads back as the same numbers."""
-    write_whole(file, _pieces(images, info))
 
 
 def read_stored(file: Path) -> tuple[ImageSet, Mapping[str, Any]]:
@@ -83,30 +75,6 @@ def sure_boxes(
         place = offsets[:-1] + np.minimum(at_least, counts) - 1
         limit[filled] = np.minimum(limit[filled], falling[place[filled]])
     return np.asarray(scores >= limit[owner])
-
-
-def _pieces(images: ImageSet, info: Mapping[str, Any]) -> Iterator[str]:
-    """The document, an entry a line: of COCO's unlabeled images a text in one piece would be gigabytes."""
-    yield f'{{"info": {json.dumps(dict(info))},\n"images": ['
-    for index, (number, (height, width)) in enumerate(zip(images.ids.tolist(), images.sizes.tolist(), strict=True)):
-        entry = {"id": number, "file_name": images.name(index), "height": height, "width": width}
-        yield f"{',' * (index > 0)}\n{json.dumps(entry)}"
-    yield '\n],\n"annotations": ['
-    image_ids = np.repeat(images.ids, images.boxes_per_image())
-    category_ids = images.category_ids
-    for row in range(len(images.boxes)):
-        left, top, right, bottom = images.boxes[row].astype(np.float64).tolist()  # float64: differences are exact
-        entry = {
-            "id": row + 1,
-            "image_id": int(image_ids[row]),
-            "category_id": int(category_ids[images.labels[row]]),
-            "bbox": [left, top, right - left, bottom - top],
-            "area": (right - left) * (bottom - top),
-            "iscrowd": 0,
-            "score": float(images.scores[row]),
-        }
-        yield f"{',' * (row > 0)}\n{json.dumps(entry)}"
-    yield f'\n],\n"categories": {json.dumps([category._asdict() for category in images.categories])}}}\n'
 
 
 def _places(stored: ImageSet, pool: ImageSet) -> NDArray[np.int64]:

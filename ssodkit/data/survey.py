@@ -6,7 +6,7 @@ annotated boxes but those of its views, which `boxes_in_view` draws without read
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -61,6 +61,11 @@ class Survey:
     """Boxes of an image."""
     classes: tuple[ClassCount, ...]
     """In the order of the labels."""
+
+    def as_json(self) -> dict[str, Any]:
+        """In plain types."""
+        plain = {name: value._asdict() if isinstance(value, Spread) else value for name, value in vars(self).items()}
+        return {**plain, "classes": [each._asdict() for each in self.classes]}
 
 
 @dataclass(frozen=True)
@@ -171,6 +176,22 @@ def fit_anchors(
     found = _cluster(box_sides(boxes), levels * per_level, digits=0)
     sides = tuple(found[level * per_level : (level + 1) * per_level] for level in range(levels))
     return sides, tuple(dict.fromkeys(_cluster(box_ratios(boxes), ratios, digits=2)))
+
+
+def drawn_twice(images: ImageSet, iou: float = 0.95) -> list[int]:
+    """Places of images in which two boxes of one class overlap by more than this IoU."""
+    found = []
+    for place in np.flatnonzero(images.boxes_per_image() > 1).tolist():
+        rows = slice(images.offsets[place], images.offsets[place + 1])
+        boxes, labels = images.boxes[rows].astype(np.float64), images.labels[rows]
+        low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
+        high = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
+        shared = np.clip(high - low, 0.0, None).prod(axis=-1)
+        areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+        is_twin = (shared > iou * (areas[:, None] + areas[None] - shared)) & (labels[:, None] == labels[None])
+        if np.count_nonzero(is_twin) > len(boxes):  # each is its own twin
+            found.append(place)
+    return found
 
 
 def _lengths(boxes: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -63,7 +63,8 @@ def read_yolo(
     mistakes.add("no label file", f"{FORM}.", [f"none of its {len(names)} images has one"] * is_bare)
     rows, empty = _read_rows(labels, len(classes), mistakes)
     mistakes.refuse()  # so that many images are not looked at in vain
-    sizes = _sizes(layout.files, mistakes, on_progress)
+    sizes = _sizes(layout.files if labeled or rows.labels else [], mistakes, on_progress)
+    sizes = sizes if len(sizes) else np.zeros((len(names), 2), dtype=np.int32)
     owners = np.array(rows.image_of_box, dtype=np.int64)
     corners = np.array(rows.shares, dtype=np.float64).reshape(-1, 4) * sizes[owners][:, [1, 0, 1, 0]]
 

@@ -49,6 +49,16 @@ class AnchorConfig(Config):
         return len(self.sides[0]) * len(self.ratios)
 
 
+@dataclass(frozen=True)
+class Anchored:
+    """A stage whose candidates are anchors, and these."""
+
+    stage: str
+    config: AnchorConfig
+    strides: tuple[int, ...]
+    """Pixels between cells, on each level of the pyramid, finest first."""
+
+
 def make_anchors(config: AnchorConfig, features: Features) -> Candidates:
     """All anchors of all images: level by level, row by row, cell by cell, ratio by ratio.
 

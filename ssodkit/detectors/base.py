@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from ssodkit.assigners.matchers.base import Matcher, MatcherConfig
+from ssodkit.detectors.anchors import Anchored
 from ssodkit.detectors.criteria.base import BoxCriterionConfig, ClassCriterionConfig, CriterionConfig
 from ssodkit.detectors.portable.parts import Suppress
 from ssodkit.plugins import BuildContext, Config, PluginConfig, Slot
@@ -150,6 +151,8 @@ class Detector(nn.Module, ABC):
     """From the backbone's maps to the pyramid; both are compiled where the recipe asks for it."""
     matchers: nn.ModuleDict
     """Stage -> its built matcher."""
+    anchored: Anchored | None = None
+    """The stage whose candidates are anchors, where there is one."""
 
     def matcher(self, stage: str) -> Matcher:
         """The matcher of a stage."""

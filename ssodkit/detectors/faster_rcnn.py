@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 from pydantic import model_validator
 from torch import nn
 
-from ssodkit.detectors.anchors import AnchorConfig, check_sides, make_anchors
+from ssodkit.detectors.anchors import AnchorConfig, Anchored, check_sides, make_anchors
 from ssodkit.detectors.backbones.base import Backbone, BackboneConfig
 from ssodkit.detectors.base import Detector, DetectorConfig, check_terms
 from ssodkit.detectors.detections import find
@@ -89,6 +89,7 @@ class FasterRcnn(Detector):
         self.rpn = RpnHead(config.neck.channels, config.anchors.per_cell)
         regressions = self.num_classes if config.roi.boxes_per_class else 1
         self.roi = RoiHead(config.roi, config.neck.channels, self.neck.strides, self.num_classes + 1, regressions)
+        self.anchored = Anchored("rpn", config.anchors, tuple(self.neck.strides))
         self.matchers = nn.ModuleDict({name: rule.matcher.build(context) for name, rule in config.stages.items()})
 
     def extract(self, view: View) -> Features:

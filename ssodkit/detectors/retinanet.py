@@ -12,7 +12,7 @@ import torch
 from pydantic import model_validator
 from torch import nn
 
-from ssodkit.detectors.anchors import AnchorConfig, check_sides, make_anchors
+from ssodkit.detectors.anchors import AnchorConfig, Anchored, check_sides, make_anchors
 from ssodkit.detectors.backbones.base import Backbone, BackboneConfig
 from ssodkit.detectors.base import DenseTestRule, Detector, DetectorConfig, check_terms
 from ssodkit.detectors.detections import find_by_level
@@ -75,6 +75,7 @@ class RetinaNet(Detector):
         self.neck = Fpn(config.neck, self.backbone.channels, self.backbone.strides)
         shape = DenseShape(config.neck.channels, self.neck.strides, config.anchors.per_cell, self.num_classes)
         self.head = config.head.build(shape)
+        self.anchored = Anchored("dense", config.anchors, tuple(self.neck.strides))
         self.matchers = nn.ModuleDict({name: rule.matcher.build(context) for name, rule in config.stages.items()})
 
     def extract(self, view: View) -> Features:

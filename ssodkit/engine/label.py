@@ -17,14 +17,15 @@ from ssodkit.data.augment.base import draw_view
 from ssodkit.data.folder import read_folder
 from ssodkit.data.pictures import measured
 from ssodkit.data.sets import open_unlabeled
-from ssodkit.data.stored import FOLD, write_stored
+from ssodkit.data.stored import FOLD
 from ssodkit.data.views import ViewConfig, ViewMaker
+from ssodkit.data.writing import refuse_alike, write_coco, write_voc, write_yolo
 from ssodkit.engine.bars import showing
 from ssodkit.engine.checkpoint import read_categories, read_fold, read_run, read_step
 from ssodkit.engine.distributed import Processes, open_processes
 from ssodkit.engine.evaluate import find_all, test_views
 from ssodkit.engine.failures import explained
-from ssodkit.engine.folders import refuse_existing
+from ssodkit.engine.folders import filled_whole, refuse_existing
 from ssodkit.engine.metrics import DetectionTable
 from ssodkit.engine.networks import open_network
 from ssodkit.engine.predict import print_notes
@@ -32,6 +33,10 @@ from ssodkit.recipe.model import Recipe
 
 Size = Literal["test", "original"]
 """Of the images that the network sees: that of the recipe's test view, or their own."""
+Form = Literal["coco", "voc", "yolo"]
+"""Of what is written."""
+SURE = 0.5
+"""Lowest score of boxes in a form that cannot tell sure ones from others."""
 
 
 def label(
@@ -43,14 +48,16 @@ def label(
     size: Size = "test",
     device: str | None = None,
     trust_plugins: bool = False,
+    form: Form = "coco",
 ) -> Path:
     """Write what the last checkpoint of a run finds in its unlabeled images, or in the folder `images`, to `out`.
 
-    The file is COCO JSON with a `score` per annotation, the image ids and file names of the data set, and the category
-    ids of the run's classes. `network` is the recipe's result if not given, `score` its first test threshold. Where the
-    original size is not that of the test, it warns of the factor. Raises DataError for an image that cannot be read,
-    TrainingError for a run without that network, and where `out` exists, RecipeError for plug-ins that were never run
-    here, unless `trust_plugins`.
+    As `coco`, `out` is a JSON file with a `score` per annotation, the image ids and file names of the data set, and the
+    category ids of the run's classes; as `voc` or `yolo` it is a folder, with links to the images and without scores.
+    `network` is the recipe's result if not given, `score` its first test threshold, or 0.5 where no scores are written.
+    Where the original size is not that of the test, it warns of the factor. Raises DataError for an image that cannot
+    be read, TrainingError for a run without that network, and where `out` exists, RecipeError for plug-ins that were
+    never run here, unless `trust_plugins`.
     """
     run, out = Path(run), Path(out)
     refuse_existing(out)
@@ -58,7 +65,7 @@ def label(
     with open_processes(device) as processes, explained():
         pictures = processes.first_alone(lambda: open_images(recipe, images))
         pictures = open_images(recipe, images) if pictures is None else pictures
-        return write_labels(recipe, checkpoint, pictures, out, processes, network, score, size)
+        return write_labels(recipe, checkpoint, pictures, out, processes, network, score, size, form)
 
 
 def write_labels(
@@ -70,11 +77,15 @@ def write_labels(
     network: str | None = None,
     score: float | None = None,
     size: Size = "test",
+    form: Form = "coco",
 ) -> Path:
     """Store what a checkpoint's network finds in `images`; the processes share them, and the first one writes."""
     categories = read_categories(checkpoint)
     name, chosen = open_network(recipe, checkpoint, network, processes.device)
-    lowest = recipe.evaluation.thresholds[0] if score is None else score
+    if form != "coco":
+        refuse_alike(images)
+    threshold = recipe.evaluation.thresholds[0] if form == "coco" else SURE
+    lowest = threshold if score is None else score
     views = test_views(recipe)
     if size == "original":
         if processes.is_first:
@@ -92,10 +103,12 @@ def write_labels(
             "size": size,
             FOLD: read_fold(checkpoint),
         }
-        _write(found, images, categories, about, out)
+        notes = _write(_labeled(found, images, categories), about, out, form)
         filled = len(set(found.image_ids.tolist()))
         print(f"{len(found.scores)} boxes of the {name} above {lowest:g} in {filled} of {len(images)} images")
         print_notes(images)
+        for note in notes:
+            print(f"note       {note}")
         print(f"labels     {out}")
     processes.gather(None)  # the others do not go on before the file is there
     return out
@@ -122,11 +135,10 @@ def _warn_of_size(images: ImageSet, recipe: Recipe) -> None:
         Console(soft_wrap=True).print(Text(text, style="yellow"))
 
 
-def _write(
-    found: DetectionTable, images: ImageSet, categories: tuple[Category, ...], about: dict[str, Any], out: Path
-) -> None:
+def _labeled(found: DetectionTable, images: ImageSet, categories: tuple[Category, ...]) -> ImageSet:
+    """The images with the boxes that were found in them."""
     names = [images.name(index) for index in range(len(images))]
-    labeled = make_image_set(
+    return make_image_set(
         images.root,
         names,
         images.ids,
@@ -137,4 +149,12 @@ def _write(
         found.labels,
         scores=found.scores,
     )
-    write_stored(out, labeled, about)
+
+
+def _write(labeled: ImageSet, about: dict[str, Any], out: Path, form: Form) -> list[str]:
+    """Write a file or folder, whole or not at all; returns what has no place there."""
+    if form == "coco":
+        write_coco(out, labeled, about)
+        return []
+    with filled_whole(out) as draft:
+        return write_voc(draft, labeled) if form == "voc" else write_yolo(draft, labeled)

@@ -30,6 +30,7 @@ from ssodkit.engine.checkpoint import (
     unfitting,
 )
 from ssodkit.engine.distributed import Processes
+from ssodkit.engine.doctor.meeting import check_meeting
 from ssodkit.engine.evaluate import as_result, score_networks
 from ssodkit.engine.health import Health, describe_stored
 from ssodkit.engine.logging import RunLog
@@ -294,6 +295,9 @@ class Session:
             self.log.say(f"note     {note}")
         if self.stored is not None and not self.log.has("health", 0):
             self.log.record("health", 0, self.stored)
+        if not self.step:
+            for finding in check_meeting(self.recipe, sets, self.method.networks()):
+                self.log.warn(str(finding))
         if self.step:
             self.log.say(f"resumed  after step {self.step}")
         if self._warning is not None:

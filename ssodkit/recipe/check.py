@@ -3,20 +3,20 @@
 Recipes and plug-ins are all that is read: no data, weight or label file need exist.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from ssodkit.data.config import StoredSource, sources_of
 from ssodkit.errors import RecipeError
-from ssodkit.plugins import load_module, load_plugins, locate_module
+from ssodkit.plugins import Config, load_module, load_plugins, locate_module
 from ssodkit.recipe.fit import check_fit
 from ssodkit.recipe.merge import read_tree
 from ssodkit.recipe.model import Recipe
 from ssodkit.recipe.read import Mistake, Written, refuse
 from ssodkit.recipe.stages import MADE_BY, with_first_stage
 from ssodkit.recipe.trust import refuse_unknown, remember
-from ssodkit.recipe.validate import locate, validate
+from ssodkit.recipe.validate import Location, dotted, locate, validate
 
 
 def load_recipe(path: str | Path, overrides: Iterable[str] = (), trust_plugins: bool = False) -> Recipe:
@@ -66,6 +66,30 @@ def first_stage(recipe: Recipe, trust_plugins: bool = False) -> Recipe | None:
         )
     data = recipe.data.model_copy(update={"unlabeled": source.of, "batch": first.data.batch})
     return first.model_copy(update={"data": data, "seed": recipe.seed})
+
+
+def missing_paths(recipe: Recipe) -> list[str]:
+    """The files and folders of a recipe that do not exist here: a sentence each, with the key that names it."""
+    return [
+        f"{dotted(key)}: '{path}' does not exist{'' if path.is_absolute() else ' from this folder'}"
+        for key, path in _paths(recipe, ())
+        if not path.exists()
+    ]
+
+
+def _paths(value: object, key: Location) -> Iterator[tuple[Location, Path]]:
+    """All paths in a value, and the keys that lead there."""
+    if isinstance(value, Path):
+        yield key, value
+    elif isinstance(value, Config):
+        for name, field in value.fields_by_key().items():
+            yield from _paths(getattr(value, field), (*key, name))
+    elif isinstance(value, tuple | list):
+        for place, item in enumerate(value):
+            yield from _paths(item, (*key, place))
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from _paths(item, (*key, name))
 
 
 def read_with_plugins(path: str | Path, overrides: Iterable[str] = (), trust_plugins: bool = False) -> Written:

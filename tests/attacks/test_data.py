@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from ssodkit.data import writing
 from ssodkit.data.annotations import Category, ImageSet, make_image_set
 from ssodkit.data.batch_plan import derive_batch
 from ssodkit.data.broken import look_into, refuse_many, sizes_of
@@ -25,7 +26,6 @@ from ssodkit.data.config import DataConfig
 from ssodkit.data.loader import training_batches
 from ssodkit.data.pictures import Pictures
 from ssodkit.data.sets import open_data
-from ssodkit.data.stored import write_stored
 from ssodkit.data.views import ViewConfig, ViewsConfig
 from ssodkit.errors import DataError
 
@@ -93,7 +93,7 @@ def whole(tmp_path_factory) -> Path:
         write_image(root / "more" / name, number)
     boxes, sizes = [[1, 1, 8, 9], [2, 2, 7, 10]], [(HEIGHT, WIDTH)] * 3
     stored = make_image_set(root, names, [1, 2, 3], sizes, CATEGORIES, [0, 2], boxes, [0, 1], scores=[0.95, 0.4])
-    write_stored(root / "labels.json", stored, {})
+    writing.write_coco(root / "labels.json", stored, {})
     return root
 
 

@@ -1,7 +1,6 @@
 """Stored labels: what is written is read back, what teaches, and whose labels are refused."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +12,9 @@ from ssodkit.data.batch_plan import derive_batch
 from ssodkit.data.config import DataConfig, FolderSource, RestSource, StoredSource
 from ssodkit.data.loader import training_batches
 from ssodkit.data.sets import open_data, open_unlabeled
-from ssodkit.data.stored import FOLD, read_stored, sure_boxes, write_stored
+from ssodkit.data.stored import FOLD, sure_boxes
 from ssodkit.data.views import ViewsConfig
+from ssodkit.data.writing import write_coco
 from ssodkit.errors import DataError
 from ssodkit.plugins import load_plugins
 
@@ -50,7 +50,7 @@ def store(config, tmp_path):
         labeled = make_image_set(
             images.root, names, images.ids, sizes, categories, owners, boxes, labels, scores=scores
         )
-        write_stored(tmp_path / "labels.json", labeled, info or {})
+        write_coco(tmp_path / "labels.json", labeled, info or {})
         return config(unlabeled=StoredSource(file=tmp_path / "labels.json", of=of), **options)
 
     return write
@@ -87,38 +87,6 @@ def test_sure_boxes__at_least_counts_the_best_of_each_image():
     assert sure_boxes(scores, offsets, 0.9, 0).tolist() == [0, 0, 0, 1, 0, 0]
     assert sure_boxes(scores, offsets, 0.9, 1).tolist() == [0, 1, 0, 1, 0, 1]
     assert sure_boxes(scores, offsets, 0.9, 2).tolist() == [0, 1, 1, 1, 1, 1]
-
-
-def test_write_stored__reads_back_as_the_same_numbers(tmp_path):
-    random = np.random.RandomState(0)
-    corners = random.uniform(0.0, 600.0, size=(200, 2))
-    boxes = np.concatenate([corners, corners + random.uniform(0.1, 700.0, size=(200, 2))], axis=1).astype(np.float32)
-    boxes[0] = [300.1, 700.3, 1000.3, 1300.6]
-    images = make_image_set(
-        Path("root"), ["a.jpg", "empty.jpg", "ü/b.jpg"], [30, 7, 12], [(1400, 1400)] * 3, TABLE,
-        random.choice([0, 2], size=200), boxes, random.randint(0, 2, 200),
-        scores=random.uniform(0.0, 1.0, 200),
-    )  # fmt: skip
-    write_stored(tmp_path / "labels.json", images, {"network": "teacher"})
-    again, info = read_stored(tmp_path / "labels.json")
-    assert info == {"network": "teacher"}
-    assert [again.name(index) for index in range(3)] == ["a.jpg", "empty.jpg", "ü/b.jpg"]
-    for field in ("ids", "sizes", "offsets", "boxes", "labels", "scores"):
-        assert np.array_equal(getattr(again, field), getattr(images, field)), field
-    assert (again.categories, again.notes) == (TABLE, ())
-    document = json.loads((tmp_path / "labels.json").read_text())
-    assert {row["category_id"] for row in document["annotations"]} == {2, 7}
-
-
-def test_boxes_in_16_bits_would_move():
-    stored = np.array([1000.3, 1300.6, 700.3, 300.1], dtype=np.float16).astype(np.float64)
-    assert stored.tolist() == [1000.5, 1301.0, 700.5, 300.0]
-
-
-def test_write_stored__of_no_image_is_read_back(tmp_path):
-    write_stored(tmp_path / "labels.json", make_image_set(Path(), [], [], [], TABLE), {})
-    again, _ = read_stored(tmp_path / "labels.json")
-    assert (len(again), len(again.boxes), again.categories) == (0, 0, TABLE)
 
 
 def test_open_data__stored_boxes_teach_and_images_without_one_leave_the_list(store):

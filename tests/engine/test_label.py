@@ -1,6 +1,7 @@
 """Labeling, and runs of two stages: what they leave behind, and where they go on."""
 
 import json
+import os
 import shutil
 import signal
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ssodkit.data.config import DataConfig
 from ssodkit.data.files import new_draft
 from ssodkit.data.sets import open_data
 from ssodkit.data.stored import read_stored
@@ -77,6 +79,28 @@ def test_label__covers_all_unlabeled_images_with_their_own_ids_and_names(run, tm
     about = document["info"]
     assert (about["network"], about["step"], about["size"], about["score_above"]) == ("teacher", 2, "test", 0.05)
     assert about["labeled_fold"] == json.loads((run / "fold.json").read_text())["hash"]
+
+
+@pytest.mark.parametrize("form", ["voc", "yolo"])
+def test_label__folders_of_other_formats_can_be_trained_on(run, folder, tmp_path, capsys, form):
+    stored, _ = read_stored(label(run, tmp_path / "labels.json", folder, score=0.02))
+    out = label(run, tmp_path / form, folder, score=0.02, form=form)
+    source = {"type": form, "root": out, "split": "train"}
+    sets = open_data(DataConfig.model_validate({"train": source, "test": source, "batch": {"labeled": 1}}))
+    assert [os.path.realpath(sets.labeled.path(index)) for index in range(2)] == [
+        os.path.realpath(stored.root / folder / stored.name(index)) for index in sets.labeled.ids - 1
+    ]
+    assert len(sets.labeled.boxes) == len(stored.boxes) > 0
+    assert "boxes of the teacher above 0.02" in capsys.readouterr().out
+    with pytest.raises(TrainingError, match="exists, and nothing is overwritten"):
+        label(run, out, folder, form=form)
+
+
+def test_label__two_images_with_one_name_are_refused_where_they_would_share_a_label_file(run, folder, tmp_path):
+    shutil.copy(folder / "b.png", folder / "b.jpg")
+    with pytest.raises(DataError, match=r"images that would have one label file: b\.jpg, b\.png"):
+        label(run, tmp_path / "out", folder, form="yolo")
+    assert not (tmp_path / "out").exists()
 
 
 def test_label__finds_in_a_folder_what_predict_finds(run, folder, tmp_path, capsys):

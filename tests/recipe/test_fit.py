@@ -174,7 +174,7 @@ def test_check_fit__a_peak_that_nobody_measures_is_refused(refused: Refused):
     lines = refused(overrides=("engine.patience=3", "evaluation.checkpoint=best"))
     assert [line.split(": ")[1] for line in lines] == ["engine.patience", "engine.patience", "evaluation.checkpoint"]
     assert lines[2].endswith("name them, such as `data.validation: {type: held_out, percent: 20}`, or take `last`")
-    assert lines[1].endswith("it counts evaluations on the way, and there are none: set engine.evaluate_every")
+    assert lines[0].endswith("it counts evaluations on the way, and there are none: set engine.evaluate_every")
 
 
 def test_check_fit__a_step_number_at_or_beyond_the_end_is_refused_with_its_place(refused: Refused):

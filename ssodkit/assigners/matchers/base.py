@@ -16,6 +16,11 @@ class MatcherConfig(PluginConfig, ABC):
 
     slot: ClassVar[str] = "matcher"
 
+    @property
+    def learns_from(self) -> float | None:
+        """The IoU from which on a candidate learns from a target; None where something else decides as well."""
+        return None
+
     @abstractmethod
     def build(self, context: BuildContext) -> "Matcher": ...
 

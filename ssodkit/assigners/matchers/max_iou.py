@@ -34,6 +34,11 @@ class MaxIouConfig(MatcherConfig):
     """What they learn from: the target whose best they are (mmdetection), or the one they overlap most themselves
     (torchvision, detectron2)."""
 
+    @property
+    def learns_from(self) -> float | None:
+        """The IoU of a positive."""
+        return self.positive
+
     @model_validator(mode="after")
     def _thresholds_are_ordered(self) -> "MaxIouConfig":
         if self.negative > self.positive:

@@ -43,6 +43,9 @@ class LabelDistributionSelectorConfig(SelectorConfig):
     """So many boxes of a class teach, as a share of what the labels have per image: the paper's alpha."""
     uncertain: float = Field(1.0, gt=0.0, le=100.0)
     """Up to this share, boxes that do not teach are ignored: their candidates are not background either."""
+    least: float = Field(0.0, ge=0.0, le=1.0)
+    """The confidence that a box needs to teach, however few there are: a young teacher's best boxes may be wrong. What
+    is below is ignored, as far as `uncertain` reaches."""
     floor: float = Field(0.05, ge=0.0, le=1.0)
     """Boxes below this confidence neither teach nor are ignored."""
     window: int = Field(12_800, ge=1)
@@ -104,9 +107,10 @@ class LabelDistributionSelector(Selector):
         )
         is_sure = listed & (confidence >= self.config.floor)
         passed["uncertain"] = is_sure & (bins >= uncertain[found.labels])
-        passed["reliable"] = is_sure & (bins >= reliable[found.labels])
+        passed["reliable"] = is_sure & (bins >= reliable[found.labels]) & (confidence >= self.config.least)
         targets = targets_of(found, passed["reliable"], passed["uncertain"] & ~passed["reliable"])
-        threshold = (reliable / BINS).clamp(min=self.config.floor).float()[found.labels]
+        lowest = max(self.config.floor, self.config.least)
+        threshold = (reliable / BINS).clamp(min=lowest).float()[found.labels]
         return Selection(Supervision.uniform(targets, context.progress), passed, {"threshold": threshold})
 
     def _note(self, found: Detections, listed: Tensor) -> None:

@@ -80,6 +80,13 @@ def test_label_distribution__nothing_below_the_floor_teaches_or_is_ignored():
     assert selection.numbers["threshold"].tolist() == [[pytest.approx(0.05)] * 2]
 
 
+def test_label_distribution__boxes_of_an_unsure_teacher_are_ignored_whatever_their_rank():
+    found = detections([[0.6, 0.3, 0.2]])
+    targets = select(build(per_image=(2.0,), reliable=1.0, uncertain=1.0, least=0.5), found).supervision.classes
+    assert kept(found, targets.weight > 0) == [0.6]
+    assert kept(found, targets.valid & (targets.weight == 0)) == [0.2, 0.3]
+
+
 def test_label_distribution__micro_batches_of_a_step_count_once_each():
     whole, parts = build(window=100), build(window=100)
     first, second = detections([[0.9], [0.8, 0.7]]), detections([[0.5], [0.6, 0.2]])
