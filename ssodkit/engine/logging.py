@@ -86,7 +86,7 @@ class RunLog:
 
     def say(self, what: RenderableType) -> None:
         """Something for the reader; it appears above the progress bar. Lines of a terminal end between words."""
-        self.console.print(what, markup=False, overflow="ignore")
+        self.console.print(what, markup=False)
 
     def warn(self, text: str) -> None:
         """Something that the reader should not miss."""

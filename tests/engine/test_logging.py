@@ -115,8 +115,7 @@ def test_engine__its_import_takes_no_wandb_and_no_evaluator():
 
 def test_run_log__lines_end_between_words_on_a_terminal_and_nowhere_in_a_file(tmp_path, tiny_recipe, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
-    path = "/somewhere/that/is/longer/than/a/line/of/this/narrow/terminal"
-    text = f"note     10 boxes of labeled images are not used, see {path}"
+    text = "note     10 boxes of labeled images are not used, as their images have none of the classes"
     for is_terminal in (True, False):
         said = io.StringIO()
         said.isatty = lambda is_terminal=is_terminal: is_terminal
@@ -125,4 +124,4 @@ def test_run_log__lines_end_between_words_on_a_terminal_and_nowhere_in_a_file(tm
             log.say(text)
         lines = said.getvalue().splitlines()
         assert len(lines) == (3 if is_terminal else 1)
-        assert " ".join(line.strip() for line in lines).split() == text.split()
+        assert " ".join(lines).split() == text.split()
