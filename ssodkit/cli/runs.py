@@ -223,8 +223,9 @@ def export(
     """Write the whole detector into one file.
 
     ONNX and TorchScript take RGB pictures (batch, 3, height, width) of uint8, all of one size, and give boxes in their
-    pixels, scores, labels and counts: resize and suppression are inside. safetensors holds the weights, and all that
-    `ssodkit.load` needs. Before a file is written, it is compared with the run on sample pictures.
+    pixels, scores, labels and counts: resize and suppression are inside. Of TorchScript, `import torchvision` comes
+    before the file is loaded: it has the suppression. safetensors holds the weights, and all that `ssodkit.load` needs.
+    Before a file is written, it is compared with the run on sample pictures.
     """
     from ssodkit.engine.export import export
 
