@@ -209,7 +209,7 @@ def _make_steps(
         if scores:
             with stopping.at_once(f" while it scored; {session.way_on}"):
                 session.evaluate()
-            if session.is_past_peak:
+            if session.is_past_peak and session.step < engine.steps:
                 session.log.say(_past_peak(session))
                 return
 
