@@ -252,13 +252,6 @@ class Session:
         every, patience = self.recipe.engine.evaluate_every, self.recipe.engine.patience
         return patience is not None and every is not None and self.step // every - self.best_step // every >= patience
 
-    def say_peak(self) -> None:
-        """Say why the training ends here."""
-        self.log.say(
-            f"ends after step {self.step}: the last {self.recipe.engine.patience} evaluations were no better than the "
-            f"best, AP {100 * self.best:.1f} after step {self.best_step} on the validation images"
-        )
-
     def take_result(self) -> tuple[Path, int]:
         """The checkpoint that is the run's result, and its step; the networks are its own from here on.
 

@@ -209,6 +209,14 @@ def _make_steps(
         if scores:
             with stopping.at_once(f" while it scored; {session.way_on}"):
                 session.evaluate()
-            if session.is_past_peak:
-                session.say_peak()
+            if session.is_past_peak and session.step < engine.steps:
+                session.log.say(_past_peak(session))
                 return
+
+
+def _past_peak(session: Session) -> str:
+    """Why the training ends before its last step."""
+    return (
+        f"ends after step {session.step}: the last {session.recipe.engine.patience} evaluations were no better than "
+        f"the best, AP {100 * session.best:.1f} after step {session.best_step} on the validation images"
+    )
