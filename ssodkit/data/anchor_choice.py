@@ -1,5 +1,6 @@
 """Anchors for given boxes: the plainest with which nearly all of them overlap enough."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,9 +14,9 @@ RATIOS = (1.0, 0.5, 2.0, 0.33, 3.0, 0.2, 5.0, 0.12, 8.0)
 MOST_RATIOS = 5
 COVERED = 0.97
 """Share of the boxes that should have an anchor that overlaps enough."""
-FIRST_SIDES = np.geomspace(2.0, 8.0, 9)
+FIRST_SIDES = np.geomspace(2.0, 16.0, 13)
 """Of the finest level, in its strides."""
-GROWTHS = (2.0, 1.5)
+GROWTHS = (2.0, 1.5, 2.5)
 """From a level to the next; the first is taken where both meet enough boxes."""
 SAMPLE = 5000
 """Boxes, evenly spaced, that stand for more of them."""
@@ -34,21 +35,27 @@ class AnchorChoice:
 
 
 def choose_anchors(
-    boxes: NDArray[np.float32], strides: Sequence[int], per_level: int, iou: float, center: float
+    boxes: NDArray[np.float32],
+    strides: Sequence[int],
+    per_level: int,
+    iou: float,
+    center: float,
+    growths: Sequence[float] = GROWTHS,
+    largest: float = math.inf,
 ) -> AnchorChoice:
     """The fewest ratios with which 97 % of the boxes (k, 4), in pixels of the view, have an anchor of this IoU.
 
-    Levels have so many sides each, evenly between its first and the next level's; `center` is that of an
-    `AnchorConfig`. Where no choice reaches the share, the one that covers most is taken; without boxes, sides of four
-    strides.
+    Levels have so many sides each, evenly between its first and the next level's, which is `growths` times as large;
+    `center` is that of an `AnchorConfig`, `largest` the most strides of the finest level that its first side may have.
+    Where no choice reaches the share, the one that covers most is taken; without boxes, sides of four strides.
     """
     if not len(boxes):
         return AnchorChoice(_sides(4.0 * strides[0], len(strides), per_level), (1.0,), 0.0)
     some = boxes[np.linspace(0, len(boxes) - 1, min(SAMPLE, len(boxes))).astype(np.int64)]
     choices = [
         _with_ratios(some, _sides(float(first) * strides[0], len(strides), per_level, growth), strides, iou, center)
-        for growth in GROWTHS
-        for first in FIRST_SIDES
+        for growth in growths
+        for first in FIRST_SIDES[largest >= FIRST_SIDES]
     ]
     return max(choices, key=lambda choice: (min(choice.covered, COVERED), -len(choice.ratios), choice.covered))
 

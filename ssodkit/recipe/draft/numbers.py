@@ -19,6 +19,8 @@ SIDES = 2
 """Of the anchors of each level there."""
 IOU = 0.5
 """From which on an anchor learns from a box there."""
+LARGEST = 8.0
+"""Strides of the finest level that its anchors may have at most: a cell sees little beyond."""
 CENTER = 0.5
 """Where anchors lie in their cells there."""
 
@@ -44,13 +46,17 @@ def light_anchors(boxes: Boxes) -> AnchorChoice:
     Where no number of levels reaches the share, the choice that covers most; without boxes, three levels.
     """
     if not len(boxes):
-        return choose_anchors(boxes, strides_of(3), SIDES, IOU, CENTER)
+        return _choose(boxes, 3)
     choices = []
     for levels in LEVELS:
-        choices.append(choose_anchors(boxes, strides_of(levels), SIDES, IOU, CENTER))
+        choices.append(_choose(boxes, levels))
         if choices[-1].covered >= COVERED:
             return choices[-1]
     return max(choices, key=lambda choice: choice.covered)
+
+
+def _choose(boxes: Boxes, levels: int) -> AnchorChoice:
+    return choose_anchors(boxes, strides_of(levels), SIDES, IOU, CENTER, growths=(2.0,), largest=LARGEST)
 
 
 def strides_of(levels: int) -> list[int]:
