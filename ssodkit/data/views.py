@@ -47,12 +47,15 @@ class ViewsConfig(Config):
     pad_to: int = Field(32, ge=1, le=1_000_000)
     """Canvas sides are multiples of this."""
 
+    def sized(self, view: ViewConfig) -> ViewConfig:
+        """A view of this recipe with all its transforms: it begins with `size`."""
+        if self.size is None:
+            return view
+        return view.model_copy(update={"transforms": (self.size, *view.transforms)})
+
     def maker(self, views: Mapping[str, ViewConfig]) -> "ViewMaker":
         """What makes these views, each beginning with `size`."""
-        first = () if self.size is None else (self.size,)
-        sized = {
-            name: view.model_copy(update={"transforms": (*first, *view.transforms)}) for name, view in views.items()
-        }
+        sized = {name: self.sized(view) for name, view in views.items()}
         return ViewMaker(sized, self.minimum_visible, self.pad_to)
 
     @model_validator(mode="after")

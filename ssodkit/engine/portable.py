@@ -74,7 +74,7 @@ class Portable(nn.Module):
 
 def _sides(views: ViewsConfig) -> tuple[int | None, int | None]:
     """The lengths to which the test view brings the short side, and the long side at most; None: it leaves them."""
-    transforms = views.test.transforms
+    transforms = views.sized(views.test).transforms
     if not transforms:
         return None, None
     if len(transforms) == 1 and isinstance(transforms[0], ResizeConfig):
@@ -83,7 +83,7 @@ def _sides(views: ViewsConfig) -> tuple[int | None, int | None]:
             return lengths.pop(), transforms[0].long
     names = ", ".join(transform.type for transform in transforms)
     raise TrainingError(
-        f"views.test is made of {names}, and a file can hold one `resize` to one length or nothing. Give the run's "
+        f"the test view is made of {names}, and a file can hold one `resize` to one length or nothing. Give the run's "
         "recipe such a test view, or use `ssodkit.load`."
     )
 

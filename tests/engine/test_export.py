@@ -24,7 +24,7 @@ from ssodkit.errors import TrainingError
 RECIPES = {
     "supervised": ["views.test=[{type: resize, short: 80, long: 120}]", "detector.test.at_most=300"],
     "supervised_retinanet": ["detector.anchors.inside=canvas", "detector.test.at_most=300"],
-    "supervised_fam3d": ["views.test=[{type: resize, short: 130}]"],
+    "supervised_fam3d": ["views.size={type: resize, short: 130}"],
 }
 """Enlarging, reducing, neither; few and hundreds of detections."""
 
@@ -147,7 +147,10 @@ def test_compare__another_network_is_noticed(runs, pictures):
     [
         (["--format", "torchscript", "--size", "60x60"], "takes pictures of any number and size: leave out"),
         (["--format", "onnx", "--size", "60"], "write --size as HEIGHTxWIDTH in pixels, such as 480x640, not '60'"),
-        (["--format", "onnx"], "views.test is made of flip, and a file can hold one `resize` to one length or nothing"),
+        (
+            ["--format", "onnx"],
+            "the test view is made of flip, and a file can hold one `resize` to one length or nothing",
+        ),
     ],
 )
 def test_export__what_cannot_be_done_is_a_sentence_and_leaves_no_file(call: Call, runs, tmp_path, arguments, complaint):

@@ -52,7 +52,7 @@ class Limit:
 def check_meeting(recipe: Recipe, sets: DataSets, networks: Mapping[str, Detector]) -> list[Finding]:
     """What does not meet the labeled boxes as the training sees them; nothing where there is no box."""
     labeled = next(iter(recipe.views.maker(recipe.views.labeled).views.values()))
-    test = recipe.views.maker({"test": recipe.views.test}).views["test"]
+    test = recipe.views.sized(recipe.views.test)
     trained, tested = (boxes_in_view(sets.labeled, view, recipe.views.minimum_visible) for view in (labeled, test))
     if not len(trained.boxes):
         return []
