@@ -24,6 +24,7 @@ from ssodkit.engine.checkpoint import (
 )
 from ssodkit.engine.checksums import CHECKSUMS
 from ssodkit.errors import TrainingError
+from ssodkit.recipe.check import load_recipe
 
 CAT, DOG = Category(7, "cat"), Category(3, "dog")
 ORIGIN = Origin(
@@ -182,9 +183,12 @@ def test_find_last__says_where_there_is_none(tmp_path):
     ("name", "read"),
     [
         ("state.pt", lambda run: load_state(find_last(run))),
-        ("student.safetensors", lambda run: read_step(find_networks(run))),
-        ("student.safetensors", lambda run: read_categories(find_networks(run))),
-        ("teacher.safetensors", lambda run: load_network(find_networks(run), "teacher", network())),
+        ("student.safetensors", lambda run: read_step(find_networks(run, load_recipe("supervised")))),
+        ("student.safetensors", lambda run: read_categories(find_networks(run, load_recipe("supervised")))),
+        (
+            "teacher.safetensors",
+            lambda run: load_network(find_networks(run, load_recipe("supervised")), "teacher", network()),
+        ),
     ],
 )
 def test_checkpoints__a_damaged_file_is_named_with_its_cure(tmp_path, name, read, content, listed):
