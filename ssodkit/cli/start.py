@@ -27,6 +27,14 @@ def init(
         typer.Option(min=1, metavar="K", help="Use the labels of K pictures per class, and the others without."),
     ] = None,
     method: Annotated[str | None, typer.Option(metavar="NAME", help="Default: the one that gained most.")] = None,
+    weights: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|none|NAME|FILE",
+            help="What the network starts from: a network of timm by its name, a .safetensors file of one, or none: a "
+            "light detector with new weights. auto: resnet50.tv_in1k where there is a GPU and timm has its weights.",
+        ),
+    ] = "auto",
 ) -> None:
     """Write a recipe for pictures of one's own.
 
@@ -38,7 +46,7 @@ def init(
     from ssodkit.recipe.draft.draft import DEFAULT, Wish, draft
 
     refuse_existing(out)
-    wish = Wish(labeled, images, unlabeled, test, test_images, shots, method or DEFAULT)
+    wish = Wish(labeled, images, unlabeled, test, test_images, shots, method or DEFAULT, weights)
     with showing("looking at pictures") as on_progress:
         made = draft(wish, out.stem, on_progress)
     write_whole(out, made.text)

@@ -1,7 +1,5 @@
 """Any network of timm (huggingface/pytorch-image-models) that gives feature pyramids."""
 
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,11 +10,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssodkit.detectors.backbones.base import Backbone, BackboneConfig
+from ssodkit.detectors.backbones.weights import SUFFIX, check_weights, is_hub_within_reach, kept_weights
 from ssodkit.errors import RecipeError, TrainingError
 from ssodkit.plugins import BuildContext, register
 
-HUB_PATIENCE = 5.0
-"""Seconds until the host of timm's weights counts as out of reach."""
 FIRST_STAGE = 4
 """Stride of the first stage; what comes before is the stem."""
 
@@ -42,8 +39,8 @@ class TimmConfig(BackboneConfig):
     @field_validator("weights")
     @classmethod
     def _is_safetensors(cls, weights: str | Path) -> str | Path:
-        if isinstance(weights, Path) and weights.suffix != ".safetensors":
-            raise ValueError(f"{weights} is no .safetensors file; other kinds may run code when they are read")
+        if isinstance(weights, Path) and weights.suffix != SUFFIX:
+            raise ValueError(f"{weights} is no {SUFFIX} file; other kinds may run code when they are read")
         return weights
 
     @property
@@ -114,10 +111,10 @@ def _create(config: TimmConfig, load_weights: bool) -> Any:
         return timm.create_model(config.name, features_only=True, out_indices=indices)
     try:
         source = {}
-        file = config.weights if isinstance(config.weights, Path) else _kept(config.name)
+        file = config.weights if isinstance(config.weights, Path) else kept_weights(config.name)
         if isinstance(config.weights, Path):
-            _check_file(config.name, config.weights)
-        elif file is None and not _is_hub_within_reach():
+            check_weights(config.name, config.weights)
+        elif file is None and not is_hub_within_reach():
             raise ConnectionError("there is no network, and timm keeps no copy of them")
         if file is not None:
             source = {"pretrained_cfg_overlay": {"file": str(file)}}
@@ -130,44 +127,6 @@ def _create(config: TimmConfig, load_weights: bool) -> Any:
             "`detector.backbone.weights`; or take a detector that learns from new weights, such as "
             "bases/detectors/faster_rcnn_light.yaml."
         ) from error
-
-
-def _kept(name: str) -> Path | None:
-    """The file of a network's weights in timm's cache, if it was fetched before."""
-    from huggingface_hub import try_to_load_from_cache
-
-    kept = try_to_load_from_cache(f"timm/{name}", "model.safetensors")
-    return Path(kept) if isinstance(kept, str) else None
-
-
-def _is_hub_within_reach() -> bool:
-    """Whether the host that keeps timm's weights answers within seconds: asking for them itself takes a minute to
-    fail."""
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        return False
-    try:
-        urllib.request.urlopen(constants.ENDPOINT, timeout=HUB_PATIENCE).close()
-    except urllib.error.HTTPError:
-        return True  # it answered
-    except OSError:
-        return False
-    return True
-
-
-def _check_file(name: str, path: Path) -> None:
-    """Raise ValueError unless the file has all weights of the network: timm would leave the others random."""
-    import timm
-    from safetensors import safe_open
-
-    with torch.device("meta"):
-        network = timm.create_model(name, num_classes=0)
-    with safe_open(path, framework="pt") as file:
-        has = set(file.keys())
-    missing = [key for key in network.state_dict() if key not in has and not key.endswith("num_batches_tracked")]
-    if missing:
-        raise ValueError(f"{path} lacks {missing[0]} and {len(missing) - 1} more")
 
 
 def _frozen_parameters(network: Any, config: TimmConfig) -> frozenset[str]:

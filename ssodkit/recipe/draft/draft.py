@@ -6,7 +6,6 @@ from typing import Any
 
 from ssodkit.data.checks import NO_AREA
 from ssodkit.data.config import (
-    BatchConfig,
     DataConfig,
     EvaluationSource,
     FolderSource,
@@ -20,7 +19,8 @@ from ssodkit.data.recognize import Source, recognize
 from ssodkit.data.sets import DataSets, OnProgress, open_data
 from ssodkit.errors import DataError, RecipeError
 from ssodkit.plugins import suggest
-from ssodkit.recipe.draft.plan import PRESETS, Line, plan_recipe
+from ssodkit.recipe.draft.plan import PRESETS, Line, batch_of, plan_recipe
+from ssodkit.recipe.draft.weights import AUTO, choose_start, gpu_memory
 from ssodkit.recipe.draft.write import as_yaml
 
 DEFAULT = next(iter(PRESETS))
@@ -48,6 +48,8 @@ class Wish:
     shots: int | None = None
     """Use so many labeled pictures of each class, the rest of them without their labels."""
     method: str = DEFAULT
+    weights: str = AUTO
+    """What the network starts from, as `choose_start` takes it."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,11 @@ class Draft:
 def draft(wish: Wish, name: str, on_progress: OnProgress | None = None) -> Draft:
     """The recipe for these pictures. Labels and sizes are read, pictures are not: `on_progress(done, total)`.
 
-    Raises DataError for what cannot be used, RecipeError for a method that is not offered.
+    Raises DataError for what cannot be used, RecipeError for a method or weights that are not offered.
     """
     if wish.method not in PRESETS:
         raise RecipeError(f"--method '{wish.method}' is not offered; {suggest(wish.method, PRESETS)}")
+    start = choose_start(wish.weights, gpu_memory())
     labels = _with_labels(wish.labeled, recognize(wish.labeled, wish.images))
     train, test, validation, why = _roles(labels, wish)
     data = DataConfig(
@@ -77,12 +80,14 @@ def draft(wish: Wish, name: str, on_progress: OnProgress | None = None) -> Draft
         validation=validation,
         unlabeled=_unlabeled(wish),
         shots=wish.shots,
-        batch=BatchConfig(labeled=4, unlabeled=4 if PRESETS[wish.method].learns_unlabeled else 0),
+        batch=batch_of(wish.method, start),
     )
     sets = open_data(data, on_progress)
-    plan = plan_recipe(name, wish.method, sets, _lines(data, sets, why), _head(name))
+    plan = plan_recipe(name, wish.method, start, sets, _lines(data, sets, why), _head(name))
     compares = " --compare supervised" if data.batch.unlabeled else ""
-    return Draft(as_yaml(plan), (*_found(data, sets), *(f"note       {note}" for note in sets.notes)), compares)
+    notes = (f"note       {note}" for note in sets.notes)
+    found = (*_found(data, sets), f"weights    {start.describe()}", *notes)
+    return Draft(as_yaml(plan), found, compares)
 
 
 def _with_labels(path: Path, found: dict[str, Source]) -> dict[str, LabeledSource]:

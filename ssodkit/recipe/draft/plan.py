@@ -1,21 +1,37 @@
 """What a first recipe for one's own pictures says, and why: each line with the reason that the data gives for it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ssodkit.data.anchor_choice import AnchorChoice
+from ssodkit.data.config import BatchConfig
 from ssodkit.data.sets import DataSets
 from ssodkit.data.survey import Survey, is_learned, survey
-from ssodkit.recipe.draft.numbers import light_anchors, strides_of, view_size
+from ssodkit.recipe.draft.numbers import (
+    PYRAMID_IOU,
+    Boxes,
+    average_over,
+    images_at_once,
+    light_anchors,
+    light_steps,
+    limit,
+    pretrained_steps,
+    pyramid_anchors,
+    small_size,
+    strides_of,
+    usual_size,
+)
+from ssodkit.recipe.draft.weights import Start
 
 
 @dataclass(frozen=True)
 class Preset:
     """A method as `init` offers it."""
 
-    detector: str
-    """Base of the detector that learns from new weights."""
     base: str
     words: str
 
@@ -26,17 +42,52 @@ class Preset:
 
 
 PRESETS: Mapping[str, Preset] = {
-    "mean_teacher": Preset(
-        "faster_rcnn_light",
-        "label_distribution",
-        "a teacher labels, as many boxes as the labels let expect",
-    ),
-    "supervised": Preset("faster_rcnn_light", "supervised", "the labels alone teach"),
+    "mean_teacher": Preset("label_distribution", "a teacher labels, as many boxes as the labels let expect"),
+    "supervised": Preset("supervised", "the labels alone teach"),
 }
 """By the names that `--method` takes; the first is the default."""
 
-PIXELS = 44_000
-"""Of a view, where a CPU trains: 240 x 180."""
+
+@dataclass(frozen=True)
+class Scale:
+    """What the size of a network decides."""
+
+    detector: str
+    schedule: str
+    """Bases."""
+    schedule_words: str
+    labeled: int
+    """Images of a step."""
+    size: Callable[[NDArray[np.int32], Boxes], tuple[int, int]]
+    """Sizes of the pictures, and boxes in them -> short and long side of views."""
+    anchors: Callable[[Boxes], AnchorChoice]
+    """By the boxes in a view."""
+    meets: str
+    """How much a box and its anchor overlap at least."""
+    steps: Callable[[int], int]
+    """By the number of labeled pictures."""
+
+
+LIGHT = Scale(
+    detector="faster_rcnn_light",
+    schedule="own",
+    schedule_words="all step numbers are shares of engine.steps",
+    labeled=4,
+    size=small_size,
+    anchors=light_anchors,
+    meets="half",
+    steps=light_steps,
+)
+LARGE = Scale(
+    detector="faster_rcnn",
+    schedule="own_pretrained",
+    schedule_words="rates as papers have them, in shares of engine.steps; not tuned",
+    labeled=8,
+    size=usual_size,
+    anchors=pyramid_anchors,
+    meets=f"{PYRAMID_IOU:g}",
+    steps=pretrained_steps,
+)
 
 
 @dataclass(frozen=True)
@@ -64,55 +115,70 @@ class Plan:
         self.lines.append(Line(key, value, reason))
 
 
-def plan_recipe(name: str, method: str, sets: DataSets, data: tuple[Line, ...], head: tuple[str, ...]) -> Plan:
+def scale_of(start: Start) -> Scale:
+    """Networks with pre-trained weights are large ones."""
+    return LIGHT if start.network is None else LARGE
+
+
+def batch_of(method: str, start: Start) -> BatchConfig:
+    """The images of a step."""
+    labeled = scale_of(start).labeled
+    return BatchConfig(labeled=labeled, unlabeled=labeled if PRESETS[method].learns_unlabeled else 0)
+
+
+def plan_recipe(
+    name: str, method: str, start: Start, sets: DataSets, data: tuple[Line, ...], head: tuple[str, ...]
+) -> Plan:
     """The recipe of a method for the pictures that `sets` holds; `data` are the lines that say where they lie."""
-    preset, seen = PRESETS[method], survey(sets.labeled)
-    boxes = sets.labeled.boxes[is_learned(sets.labeled)]
-    short, long = view_size(sets.labeled.sizes, boxes, PIXELS)
-    scale = short / max(1.0, seen.short_sides.median)
+    preset, scale, seen = PRESETS[method], scale_of(start), survey(sets.labeled)
+    boxes, batch = sets.labeled.boxes[is_learned(sets.labeled)], batch_of(method, start)
+    short, long = scale.size(sets.labeled.sizes, boxes)
+    factor = short / max(1.0, seen.short_sides.median)
     plan = Plan(
         head=(*head, _describe(seen, sets)),
         extends=(
-            (f"bases/detectors/{preset.detector}.yaml", "learns from new weights, also on a CPU"),
-            (
-                "bases/views/photographs.yaml",
-                "take out what changes meaning, such as flips of writing",
-            ),
+            (f"bases/detectors/{scale.detector}.yaml", f"weights: {start.describe()}"),
+            ("bases/views/photographs.yaml", "take out what changes meaning, such as flips of writing"),
             (f"bases/methods/{preset.base}.yaml", preset.words),
-            ("bases/schedules/own.yaml", "all step numbers are shares of engine.steps"),
+            (f"bases/schedules/{scale.schedule}.yaml", scale.schedule_words),
         ),
     )
     plan.add("name", name)
     plan.lines += data
-    plan.add("data.batch", {"labeled": 4, "unlabeled": 4 if preset.learns_unlabeled else 0})
-    plan.add("views.size", {"type": "resize", "short": short, "long": long}, _why_size(seen, scale))
-    _add_anchors(plan, light_anchors(boxes * scale))
+    plan.add("data.batch", {"labeled": batch.labeled, "unlabeled": batch.unlabeled})
+    plan.add("views.size", {"type": "resize", "short": short, "long": long}, _why_size(seen, factor))
+    _add_anchors(plan, scale, scale.anchors(boxes * factor))
     most = round(seen.per_image.most)
     plan.add("detector.test.at_most", limit(most), f"a labeled picture has up to {most} boxes")
     if preset.learns_unlabeled:
         plan.add("method.selector.at_most", limit(most), "the same")
-    plan.add("engine.steps", steps_for(len(sets.labeled)), f"for {len(sets.labeled)} labeled pictures")
+    steps = scale.steps(len(sets.labeled))
+    plan.add("engine.steps", steps, f"for {len(sets.labeled)} labeled pictures")
+    if start.network is not None:
+        _add_network(plan, start, steps)
+    if start.gpu is not None and scale is LARGE:
+        at_once = images_at_once(short * long, start.gpu, batch.labeled, batch.unlabeled)
+        why = f"of the {batch.slots} of a step: a guess for {start.gpu / 1e9:.0f} GB"
+        plan.add("engine.images_per_device", at_once, why)
     return plan
 
 
-def limit(most: int) -> int:
-    """Detections of a picture where the labels have up to so many: twice as many, in tens, at least 30."""
-    return max(30, 10 * -(-2 * most // 10))
-
-
-def steps_for(labeled: int) -> int:
-    """Steps of four labeled pictures: 800 for twenty, 2,400 for a hundred, and ten rounds of a thousand or more."""
-    return max(800, min(2400, 400 + 20 * labeled), 5 * labeled // 2) // 100 * 100
-
-
-def _add_anchors(plan: Plan, anchors: AnchorChoice) -> None:
+def _add_anchors(plan: Plan, scale: Scale, anchors: AnchorChoice) -> None:
     levels = len(anchors.sides)
-    if levels != 3:
+    if scale is LIGHT and levels != 3:
         plan.add("detector.backbone.channels", [24, 48, *[96] * (levels - 2)], f"strides 4 to {strides_of(levels)[-1]}")
         plan.add("detector.roi.levels", levels, "regions are read from all of them")
-    why = f"{100 * anchors.covered:.0f} % of the boxes overlap one of these by half or more"
+    why = f"{100 * anchors.covered:.0f} % of the boxes overlap one of these by {scale.meets} or more"
     plan.add("detector.anchors.sides", [list(level) for level in anchors.sides], why)
     plan.add("detector.anchors.ratios", list(anchors.ratios), "height / width")
+
+
+def _add_network(plan: Plan, start: Start, steps: int) -> None:
+    plan.add("detector.backbone.name", start.network, "of timm")
+    if start.file is not None:
+        plan.add("detector.backbone.weights", str(start.file))
+    why = "the teacher is an average over a tenth of the run, or 1,000 steps"
+    plan.add("method.teacher.momentum.cap", average_over(steps), why)
 
 
 def _why_size(seen: Survey, scale: float) -> str:

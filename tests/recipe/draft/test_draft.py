@@ -2,11 +2,15 @@ import json
 
 import numpy as np
 import pytest
+import timm
 from PIL import Image
+from safetensors.torch import save_file
+from two_steps import take_two_steps
 
 from ssodkit.errors import DataError, RecipeError
 from ssodkit.recipe.check import load_recipe
 from ssodkit.recipe.draft.draft import Wish, draft
+from ssodkit.recipe.draft.numbers import PYRAMID, PYRAMID_CENTER, PYRAMID_IOU
 
 
 def pictures(folder, count, first=0):
@@ -72,6 +76,46 @@ def test_draft__a_few_labels_of_many(labels, tmp_path):
     recipe = loaded(draft(Wish(labels, tmp_path / "pictures", shots=3), "mine").text, tmp_path)
     assert recipe.data.shots == 3
     assert recipe.data.unlabeled.type == "rest"
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """A file of a network that is small enough for tests, called as timm calls it."""
+    file = tmp_path / "test_resnet.safetensors"
+    save_file(timm.create_model("test_resnet").state_dict(), file)
+    return file
+
+
+def test_draft__from_weights_it_takes_the_large_detector_and_what_papers_do(labels, weights, tmp_path):
+    made = draft(Wish(labels, tmp_path / "pictures", tmp_path / "more", weights=str(weights)), "mine")
+    recipe = loaded(made.text, tmp_path)
+    backbone = recipe.detector.backbone
+    assert (backbone.type, backbone.name, backbone.weights) == ("timm", "test_resnet", weights)
+    assert (recipe.data.batch.labeled, recipe.data.batch.unlabeled) == (8, 8)
+    assert (recipe.engine.optimizer.type, recipe.engine.lr.span, recipe.engine.steps) == ("sgd", (0.0, 0.01), 2000)
+    assert recipe.method.teacher.momentum.cap == 0.995
+    assert f"weights    of test_resnet, in {weights}, as --weights says" in made.found
+    assert "rates as papers have them, in shares of engine.steps; not tuned" in made.text
+
+
+def test_draft__the_large_detectors_anchors_are_those_that_its_matcher_learns_from(labels, weights, tmp_path):
+    recipe = loaded(draft(Wish(labels, method="supervised", weights=str(weights)), "mine").text, tmp_path)
+    assert recipe.detector.stages["rpn"].matcher.positive == PYRAMID_IOU
+    assert recipe.detector.anchors.center == PYRAMID_CENTER
+    assert len(recipe.detector.anchors.sides) == len(PYRAMID)
+
+
+def test_draft__with_weights_it_takes_two_steps(labels, weights, tmp_path):
+    text = draft(Wish(labels, tmp_path / "pictures", tmp_path / "more", weights=str(weights)), "mine").text
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    teaches = {"reliable": 10, "uncertain": 10, "least": 0, "floor": 0}  # whatever a new network says
+    changes = [f"method.selector.{key}={value}" for key, value in teaches.items()]
+    small = ["detector.neck.channels=32", "detector.roi.width=16"]
+    take_two_steps(
+        load_recipe(file, [*changes, *small, "method.teacher.score=0.0", "method.unlabeled_weight=1.0"]),
+        load_weights=True,
+    )
 
 
 def test_draft__test_labels_of_their_own_are_used(labels, tmp_path):
