@@ -74,21 +74,27 @@ def to_latex(table: Table) -> str:
 
 def to_html(table: Table) -> str:
     """A page of its own, without network, in the reader's choice of light and dark."""
+    return HTML.format(title=html.escape(table.suite.name), table=html_table(table))
+
+
+def html_table(table: Table) -> str:
+    """A piece of a page: the table, what it says above, and footnotes below, whose ids begin with the suite's name."""
     layout = lay_out(table)
     escape = html.escape
+    name = escape(layout.name)
     warning = f'<p class="warning"><strong>{escape(layout.warning)}</strong></p>\n' if layout.warning else ""
     head = "".join(
         f'<th colspan="{len(columns)}" scope="colgroup">{escape(group)}</th>' if group else "<td></td>" * len(columns)
         for group, columns in _groups(layout.columns)
     )
     heads = "".join(f'<th scope="col">{escape(column.head)}</th>' for column in layout.columns)
-    rows = "\n".join(f"<tr>{''.join(_html_cells(row))}</tr>" for row in layout.rows)
+    rows = "\n".join(f"<tr>{''.join(_html_cells(row, name))}</tr>" for row in layout.rows)
     facts = "\n".join(f"<li>{escape(fact)}</li>" for fact in layout.facts)
     notes = "\n".join(
-        f'<li id="note-{number}">{escape(text)}</li>' for number, text in enumerate(layout.notes, start=1)
+        f'<li id="{name}-note-{number}">{escape(text)}</li>' for number, text in enumerate(layout.notes, start=1)
     )
-    return HTML.format(
-        title=escape(layout.name),
+    return TABLE.format(
+        title=name,
         warning=warning,
         about=escape(layout.about),
         facts=facts,
@@ -120,7 +126,11 @@ tbody tr {{ border-top: 1px solid color-mix(in srgb, currentColor 25%, transpare
 </head>
 <body>
 <h1>{title}</h1>
-{warning}<p>{about}</p>
+{table}</body>
+</html>
+"""
+
+TABLE = """{warning}<p>{about}</p>
 <ul>
 {facts}
 </ul>
@@ -135,9 +145,7 @@ tbody tr {{ border-top: 1px solid color-mix(in srgb, currentColor 25%, transpare
 </tbody>
 </table>
 </div>
-{notes}</body>
-</html>
-"""
+{notes}"""
 
 
 def to_csv(table: Table) -> str:
@@ -212,9 +220,9 @@ def _groups(columns: tuple[Column, ...]) -> list[tuple[str, list[Column]]]:
     return [(group, list(members)) for group, members in groupby(columns, key=lambda column: column.group)]
 
 
-def _html_cells(row: tuple[Text, ...]) -> Iterator[str]:
+def _html_cells(row: tuple[Text, ...], name: str) -> Iterator[str]:
     for place, cell in enumerate(row):
-        links = ", ".join(f'<a href="#note-{number}">{number}</a>' for number in cell.notes)
+        links = ", ".join(f'<a href="#{name}-note-{number}">{number}</a>' for number in cell.notes)
         text = html.escape(cell.text) + (f" <sup>{links}</sup>" if links else "")
         yield f'<th scope="row">{text}</th>' if place == 0 else f"<td>{text}</td>"
 

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 from command import Call
 
+from ssodkit.bench.per_class import class_tables_html
 from ssodkit.bench.results import CellResult, write_result
 from ssodkit.bench.suite import cells_of
+from ssodkit.bench.table import load_table
 
 
 @pytest.fixture
@@ -119,8 +121,13 @@ def test_table__per_class_has_means_over_the_files_that_keep_them(
         "| cat | 50.0 | 65.0 |",
         "| a\\|b | - | - |",
     ]
+    folded = class_tables_html(load_table(path)[0])
+    assert folded.count("<details>") == 1
+    assert "<summary>AP by class, teacher, 5 % labels; in brackets the trainings.</summary>" in folded
+    assert '<th scope="row">cat</th><td>50.0</td><td>65.0</td>' in folded
     assert "--per-class prints AP in Markdown" in call("table", path, "--per-class", "--metric", "AP50").err
 
 
 def test_table__per_class_says_so_where_no_file_keeps_them(call: Call, suite: Path):
     assert call("table", suite, "--per-class").out.endswith("those of earlier versions keep the mean alone.\n")
+    assert class_tables_html(load_table(suite)[0]) == ""

@@ -14,6 +14,8 @@ from string import Template
 from typing import Any
 
 from ssodkit.bench.folders import RUNS
+from ssodkit.bench.formats import html_table
+from ssodkit.bench.per_class import class_tables_html
 from ssodkit.bench.report.curves import (
     class_figures,
     health_figures,
@@ -27,7 +29,8 @@ from ssodkit.bench.report.curves import (
 from ssodkit.bench.report.figures import Figure
 from ssodkit.bench.report.gallery import gallery_data
 from ssodkit.bench.report.read import RunRecord
-from ssodkit.bench.report.sources import read_sources
+from ssodkit.bench.report.sources import Sources, read_sources
+from ssodkit.bench.table import Table
 from ssodkit.data.files import write_whole
 from ssodkit.engine.folders import filled_whole, refuse_used
 from ssodkit.engine.nested import flatten
@@ -51,16 +54,17 @@ def report(
     a source is neither, or `out` is in use; then nothing is written.
     """
     refuse_used(out)
-    records, missing = read_sources(sources, runs or RUNS, results, trust_plugins)
+    read = read_sources(sources, runs or RUNS, results, trust_plugins)
     with filled_whole(out) as draft:
-        write_page(records, missing, draft)
+        write_page(read, draft)
     return out / PAGE
 
 
-def write_page(records: Sequence[RunRecord], missing: Sequence[str], out: Path) -> None:
+def write_page(read: Sources, out: Path) -> None:
     """Write all files of a report to a folder."""
     from plotly.offline import get_plotlyjs
 
+    records = read.records
     sections = {
         "learning": learning_figures(records),
         "classes": class_figures(records),
@@ -83,8 +87,12 @@ def write_page(records: Sequence[RunRecord], missing: Sequence[str], out: Path) 
     }
     ours = files("ssodkit.bench.report")
     page = Template((ours / "page.html").read_text(encoding="utf-8")).substitute(
+        tables="".join(map(_suite, read.tables)),
+        table_links="".join(f"<a href='#suite-{html.escape(each.suite.name)}'>Table</a>\n" for each in read.tables[:1]),
         overview=_overview(records),
-        notes="".join(f"<p class='note'>{html.escape(sentence)}</p>" for sentence in [*missing, *_notes(records)]),
+        notes="".join(
+            f"<p class='note'>{html.escape(sentence)}</p>" for sentence in [*read.sentences, *_notes(records)]
+        ),
         gallery_choice=_select("gallery-run", "run", [gallery["name"] for gallery in galleries]),
         gallery_note=html.escape(_gallery_note(records, len(galleries))),
         recipe_choices="".join(
@@ -109,6 +117,12 @@ def recipe_table(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
         for key in keys
     ]
     return [row for row in rows if len(set(row["values"])) > 1]
+
+
+def _suite(table: Table) -> str:
+    name = html.escape(table.suite.name)
+    content = html_table(table) + class_tables_html(table)
+    return f"<section id='suite-{name}' class='suite'>\n<h2>{name}</h2>\n{content}</section>\n\n"
 
 
 def _overview(records: Sequence[RunRecord]) -> str:

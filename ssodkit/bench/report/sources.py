@@ -3,39 +3,51 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from ssodkit.bench.folders import CellFolder
+from ssodkit.bench.published import read_published
 from ssodkit.bench.report.read import GALLERIES, IMAGES, RunRecord, from_result, read_run, with_moments
 from ssodkit.bench.results import read_results
 from ssodkit.bench.suite import Cell, Suite, cells_of, results_folder
+from ssodkit.bench.table import Table, make_table
 from ssodkit.engine.checkpoint import RECIPE
 from ssodkit.engine.gallery import MOMENTS
 from ssodkit.engine.results import RESULT
 from ssodkit.errors import RecipeError, TrainingError
 
 
-def read_sources(
-    sources: Sequence[str], runs: Path, results: Path | None, trust_plugins: bool = False
-) -> tuple[list[RunRecord], list[str]]:
-    """The runs, and sentences on what is missing of the suites.
+class Sources(NamedTuple):
+    """What there is to show."""
+
+    records: list[RunRecord]
+    sentences: list[str]
+    """On what is missing of the suites."""
+    tables: list[Table]
+    """Of the suites."""
+
+
+def read_sources(sources: Sequence[str], runs: Path, results: Path | None, trust_plugins: bool = False) -> Sources:
+    """The runs and suites.
 
     A folder is a run, all else the file or the name of a suite, whose cells lie in `runs/CELL/run` or, where that is
     gone, in `results`. Raises TrainingError for a folder that is no run and for a suite without a finished run,
-    RecipeError for a suite with a mistake.
+    RecipeError for a suite with a mistake; of both kinds what `make_table` raises.
     """
     folders = [Path(source) for source in dict.fromkeys(sources) if Path(source).is_dir()]
     names = dict(zip(folders, short_names(folders), strict=True))
     suites = [source for source in dict.fromkeys(sources) if not Path(source).is_dir()]
     records: list[RunRecord] = [read_run(folder, names[folder]) for folder in folders]
-    missing = []
+    missing, tables = [], []
     for source in suites:
-        found, sentences = _read_suite(source, runs, results, len(suites) > 1, trust_plugins)
+        found, sentences, (table,) = _read_suite(source, runs, results, len(suites) > 1, trust_plugins)
         records += found
         missing += sentences
+        tables.append(table)
     seen = [place for place, record in enumerate(records) if record.gallery and (record.gallery / MOMENTS).is_file()]
     for place in seen[:GALLERIES]:
         records[place] = with_moments(records[place], IMAGES)
-    return records, missing
+    return Sources(records, missing, tables)
 
 
 def short_names(folders: Sequence[Path]) -> list[str]:
@@ -49,9 +61,7 @@ def short_names(folders: Sequence[Path]) -> list[str]:
     return [str(path) for path in paths]
 
 
-def _read_suite(
-    source: str, runs: Path, results: Path | None, is_one_of_several: bool, trust_plugins: bool
-) -> tuple[list[RunRecord], list[str]]:
+def _read_suite(source: str, runs: Path, results: Path | None, is_one_of_several: bool, trust_plugins: bool) -> Sources:
     try:
         suite, cells = cells_of(source, trust_plugins)
     except RecipeError as error:
@@ -82,8 +92,8 @@ def _read_suite(
             f"and {folder}. Begin with `ssodkit bench {source}`, or say by --runs and --results where they lie."
         )
     sentences = [f"{missing} of the {len(cells)} cells of {suite.name} have not begun."] if missing else []
-    sentences += [suite.warning] if suite.warning else []
-    return records, [*sentences, *found.refused]
+    table = make_table(suite, cells, left, read_published() if suite.published else ())
+    return Sources(records, [*sentences, *found.refused], [table])
 
 
 def _name(cell: Cell, row: str, suite: Suite) -> str:

@@ -9,8 +9,11 @@ import pytest
 import yaml
 from PIL import Image
 
+from ssodkit.bench.formats import html_table
 from ssodkit.bench.report.page import recipe_table, report, write_page
 from ssodkit.bench.report.read import read_run, with_moments
+from ssodkit.bench.report.sources import Sources
+from ssodkit.bench.table import load_table
 from ssodkit.errors import TrainingError
 
 FILES = {"index.html", "page.css", "page.js", "data.js", "plotly.min.js"}
@@ -127,7 +130,7 @@ def test_report__a_run_that_has_just_begun(copy_run, tmp_path):
 def test_report__names_from_outside_are_text(record, tmp_path):
     name = "<script>alert('1')</script>&amp;"
     other = replace(record, name=name, row=name, recipe={**record.recipe, "name": name}, notes=(name,))
-    write_page([record, other], [name], tmp_path)
+    write_page(Sources([record, other], [name], []), tmp_path)
     written = (tmp_path / "index.html").read_text()
     page = Reader(written)
     assert page.tags.count("script") == 3
@@ -140,7 +143,7 @@ def test_report__names_from_outside_are_text(record, tmp_path):
 
 
 def test_report__the_overview_has_scores_of_the_result(record, tmp_path):
-    write_page([record], [], tmp_path)
+    write_page(Sources([record], [], []), tmp_path)
     page = (tmp_path / "index.html").read_text()
     row = re.search(r"<tr><th scope='row'>mine</th>(.*?)</tr>", page)[1]
     cells = re.findall(r"<td>(.*?)</td>", row)
@@ -152,6 +155,23 @@ def test_report__the_overview_has_scores_of_the_result(record, tmp_path):
     ]
     assert cells[6] == "soft_teacher"
     assert cells[7] == record.result["device"]
+
+
+def test_report__a_suites_table_stands_on_top_as_the_command_table_has_it(tmp_path):
+    suites = ["digits_small", "digits_tiny"]
+    report(suites, tmp_path / "page", runs=tmp_path)
+    written = (tmp_path / "page" / "index.html").read_text()
+    page = Reader(written)
+    ids = [value for name, value in page.attributes if name == "id"]
+    assert len(set(ids)) == len(ids)
+    assert {value[1:] for name, value in page.attributes if name == "href" and value.startswith("#")} <= set(ids)
+    places = [written.index(f"<section id='suite-{name}'") for name in suites]
+    assert places == sorted(places)
+    assert places[-1] < written.index('<section id="runs">')
+    for name in suites:
+        assert html_table(load_table(name)[0]) in written
+    assert page.texts.count(load_table("digits_tiny")[0].suite.warning) == 1
+    assert "<details>" not in written  # these result files were written before classes were kept
 
 
 def test_recipe_table__has_exactly_the_keys_that_differ(record):

@@ -55,7 +55,7 @@ def test_read_sources__of_a_suite_rows_panels_and_what_is_missing(suite, tmp_pat
     }
     write_result(left.model_copy(update=content), results / f"{alone.name}.json")
 
-    records, sentences = read_sources([str(suite)], runs, results)
+    records, sentences, (table,) = read_sources([str(suite)], runs, results)
     assert [record.name for record in records] == [
         "Labeled only, 2.5 %, fold 1",
         "Soft Teacher, 2.5 %, fold 1",
@@ -66,7 +66,12 @@ def test_read_sources__of_a_suite_rows_panels_and_what_is_missing(suite, tmp_pat
     assert [record.is_finished for record in records] == [True, False, True]
     assert [record.is_baseline for record in records] == [True, False, True]
     assert [len(record.moments) for record in records] == [2, 2, 0]
-    assert sentences == ["1 of the 4 cells of mine have not begun.", "These numbers mean nothing."]
+    assert sentences == ["1 of the 4 cells of mine have not begun."]
+    assert table.suite.warning == "These numbers mean nothing."
+    assert [len(entry.results) for entry in table.entries] == [
+        1,
+        0,
+    ]  # what has a result file, as `ssodkit table` has it
 
 
 def test_read_sources__a_suite_without_a_finished_run_is_refused(suite, tmp_path):
@@ -85,13 +90,13 @@ def test_read_sources__what_is_neither_run_nor_suite_is_refused_by_name(tmp_path
 
 
 def test_read_sources__a_run_that_is_named_twice_is_shown_once(watched_run, tmp_path):
-    records, sentences = read_sources([str(watched_run), str(watched_run)], tmp_path, None)
+    records, sentences, tables = read_sources([str(watched_run), str(watched_run)], tmp_path, None)
     assert [record.name for record in records] == ["watched"]
-    assert sentences == []
+    assert sentences == tables == []
 
 
 def test_read_sources__only_the_first_galleries_are_shown(copy_run, tmp_path, monkeypatch):
     monkeypatch.setattr("ssodkit.bench.report.sources.GALLERIES", 1)
     runs = [copy_run("blind", "gallery"), copy_run("first"), copy_run("second")]
-    records, _ = read_sources([str(run) for run in runs], tmp_path, None)
+    records = read_sources([str(run) for run in runs], tmp_path, None).records
     assert [len(record.moments) for record in records] == [0, 2, 0]
