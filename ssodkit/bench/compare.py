@@ -83,13 +83,18 @@ def control_of(recipe: Recipe) -> Recipe:
             f"{recipe.name} learns from labels alone: it is its own control. Compare a recipe whose "
             "data.batch.unlabeled is above 0."
         )
-    batch = recipe.data.batch.model_copy(update={"unlabeled": 0, "composition": "fixed", "group": 0})
+    images, engine = recipe.data.batch, recipe.engine
+    batch = images.model_copy(update={"unlabeled": 0, "composition": "fixed", "group": 0})
+    if engine.lr_for_images is not None:  # the rate that the labeled images of a step had beside the others
+        share = images.labeled / images.slots
+        engine = engine.model_copy(update={"lr_for_images": max(1, round(engine.lr_for_images * share))})
     method = SupervisedConfig(teacher=getattr(recipe.method, "teacher", None))
     return recipe.model_copy(
         update={
             "name": f"{recipe.name}_{SUPERVISED}",
             "data": recipe.data.model_copy(update={"batch": batch}),
             "method": method,
+            "engine": engine,
         }
     )
 

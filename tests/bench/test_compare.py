@@ -6,6 +6,7 @@ import pytest
 
 from ssodkit.bench import compare as comparison
 from ssodkit.bench.verdict import choice, verdict
+from ssodkit.data.batch_plan import derive_batch
 from ssodkit.engine.checkpoint import read_run
 from ssodkit.errors import RecipeError, TrainingError
 from ssodkit.recipe.check import load_recipe
@@ -112,6 +113,15 @@ def test_compare__draws_have_folds_and_seeds_of_their_own(recipe):
     assert all(
         (pair.control.data.fold, pair.control.seed) == (pair.recipe.data.fold, pair.recipe.seed) for pair in pairs
     )
+
+
+@pytest.mark.parametrize("name", ["coco/soft_teacher", "coco/mean_teacher", "coco/unbiased_teacher", "mean_teacher"])
+def test_control_of__fewer_images_a_step_do_not_lower_the_learning_rate(name):
+    factors = []
+    for recipe in (load_recipe(name), comparison.control_of(load_recipe(name))):
+        plan = derive_batch(recipe.data.batch, 1, None, recipe.engine.lr_for_images)
+        factors.append(plan.lr_factor)
+    assert factors[0] == factors[1]
 
 
 def test_control_of__a_recipe_that_learns_from_labels_alone_is_refused():
