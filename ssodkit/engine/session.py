@@ -19,7 +19,6 @@ from ssodkit.engine.checkpoint import (
     LAST,
     RECIPE,
     Checkpoints,
-    Origin,
     can_go_on,
     find_networks,
     incomplete,
@@ -34,6 +33,7 @@ from ssodkit.engine.doctor.meeting import check_meeting
 from ssodkit.engine.evaluate import as_result, score_networks
 from ssodkit.engine.health import Health, describe_stored
 from ssodkit.engine.logging import RunLog
+from ssodkit.engine.origin import Origin
 from ssodkit.engine.pace import Pace
 from ssodkit.engine.replay import not_finite, save_replay
 from ssodkit.engine.tables import classes_in_words

@@ -13,7 +13,6 @@ from torch import nn
 from ssodkit.data.annotations import Category
 from ssodkit.engine.checkpoint import (
     Checkpoints,
-    Origin,
     find_checkpoints,
     find_last,
     find_networks,
@@ -23,6 +22,7 @@ from ssodkit.engine.checkpoint import (
     read_step,
 )
 from ssodkit.engine.checksums import CHECKSUMS
+from ssodkit.engine.origin import Origin
 from ssodkit.errors import TrainingError
 from ssodkit.recipe.check import load_recipe
 
