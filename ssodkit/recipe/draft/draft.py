@@ -83,8 +83,8 @@ def draft(wish: Wish, name: str, on_progress: OnProgress | None = None) -> Draft
         batch=batch_of(wish.method, start),
     )
     sets = open_data(data, on_progress)
-    plan = plan_recipe(name, wish.method, start, sets, _lines(data, sets, why), _head(name))
     compares = " --compare supervised" if data.batch.unlabeled else ""
+    plan = plan_recipe(name, wish.method, start, sets, _lines(data, sets, why), _head(name, compares))
     notes = (f"note       {note}" for note in sets.notes)
     found = (*_found(data, sets), f"weights    {start.describe()}", *notes)
     return Draft(as_yaml(plan), found, compares)
@@ -173,8 +173,8 @@ def _plain(source: Any, has_no_area: bool) -> dict[str, Any]:
     return {"type": source.type, **plain}
 
 
-def _head(name: str) -> tuple[str, ...]:
+def _head(name: str, compares: str) -> tuple[str, ...]:
     return (
         f"{name}: written by `ssodkit init` from the pictures and labels below; every line may be changed.",
-        f"`ssodkit doctor {name}.yaml` looks at the data, `ssodkit run {name}.yaml --compare supervised` trains.",
+        f"`ssodkit doctor {name}.yaml` looks at the data, `ssodkit run {name}.yaml{compares}` trains.",
     )

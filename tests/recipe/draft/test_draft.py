@@ -135,6 +135,7 @@ def test_draft__supervised_needs_no_unlabeled_pictures(labels, tmp_path):
     made = draft(Wish(labels, tmp_path / "pictures", method="supervised"), "mine")
     recipe = loaded(made.text, tmp_path)
     assert (recipe.data.batch.unlabeled, recipe.data.unlabeled, made.compares) == (0, None, "")
+    assert "--compare" not in made.text  # it is its own control
 
 
 def test_draft__boxes_without_area_are_dropped_by_name(tmp_path):
