@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ssodkit.bench.resample import difference_interval
 from ssodkit.bench.statistics import paired_difference
@@ -88,7 +88,7 @@ def control_of(recipe: Recipe) -> Recipe:
     if engine.lr_for_images is not None:  # the rate that the labeled images of a step had beside the others
         share = images.labeled / images.slots
         engine = engine.model_copy(update={"lr_for_images": max(1, round(engine.lr_for_images * share))})
-    method = SupervisedConfig(teacher=getattr(recipe.method, "teacher", None))
+    method = SupervisedConfig(teacher=recipe.method.teacher)
     return recipe.model_copy(
         update={
             "name": f"{recipe.name}_{SUPERVISED}",
@@ -169,11 +169,12 @@ def _compared(pairs: list[Pair], found: list[DetectionTable]) -> dict[str, Any]:
             }
             for pair, one, other in zip(pairs, ours, controls, strict=True)
         ],
+        "redrawn": len({pair[0]["fold"]["hash"] for pair in results}) > 1,
         "difference": difference.mean,
         "interval": None if interval is None else list(interval),
         "interval_over": "test images" if found else "draws",
         "per_class": _per_class(results),
-        "chosen": choose(results[0]),
+        "chosen": choose(results[0], pairs[0].recipe.evaluation.stands),
     }
 
 
@@ -196,11 +197,16 @@ def _per_class(results: list[list[dict[str, Any]]]) -> dict[str, dict[str, float
     return table
 
 
-def choose(pair: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def choose(pair: Sequence[dict[str, Any]], stands: Literal["best", "run", "control"] = "best") -> dict[str, Any]:
     """Of student and teacher of a run and of its control, the one with the best AP on held-out labels.
 
-    `pair` holds both results. The run's own stand first where scores are equal.
+    `pair` holds both results. The run's own stand first where scores are equal. Where the recipe says that the run or
+    the control `stands`, it is the network that is its result.
     """
+    if stands != "best":
+        folder, result = (".", pair[0]) if stands == "run" else (CONTROL, pair[1])
+        network = result["result"]
+        return {"run": folder, "network": network, "AP": result[network]["AP"] or 0.0, "by": "recipe"}
     by = "validation" if all(result.get("validation") for result in pair) else "test"
     scores = {
         (folder, name): result["validation"][name] if by == "validation" else result[name]["AP"] or 0.0

@@ -38,12 +38,16 @@ def verdict(comparison: Mapping[str, Any]) -> str:
         text += f" That is one pair of trainings, and another moves it by about {NOISE:.0f} AP: `--folds 5` says more."
     elif draws < 5:
         text += " From so few draws the interval is wide: `--folds 5` says more."
+    if over == "draws" and not comparison["redrawn"]:
+        text += " All draws have the same labels, and another seed: data.shots or data.percent would draw others."
     return text
 
 
 def choice(chosen: Mapping[str, Any]) -> str:
     """Which network is used from here on."""
     whose = "of the control" if chosen["run"] != "." else "of the run"
+    if chosen["by"] == "recipe":
+        return f"predict, label, eval and load use the {chosen['network']} {whose}, as evaluation.stands says."
     how = f"{100 * chosen['AP']:.1f} AP on the {chosen['by']} images"
     if chosen["by"] == "test":
         how += ", on which it was chosen, so that its score is a little too good"

@@ -35,6 +35,7 @@ from ssodkit.engine.health import Health, describe_stored
 from ssodkit.engine.logging import RunLog
 from ssodkit.engine.origin import Origin
 from ssodkit.engine.pace import Pace
+from ssodkit.engine.precision import precision_on
 from ssodkit.engine.replay import not_finite, save_replay
 from ssodkit.engine.tables import classes_in_words
 from ssodkit.engine.update import Numbers, Outcome, Updater
@@ -273,12 +274,12 @@ class Session:
 
     def introduce(self) -> None:
         """Say what this run is made of."""
-        engine, sets, fold = self.recipe.engine, self.sets, self.sets.fold
+        engine, sets, fold, device = self.recipe.engine, self.sets, self.sets.fold, self.processes.device
         many = f", {self.processes.count} processes" if self.processes.count > 1 else ""
         unlabeled = 0 if sets.unlabeled is None else len(sets.unlabeled)
         validation = "" if sets.validation is None else f"{len(sets.validation)} validation, "
         self.log.say(f"run      {self.run}  (recipe {self.recipe.name}, seed {self.recipe.seed})")
-        self.log.say(f"device   {device_name(self.processes.device)}, {engine.precision}{many}")
+        self.log.say(f"device   {device_name(device)}, {precision_on(device, engine.precision)}{many}")
         self.log.say(
             f"data     {len(sets.labeled)} labeled images ({fold.describe()}, hash {fold.hash}), "
             f"{unlabeled} unlabeled, {validation}{len(sets.test)} test; {len(sets.categories)} classes"
@@ -305,7 +306,7 @@ class Session:
             "fold": self.sets.fold.facts(),
             "device": device_name(self.processes.device),
             "processes": self.processes.count,
-            "precision": self.recipe.engine.precision,
+            "precision": precision_on(self.processes.device, self.recipe.engine.precision),
             "seconds": self._seconds_so_far(),
             "versions": versions(),
             "sources": self.sources,

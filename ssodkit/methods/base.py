@@ -8,11 +8,12 @@ from torch import Tensor, nn
 
 from ssodkit.detectors.base import Detector, DetectorConfig
 from ssodkit.detectors.learning import assign, loss, predict_together
-from ssodkit.plugins import BuildContext, PluginConfig
+from ssodkit.plugins import BuildContext, PluginConfig, Slot
 from ssodkit.structures.geometry import SemiBatch, Stream
 from ssodkit.structures.progress import Progress
 from ssodkit.structures.run import Losses, Step
 from ssodkit.structures.teaching import Supervision
+from ssodkit.teachers.base import TeacherConfig
 
 
 class MethodConfig(PluginConfig, ABC):
@@ -21,6 +22,9 @@ class MethodConfig(PluginConfig, ABC):
     slot: ClassVar[str] = "method"
     needs_views: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Stream -> view names, such as {"unlabeled": ("weak", "strong")}."""
+
+    teacher: Slot[TeacherConfig] | None = None
+    """A network that follows the student and is scored beside it; a control keeps it."""
 
     @property
     def learns_stored(self) -> bool:

@@ -12,12 +12,11 @@ from torch import Tensor
 
 from ssodkit.detectors.base import Detector
 from ssodkit.methods.base import Method, MethodConfig, build_student, learn_from_streams
-from ssodkit.plugins import BuildContext, Slot, register
+from ssodkit.plugins import BuildContext, register
 from ssodkit.schedules.base import LossWeight
 from ssodkit.structures.geometry import SemiBatch
 from ssodkit.structures.progress import Progress
 from ssodkit.structures.run import Losses, Step
-from ssodkit.teachers.base import TeacherConfig
 
 
 @register
@@ -26,8 +25,6 @@ class SupervisedConfig(MethodConfig):
 
     type: Literal["supervised"] = "supervised"
 
-    teacher: Slot[TeacherConfig] | None = None
-    """A network that follows the student and teaches nothing, so that averaged weights can be scored here too."""
     unlabeled_weight: LossWeight | None = None
     """Multiplies the terms of unlabeled images: STAC's lambda. Null: labeled images alone teach."""
     loss_scale: float = Field(1.0, gt=0.0, le=1000.0)

@@ -92,7 +92,8 @@ class EngineConfig(Config):
     """Images per step (labeled and unlabeled) for which `lr` holds; another batch scales it linearly. Null: as is."""
     optimizer: Annotated[SgdConfig | AdamWConfig, Field(discriminator="type")] = SgdConfig()
     clip_norm: float | None = Field(None, gt=0.0)
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
+    """Of the networks' arithmetic; weights and losses are fp32. `auto`: bf16 on GPUs and CPUs that are made for it."""
     channels_last: bool = True
     compile: bool = False
     """Compile backbone and neck."""
@@ -118,6 +119,9 @@ class EvaluationConfig(Config):
     checkpoint: Literal["last", "best"] = "last"
     """Which checkpoint is the run's result: what the test scores in the end, and `eval`, `predict` and `label` take.
     The best is that of the result's best AP on the validation images."""
+    stands: Literal["best", "run", "control"] = "best"
+    """After `run --compare`, what `predict`, `label`, `eval` and `load` use of the run: the best on held-out labels of
+    student and teacher of the run and of its control, or the result of either."""
     metric: Literal["coco", "voc"] = "coco"
     """`voc` adds the 11-point metric of VOC2007."""
     thresholds: tuple[Annotated[float, Field(ge=0.0, lt=1.0)], ...] = Field((0.05, 0.001), min_length=1)

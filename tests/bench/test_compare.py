@@ -89,6 +89,16 @@ def test_choose__goes_by_validation_images_where_there_are_any():
     assert comparison.choose(pair) == {"run": ".", "network": "teacher", "AP": 0.7, "by": "validation"}
 
 
+def test_choose__a_recipe_can_name_the_network_that_stands():
+    pair = [scored(student=0.4, teacher=0.5), scored(student=0.6, teacher=0.3)]
+    ours, control = (comparison.choose(pair, stands) for stands in ("run", "control"))
+    assert ours == {"run": ".", "network": "teacher", "AP": 0.5, "by": "recipe"}
+    assert control == {"run": "control", "network": "teacher", "AP": 0.3, "by": "recipe"}
+    assert choice(control) == (
+        "predict, label, eval and load use the teacher of the control, as evaluation.stands says."
+    )
+
+
 def test_compare__goes_on_where_it_was_stopped(compared, tmp_path):
     finished, said = compared
     run = tmp_path / "run"
@@ -140,9 +150,22 @@ def test_control_of__a_recipe_that_learns_from_labels_alone_is_refused():
 )
 def test_verdict__says_what_the_interval_allows(interval, draws, said):
     over = "draws" if draws > 1 else "test images"
-    facts = {"difference": 0.02, "interval": interval, "draws": draws, "interval_over": over, "test_images": 72}
+    facts = {
+        "difference": 0.02,
+        "interval": interval,
+        "draws": draws,
+        "redrawn": draws > 1,
+        "interval_over": over,
+        "test_images": 72,
+    }
     assert verdict(facts).startswith(said)
     assert ("--folds 5" in verdict(facts)) == (draws == 1 and interval is not None)
+
+
+@pytest.mark.parametrize("redrawn", [True, False])
+def test_verdict__draws_of_the_same_labels_are_called_so(redrawn):
+    facts = {"difference": 0.02, "interval": [0.01, 0.03], "draws": 5, "redrawn": redrawn, "interval_over": "draws"}
+    assert ("All draws have the same labels, and another seed" in verdict(facts)) != redrawn
 
 
 def test_choice__a_score_on_the_images_that_chose_is_said_to_be_too_good():

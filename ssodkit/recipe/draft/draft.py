@@ -27,7 +27,9 @@ DEFAULT = next(iter(PRESETS))
 """The method of a recipe where none is asked for."""
 HELD_OUT = HeldOutSource(percent=20.0)
 """What is taken of the labels where there is no other test set."""
-
+VALIDATION = HeldOutSource(percent=10.0)
+"""What is taken of those that are left, where there is no other validation set, and of how many pictures at least."""
+SPARES = 100
 
 FORMS = {"coco": "COCO JSON", "voc": "Pascal VOC", "yolo": "YOLO"}
 
@@ -83,6 +85,10 @@ def draft(wish: Wish, name: str, on_progress: OnProgress | None = None) -> Draft
         batch=batch_of(wish.method, start),
     )
     sets = open_data(data, on_progress)
+    if validation is None and wish.shots is None and len(sets.labeled) >= SPARES:
+        data = data.model_copy(update={"validation": VALIDATION})
+        why["validation"] = "this part neither: it says which checkpoint is the best"
+        sets = open_data(data, on_progress)
     compares = " --compare supervised" if data.batch.unlabeled else ""
     plan = plan_recipe(name, wish.method, start, sets, _lines(data, sets, why), _head(name, compares))
     notes = (f"note       {note}" for note in sets.notes)
@@ -146,6 +152,8 @@ def _found(data: DataConfig, sets: DataSets) -> list[str]:
         f"{len(sets.categories)} classes ({listed(sets.categories, lambda each: each.name)})",
         f"test       {len(sets.test)} pictures",
     ]
+    if sets.validation is not None:
+        lines.append(f"validation {len(sets.validation)} pictures")
     if sets.unlabeled is not None:
         lines.append(f"unlabeled  {len(sets.unlabeled)} pictures")
     return lines

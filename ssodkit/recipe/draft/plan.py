@@ -90,6 +90,10 @@ LARGE = Scale(
 )
 
 
+PATIENCE = 5
+"""Of the ten evaluations of a run."""
+
+
 @dataclass(frozen=True)
 class Line:
     """A key of the recipe, its value, and the reason."""
@@ -154,6 +158,10 @@ def plan_recipe(
         plan.add("method.selector.at_most", limit(most), "the same")
     steps = scale.steps(len(sets.labeled))
     plan.add("engine.steps", steps, f"for {len(sets.labeled)} labeled pictures")
+    if sets.validation is not None:
+        plan.add("engine.evaluate_every", steps // 10, "on the validation pictures")
+        plan.add("engine.patience", PATIENCE, "it ends where so many of these in a row are no better than the best")
+        plan.add("evaluation.checkpoint", "best", "by them")
     if start.network is not None:
         _add_network(plan, start, steps)
     if start.gpu is not None and scale is LARGE:

@@ -78,6 +78,28 @@ def test_draft__a_few_labels_of_many(labels, tmp_path):
     assert recipe.data.unlabeled.type == "rest"
 
 
+@pytest.mark.parametrize(("count", "validates"), [(130, True), (110, False)])
+def test_draft__where_labels_are_many_a_part_of_them_says_which_checkpoint_is_the_best(tmp_path, count, validates):
+    """A fifth is held out for the test, and a hundred must be left."""
+    pictures(tmp_path / "pictures", count)
+    labels = coco(tmp_path / "labels.json", count)
+    made = draft(Wish(labels, tmp_path / "pictures", method="supervised"), "mine")
+    recipe = loaded(made.text, tmp_path)
+    assert (recipe.data.validation is not None) == validates
+    assert any(line == "validation 10 pictures" for line in made.found) == validates
+    assert recipe.evaluation.checkpoint == ("best" if validates else "last")
+    assert (recipe.engine.patience, recipe.engine.evaluate_every) == ((5, 220) if validates else (None, None))
+
+
+def test_draft__the_labels_own_validation_part_says_which_checkpoint_is_the_best(tmp_path):
+    for first, split in enumerate(("train", "val", "test")):
+        pictures(tmp_path / split, 4, 10 * first)
+        coco(tmp_path / split / "_annotations.coco.json", 4, first=10 * first)
+    recipe = loaded(draft(Wish(tmp_path, method="supervised"), "mine").text, tmp_path)
+    assert recipe.data.validation.annotations == tmp_path / "val" / "_annotations.coco.json"
+    assert (recipe.evaluation.checkpoint, recipe.engine.evaluate_every) == ("best", 80)
+
+
 @pytest.fixture
 def weights(tmp_path):
     """A file of a network that is small enough for tests, called as timm calls it."""
