@@ -1,5 +1,7 @@
 """Tiny detectors and batches for them, as plain values and functions: what fixtures and scripts share."""
 
+from collections.abc import Sequence
+
 import torch
 
 from ssodkit.ops.random import make_key
@@ -82,16 +84,18 @@ def make_targets(images: list[list[tuple[float, ...]]]) -> Targets:
     return targets
 
 
-def make_semi_batch() -> SemiBatch:
-    """Two labeled images, of 2 and 1 boxes, and two unlabeled ones, mirrored in their strong view."""
+def make_semi_batch(views: Sequence[str] = ()) -> SemiBatch:
+    """Two labeled images, of 2 and 1 boxes, and two unlabeled ones, mirrored in all `views` but `weak`, and in
+    `strong`."""
     targets = make_targets([[(4, 4, 28, 40, 0), (30, 20, 56, 50, 2)], [(10, 8, 34, 44, 1)]])
-    weak, strong = make_view("weak", [7, 8]), make_view("strong", [7, 8])
+    unlabeled = {name: make_view(name, [7, 8]) for name in ("weak", "strong", *views)}
     mirror = torch.tensor([[-1.0, 0.0, 64.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
-    strong.homography.copy_(mirror)
-    nothing = Targets.empty(2)
+    for name, view in unlabeled.items():
+        if name != "weak":
+            view.homography.copy_(mirror)
     return SemiBatch(
         labeled=Stream({"labeled": make_view("labeled", [1, 2])}, {"labeled": targets}),
-        unlabeled=Stream({"weak": weak, "strong": strong}, {"weak": nothing, "strong": nothing}),
+        unlabeled=Stream(unlabeled, dict.fromkeys(unlabeled, Targets.empty(2))),
     )
 
 

@@ -12,9 +12,10 @@ from ssodkit.structures.progress import Progress
 def take_two_steps(recipe: Recipe, load_weights: bool = False) -> None:
     """Fails unless losses are finite, every parameter that learns has a gradient, and pseudo-labels are taught."""
     torch.manual_seed(0)
+    views = recipe.method.needs_views.get("unlabeled", ())
     method, batch = (
         build_method(recipe, num_classes=3, load_weights=load_weights),
-        with_stored_labels(make_semi_batch()),
+        with_stored_labels(make_semi_batch(views)),
     )
     learning = [parameter for parameter in method.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(learning, lr=0.01)

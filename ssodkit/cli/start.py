@@ -26,6 +26,10 @@ def init(
         int | None,
         typer.Option(min=1, metavar="K", help="Use the labels of K pictures per class, and the others without."),
     ] = None,
+    any_way_up: Annotated[
+        bool,
+        typer.Option(help="The pictures have no upright, such as of cells, surfaces or from above."),
+    ] = False,
     method: Annotated[str | None, typer.Option(metavar="NAME", help="Default: the one that gained most.")] = None,
     weights: Annotated[
         str,
@@ -46,7 +50,7 @@ def init(
     from ssodkit.recipe.draft.draft import DEFAULT, Wish, draft
 
     refuse_existing(out)
-    wish = Wish(labeled, images, unlabeled, test, test_images, shots, method or DEFAULT, weights)
+    wish = Wish(labeled, images, unlabeled, test, test_images, shots, any_way_up, method or DEFAULT, weights)
     with showing("looking at pictures") as on_progress:
         made = draft(wish, out.stem, on_progress)
     write_whole(out, made.text)

@@ -17,14 +17,16 @@ from ssodkit.teachers.base import TeacherConfig
 
 
 class MethodConfig(PluginConfig, ABC):
-    """`needs_views` says which views of which stream the step reads; the recipe check compares."""
+    """Which method, and what it asks of the recipe around it."""
 
     slot: ClassVar[str] = "method"
-    needs_views: ClassVar[Mapping[str, tuple[str, ...]]] = {}
-    """Stream -> view names, such as {"unlabeled": ("weak", "strong")}."""
-
     teacher: Slot[TeacherConfig] | None = None
     """A network that follows the student and is scored beside it; a control keeps it."""
+
+    @property
+    def needs_views(self) -> Mapping[str, tuple[str, ...]]:
+        """The views that the step reads, by stream, such as {"unlabeled": ("weak", "strong")}."""
+        return {}
 
     @property
     def learns_stored(self) -> bool:

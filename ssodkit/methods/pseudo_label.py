@@ -8,7 +8,7 @@ Source: Xu et al., Soft Teacher, ICCV 2021, arXiv:2106.09018, figure 2. Mean Tea
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ssodkit.assigners.selectors.base import SelectionContext, SelectorConfig
 from ssodkit.detectors.base import Detector, DetectorConfig, NormalizerName
+from ssodkit.detectors.fusion import fuse
 from ssodkit.detectors.learning import assign, loss, predict_together
 from ssodkit.methods.base import Method, MethodConfig, build_student, learn_from_labels
 from ssodkit.plugins import BuildContext, Config, Slot, register, suggest
@@ -41,14 +42,26 @@ class BackgroundFactor(Config):
     """Of all unlabeled terms."""
 
 
+class Ensemble(Config):
+    """The teacher looks at several views of an unlabeled image, and its answers are fused to better ones than it has.
+
+    Source: Radosavovic et al., Data Distillation, CVPR 2018, arXiv:1712.04440; how boxes are fused: `fuse`.
+    """
+
+    views: tuple[str, ...] = Field(min_length=1)
+    """Beside `weak`: views of unlabeled images, such as mirrored ones."""
+    iou: float = Field(0.6, gt=0.0, lt=1.0)
+    """Boxes of a class in two views that overlap by more than this are one."""
+
+
 @register
 class PseudoLabelConfig(MethodConfig):
     """Which teacher labels, how far its answers are trusted, and how much they count."""
 
     type: Literal["pseudo_label"] = "pseudo_label"
-    needs_views: ClassVar[Mapping[str, tuple[str, ...]]] = {"unlabeled": ("weak", "strong")}
-
     teacher: Slot[TeacherConfig]
+    ensemble: Ensemble | None = None
+    """Further views that the teacher looks at."""
     scorers: tuple[Slot[InstanceScorerConfig], ...] = ()
     """Each adds a score to the teacher's detections, in this order."""
     selector: Slot[SelectorConfig]
@@ -67,6 +80,11 @@ class PseudoLabelConfig(MethodConfig):
     while_unweighted: Literal["skip", "look"] | None = None
     """Where the unlabeled weight is 0: load and compute nothing unlabeled (`skip`), or let teacher, scorers and
     selector run (`look`), so that the selector's state fills. Null: look if the selector has such state, like `gmm`."""
+
+    @property
+    def needs_views(self) -> Mapping[str, tuple[str, ...]]:
+        """Of unlabeled images: `weak` for the teacher, with those of the ensemble, and `strong` for the student."""
+        return {"unlabeled": ("weak", "strong", *(self.ensemble.views if self.ensemble else ()))}
 
     @property
     def looks(self) -> bool:
@@ -129,6 +147,10 @@ class PseudoLabel(Method):
         with torch.no_grad():
             seen = self.teacher.look(weak)
             found = seen.found
+            if self.config.ensemble is not None:
+                others = [batch.unlabeled.views[name] for name in self.config.ensemble.views]
+                carried = [carry(self.teacher.look(view).found, view, weak) for view in others]
+                found = fuse([found, *carried], self.config.ensemble.iou)
             for scorer in self.scorers:
                 found = scorer(self.teacher, seen.features, found)
             selection = self.selector(found, SelectionContext(progress, targets))  # in the weak frame

@@ -52,11 +52,11 @@ def scaling(across: Float[Tensor, "batch"], along: Float[Tensor, "batch"]) -> Fl
     return matrix
 
 
-def reflection(width: Float[Tensor, "batch"]) -> Float[Tensor, "batch 3 3"]:
-    """Mirror left and right within images of `width` pixels: x becomes width - x."""
-    matrix = _identity(width)
-    matrix[:, 0, 0] = -1.0
-    matrix[:, 0, 2] = width
+def reflection(length: Float[Tensor, "batch"], axis: int = 0) -> Float[Tensor, "batch 3 3"]:
+    """Mirror images of `length` pixels: x becomes length - x, or y along axis 1."""
+    matrix = _identity(length)
+    matrix[:, axis, axis] = -1.0
+    matrix[:, axis, 2] = length
     return matrix
 
 

@@ -180,6 +180,39 @@ def test_pseudo_label__views_are_paired_by_row(make_method, semi_batch):
     assert crossed["unlabeled/roi/box"] != pytest.approx(as_is["unlabeled/roi/box"], rel=1e-3)
 
 
+def with_views(batch, **names):
+    """The batch with other names for its unlabeled views."""
+    views, targets = batch.unlabeled.views, batch.unlabeled.targets
+    renamed = {new: views[old] for new, old in names.items()}, {new: targets[old] for new, old in names.items()}
+    return replace(batch, unlabeled=replace(batch.unlabeled, views=renamed[0], targets=renamed[1]))
+
+
+def test_pseudo_label__an_ensemble_of_one_view_twice_finds_what_one_look_does(make_method, semi_batch):
+    batch = with_views(semi_batch, weak="weak", again="weak", strong="strong")
+    once, twice = (
+        make_method(ensemble=ensemble).step(batch, START).report.found for ensemble in (None, {"views": ["again"]})
+    )
+    assert once.valid.sum() > 0
+    assert torch.equal(once.valid, twice.valid)
+    torch.testing.assert_close(twice.boxes, once.boxes)
+    torch.testing.assert_close(twice.confidence, once.confidence)
+
+
+def test_pseudo_label__an_ensemble_finds_the_same_whichever_view_is_the_first(make_method, semi_batch):
+    """The strong view is mirrored: what was fused in one frame is the other's, mirrored."""
+    method = make_method(ensemble={"views": ["mirrored"]})
+    batch = with_views(semi_batch, weak="weak", mirrored="strong", strong="strong")
+    other = with_views(semi_batch, weak="strong", mirrored="weak", strong="strong")
+    weak, mirrored = semi_batch.unlabeled.views["weak"], semi_batch.unlabeled.views["strong"]
+    found, fused = (method.step(each, START).report.found for each in (batch, other))
+    back = carry(fused, mirrored, weak)
+    count = int(found.valid[0].sum())
+    assert count > 1
+    assert int(back.valid[0].sum()) == count
+    order, order_back = (boxes[0, :count].sum(dim=-1).argsort() for boxes in (found.boxes, back.boxes))
+    torch.testing.assert_close(back.boxes[0, order_back], found.boxes[0, order], rtol=1e-3, atol=0.05)
+
+
 def test_pseudo_label__the_report_is_in_the_weak_frame(make_method, semi_batch):
     report = make_method().step(semi_batch, START).report
     assert report.view.image_ids.tolist() == [7, 8]

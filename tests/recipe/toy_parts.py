@@ -156,7 +156,10 @@ class ToyMethodConfig(MethodConfig):
     """Weak and strong views, scorers and a selector."""
 
     type: Literal["toy_method"] = "toy_method"
-    needs_views: ClassVar[dict[str, tuple[str, ...]]] = {"unlabeled": ("weak", "strong")}
+
+    @property
+    def needs_views(self) -> dict[str, tuple[str, ...]]:
+        return {"unlabeled": ("weak", "strong")}
 
     unlabeled_weight: Slot[ScheduleConfig] = 1.0  # type: ignore[assignment]
     scorers: tuple[Slot[InstanceScorerConfig], ...] = ()

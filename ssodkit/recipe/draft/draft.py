@@ -49,6 +49,8 @@ class Wish:
     test_images: Path | None = None
     shots: int | None = None
     """Use so many labeled pictures of each class, the rest of them without their labels."""
+    any_way_up: bool = False
+    """The pictures have no upright: networks learn them upside down as well."""
     method: str = DEFAULT
     weights: str = AUTO
     """What the network starts from, as `choose_start` takes it."""
@@ -90,7 +92,8 @@ def draft(wish: Wish, name: str, on_progress: OnProgress | None = None) -> Draft
         why["validation"] = "this part neither: it says which checkpoint is the best"
         sets = open_data(data, on_progress)
     compares = " --compare supervised" if data.batch.unlabeled else ""
-    plan = plan_recipe(name, wish.method, start, sets, _lines(data, sets, why), _head(name, compares))
+    lines = _lines(data, sets, why)
+    plan = plan_recipe(name, wish.method, start, sets, lines, _head(name, compares), wish.any_way_up)
     notes = (f"note       {note}" for note in sets.notes)
     found = (*_found(data, sets), f"weights    {start.describe()}", *notes)
     return Draft(as_yaml(plan), found, compares)

@@ -90,6 +90,9 @@ LARGE = Scale(
 )
 
 
+UPRIGHT = ("bases/views/photographs.yaml", "take out what changes meaning, such as flips of writing")
+ANY_WAY_UP = ("bases/views/any_way_up.yaml", "pictures have no upright: they are seen upside down as well")
+"""Bases of views."""
 PATIENCE = 5
 """Of the ten evaluations of a run."""
 
@@ -131,9 +134,18 @@ def batch_of(method: str, start: Start) -> BatchConfig:
 
 
 def plan_recipe(
-    name: str, method: str, start: Start, sets: DataSets, data: tuple[Line, ...], head: tuple[str, ...]
+    name: str,
+    method: str,
+    start: Start,
+    sets: DataSets,
+    data: tuple[Line, ...],
+    head: tuple[str, ...],
+    any_way_up: bool = False,
 ) -> Plan:
-    """The recipe of a method for the pictures that `sets` holds; `data` are the lines that say where they lie."""
+    """The recipe of a method for the pictures that `sets` holds; `data` are the lines that say where they lie.
+
+    Pictures that are right `any_way_up` are learned upside down as well.
+    """
     preset, scale, seen = PRESETS[method], scale_of(start), survey(sets.labeled)
     boxes, batch = sets.labeled.boxes[is_learned(sets.labeled)], batch_of(method, start)
     short, long = scale.size(sets.labeled.sizes, boxes)
@@ -142,7 +154,7 @@ def plan_recipe(
         head=(*head, _describe(seen, sets)),
         extends=(
             (f"bases/detectors/{scale.detector}.yaml", f"weights: {start.describe()}"),
-            ("bases/views/photographs.yaml", "take out what changes meaning, such as flips of writing"),
+            ANY_WAY_UP if any_way_up else UPRIGHT,
             (f"bases/methods/{preset.base}.yaml", preset.words),
             (f"bases/schedules/{scale.schedule}.yaml", scale.schedule_words),
         ),
@@ -155,6 +167,8 @@ def plan_recipe(
     most = round(seen.per_image.most)
     plan.add("detector.test.at_most", limit(most), f"a labeled picture has up to {most} boxes")
     if preset.learns_unlabeled:
+        also = ["mirrored", "upside_down", "turned"] if any_way_up else ["mirrored"]
+        plan.add("method.ensemble.views", also, "how the teacher looks at a picture besides: together it knows more")
         plan.add("method.selector.at_most", limit(most), "the same")
     steps = scale.steps(len(sets.labeled))
     plan.add("engine.steps", steps, f"for {len(sets.labeled)} labeled pictures")

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -64,6 +65,21 @@ def test_draft__is_a_recipe_whose_every_number_has_a_reason(labels, tmp_path):
         lines = text.splitlines()
         place = next(place for place, line in enumerate(lines) if line.strip().startswith(key))
         assert "# " in lines[place] or lines[place - 1].strip().startswith("#")
+
+
+@pytest.mark.parametrize("method", ["mean_teacher", "supervised"])
+def test_draft__pictures_without_an_upright_are_seen_upside_down(labels, tmp_path, method):
+    wish = Wish(labels, tmp_path / "pictures", tmp_path / "more", method=method)
+    wishes = (wish, replace(wish, any_way_up=True))
+    upright, other = (loaded(draft(each, "mine").text, tmp_path) for each in wishes)
+    directions = [
+        {each.direction for each in recipe.views.labeled["labeled"].transforms[0].then if each.type == "flip"}
+        for recipe in (upright, other)
+    ]
+    assert directions == [{"horizontal"}, {"horizontal", "vertical"}]
+    if method == "mean_teacher":
+        assert upright.method.ensemble.views == ("mirrored",)
+        assert other.method.ensemble.views == ("mirrored", "upside_down", "turned")
 
 
 def test_draft__says_what_was_recognized(labels, tmp_path):
