@@ -91,7 +91,7 @@ LARGE = Scale(
 
 
 UPRIGHT = ("bases/views/photographs.yaml", "take out what changes meaning, such as flips of writing")
-ANY_WAY_UP = ("bases/views/any_way_up.yaml", "pictures have no upright: they are seen upside down as well")
+ANY_WAY_UP = ("bases/views/any_way_up.yaml", "no upright: pictures are seen upside down as well")
 """Bases of views."""
 PATIENCE = 5
 """Of the ten evaluations of a run."""
@@ -167,9 +167,9 @@ def plan_recipe(
     most = round(seen.per_image.most)
     plan.add("detector.test.at_most", limit(most), f"a labeled picture has up to {most} boxes")
     if preset.learns_unlabeled:
-        also = ["mirrored", "upside_down", "turned"] if any_way_up else ["mirrored"]
-        plan.add("method.ensemble.views", also, "how the teacher looks at a picture besides: together it knows more")
         plan.add("method.selector.at_most", limit(most), "the same")
+        also = ["mirrored", "upside_down", "turned"] if any_way_up else ["mirrored"]
+        plan.add("method.ensemble.views", also, "the teacher looks in these ways as well")
     steps = scale.steps(len(sets.labeled))
     plan.add("engine.steps", steps, f"for {len(sets.labeled)} labeled pictures")
     if sets.validation is not None:
