@@ -106,7 +106,7 @@ def lay_out(table: Table) -> Layout:
 def heading(table: Table, entry: Entry) -> str:
     """What stands above the scores of a share of labels."""
     shares = {cell.share for cell in table.cells} if table.suite.shares == (None,) else {entry.share}
-    return entry.share.heading if len(shares) == 1 else "labels of the recipe"
+    return table.suite.heading(entry.share) if len(shares) == 1 else "labels of the recipe"
 
 
 def _score_head(table: Table) -> str:

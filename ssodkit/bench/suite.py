@@ -90,6 +90,8 @@ class Suite(Config):
     """`data.percent`, a column each; None: the recipes' own, one column."""
     shots: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(None, min_length=1)
     """`data.shots`, a column each; where there are percents as well, they come first."""
+    headings: tuple[str, ...] = ()
+    """What stands above the columns of the percentages, where that says more: how many images each is."""
     folds: tuple[Annotated[int, Field(ge=1, lt=2**32)], ...] | None = Field(None, min_length=1)
     """`data.fold`; None: the recipes' own."""
     seeds: Literal["per_fold"] | tuple[Annotated[int, Field(ge=0)], ...] = "per_fold"
@@ -113,6 +115,13 @@ class Suite(Config):
                 raise ValueError(f"'{row.name}' is its own baseline; name another row, or leave `baseline` out")
         return methods
 
+    @model_validator(mode="after")
+    def _headings_are_of_columns(self) -> "Suite":
+        columns = len(self.percents or ())
+        if self.headings and len(self.headings) != columns:
+            raise ValueError(f"`headings` holds {len(self.headings)}, but there are {columns} percents")
+        return self
+
     @field_validator("percents", "shots", "folds", "seeds")
     @classmethod
     def _none_stands_twice(cls, values: tuple[float | int, ...] | str | None) -> tuple[float | int, ...] | str | None:
@@ -127,6 +136,12 @@ class Suite(Config):
         """How many labels, a column each; None: as many as the recipes say."""
         percents = [Share(percent) for percent in self.percents or ()]
         return (*percents, *(Share(shots=shots) for shots in self.shots or ())) or (None,)
+
+    def heading(self, share: Share) -> str:
+        """What stands above the scores of this share of labels."""
+        if self.headings and share.shots is None and self.percents and share.percent in self.percents:
+            return self.headings[self.percents.index(share.percent)]
+        return share.heading
 
     @property
     def draws(self) -> dict[str, str]:

@@ -105,6 +105,17 @@ def test_table__columns_are_shares_of_labels_and_pair_within_themselves(make_tab
     assert [entry.share.percent for entry in table.rows[1]] == [5.0, 10.0]
 
 
+def test_table__a_column_may_be_called_by_how_many_images_it_has(make_tables: MakeTable):
+    table = make_tables({}, percents=[10, 20], shots=[3], headings=["7 labels", "14 labels"])
+    groups = list(dict.fromkeys(column.group for column in lay_out(table).columns if column.group))
+    assert groups == ["7 labels", "14 labels", "3 shots a class"]
+
+
+def test_table__fewer_headings_than_columns_are_refused(make_tables: MakeTable):
+    with pytest.raises(RecipeError, match=r"`headings` holds 1, but there are 2 percents"):
+        make_tables({}, percents=[10, 20], headings=["7 labels"])
+
+
 def test_table__columns_may_be_shots_of_each_class(make_tables: MakeTable):
     points = {"supervised": [40.0, 42.0, 60.0, 62.0], "soft_teacher": [50.0, 52.0, 61.0, 63.0]}
     table = make_tables(points, percents=[5], shots=[10])
