@@ -90,8 +90,8 @@ def limit(most: int) -> int:
 
 
 def light_steps(labeled: int) -> int:
-    """Steps of four labeled pictures: 800 for twenty, 2,400 for a hundred, and ten rounds of a thousand or more."""
-    return max(800, min(2400, 400 + 20 * labeled), 5 * labeled // 2) // 100 * 100
+    """Steps of four labeled pictures: 1,000 for twenty, 3,000 for ninety, and ten rounds of more than 1,200."""
+    return max(800, min(3000, 400 + 30 * labeled), 5 * labeled // 2) // 100 * 100
 
 
 def pretrained_steps(labeled: int) -> int:
