@@ -52,16 +52,17 @@ def number_alarm(counts: Sequence[float], labeled: float, advice: Advice) -> tup
     return None
 
 
-def teacher_alarm(averages: Mapping[int, Mapping[str, float]]) -> str | None:
+def teacher_alarm(averages: Mapping[int, Mapping[str, float]], steps: int) -> str | None:
     """The sentence for a teacher that gets worse on held-out labels, or lies far behind its student.
 
-    `averages` are step -> network -> AP, of all evaluations so far; a training without a teacher has none to judge.
+    `averages` are step -> network -> AP, of all evaluations so far; a training without a teacher has none to judge. Of
+    its `steps`, the first half is a student's, whom an average follows late.
     """
     if not averages or "teacher" not in next(iter(averages.values())):
         return None
-    steps, teacher = list(averages), [networks["teacher"] for networks in averages.values()]
-    behind = averages[steps[-1]].get("student", 0.0) - teacher[-1]
-    if behind > BEHIND:
+    done, teacher = list(averages), [networks["teacher"] for networks in averages.values()]
+    behind = averages[done[-1]].get("student", 0.0) - teacher[-1]
+    if behind > BEHIND and 2 * done[-1] >= steps:
         return (
             f"The teacher is {100 * behind:.1f} AP behind its student: its average is too slow for so short a run, and "
             "a gain of it means little. Lower `method.teacher.momentum.cap`."
@@ -70,7 +71,7 @@ def teacher_alarm(averages: Mapping[int, Mapping[str, float]]) -> str | None:
     if len(teacher) < 3 or max(teacher[-2:]) > best - WORSE:
         return None
     return (
-        f"The teacher gets worse on the held-out labels: {100 * best:.1f} AP after step {steps[teacher.index(best)]}, "
+        f"The teacher gets worse on the held-out labels: {100 * best:.1f} AP after step {done[teacher.index(best)]}, "
         f"{100 * teacher[-1]:.1f} now. Stop earlier (`engine.patience`), lower `method.unlabeled_weight`, or train "
         "fewer steps."
     )

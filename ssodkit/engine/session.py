@@ -233,7 +233,7 @@ class Session:
         listed = ", ".join(f"{name} {100 * average:.1f}" for name, average in averages.items())
         which = "test" if on_test else "validation"
         self.log.say(f"AP after step {self.step} on the {which} images: {listed}{classes_in_words(scores)}")
-        alarm = teacher_alarm(self.averages)
+        alarm = teacher_alarm(self.averages, self.recipe.engine.steps)
         if alarm is not None and not self.is_past_peak:
             self.log.warn(alarm)
 

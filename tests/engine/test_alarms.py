@@ -39,17 +39,18 @@ def evaluated(teacher, student=0.0):
 
 
 def test_teacher_alarm__is_given_after_two_evaluations_below_the_best():
-    assert teacher_alarm(evaluated([])) is None
-    assert teacher_alarm(evaluated([0.40, 0.50, 0.47])) is None
-    assert teacher_alarm(evaluated([0.40, 0.50, 0.47, 0.49])) is None
-    said = teacher_alarm(evaluated([0.40, 0.50, 0.47, 0.46]))
+    assert teacher_alarm(evaluated([]), 400) is None
+    assert teacher_alarm(evaluated([0.40, 0.50, 0.47]), 400) is None
+    assert teacher_alarm(evaluated([0.40, 0.50, 0.47, 0.49]), 400) is None
+    said = teacher_alarm(evaluated([0.40, 0.50, 0.47, 0.46]), 400)
     assert said.startswith("The teacher gets worse on the held-out labels: 50.0 AP after step 200, 46.0 now.")
 
 
 def test_teacher_alarm__of_a_teacher_far_behind_its_student():
-    assert teacher_alarm(evaluated([0.48], student=0.50)) is None
-    assert teacher_alarm(evaluated([0.34], student=0.50)).startswith("The teacher is 16.0 AP behind its student")
+    assert teacher_alarm(evaluated([0.48], student=0.50), 400) is None
+    assert teacher_alarm(evaluated([0.34], student=0.50), 400) is None  # an average begins late
+    assert teacher_alarm(evaluated([0.2, 0.34], student=0.50), 400).startswith("The teacher is 16.0 AP behind its")
 
 
 def test_teacher_alarm__without_a_teacher_there_is_nothing_to_say():
-    assert teacher_alarm({100: {"student": 0.5}, 200: {"student": 0.1}, 300: {"student": 0.1}}) is None
+    assert teacher_alarm({100: {"student": 0.5}, 200: {"student": 0.1}, 300: {"student": 0.1}}, 400) is None
