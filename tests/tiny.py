@@ -85,8 +85,8 @@ def make_targets(images: list[list[tuple[float, ...]]]) -> Targets:
 
 
 def make_semi_batch(views: Sequence[str] = ()) -> SemiBatch:
-    """Two labeled images, of 2 and 1 boxes, and two unlabeled ones, mirrored in all `views` but `weak`, and in
-    `strong`."""
+    """Two labeled images, of 2 and 1 boxes, and two unlabeled ones in `weak`, `strong` and these `views`,
+    mirrored in all but `weak`."""
     targets = make_targets([[(4, 4, 28, 40, 0), (30, 20, 56, 50, 2)], [(10, 8, 34, 44, 1)]])
     unlabeled = {name: make_view(name, [7, 8]) for name in ("weak", "strong", *views)}
     mirror = torch.tensor([[-1.0, 0.0, 64.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])

@@ -1,4 +1,4 @@
-"""One recipe beside its control: the same labels, the same detector and steps, without the unlabeled images.
+"""One recipe beside its control: the same labels, the same detector, at most as many steps, no unlabeled images.
 
 The control is a run of its own in `RUN/control`. Further draws, each with a control of its own, lie in
 `RUN/draws/2`, `RUN/draws/3` ...; the recipe's own draw is the run itself. What is finished is found by its files.
@@ -88,7 +88,7 @@ def control_of(recipe: Recipe) -> Recipe:
     if engine.lr_for_images is not None:  # the rate that the labeled images of a step had beside the others
         share = images.labeled / images.slots
         engine = engine.model_copy(update={"lr_for_images": max(1, round(engine.lr_for_images * share))})
-    method = SupervisedConfig(teacher=recipe.method.teacher)
+    method = SupervisedConfig(teacher=recipe.method.average)
     return recipe.model_copy(
         update={
             "name": f"{recipe.name}_{SUPERVISED}",

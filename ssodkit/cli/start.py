@@ -28,7 +28,7 @@ def init(
     ] = None,
     any_way_up: Annotated[
         bool,
-        typer.Option(help="The pictures have no upright, such as of cells, surfaces or from above."),
+        typer.Option("--any-way-up", help="The pictures have no upright, such as of cells, surfaces or from above."),
     ] = False,
     method: Annotated[str | None, typer.Option(metavar="NAME", help="Default: the one that gained most.")] = None,
     weights: Annotated[

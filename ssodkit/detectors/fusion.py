@@ -15,24 +15,27 @@ from ssodkit.structures.predictions import Detections
 def fuse(answers: Sequence[Detections], iou: float) -> Detections:
     """The answers of several looks, all carried into one frame: best first, with `confidence` alone.
 
-    Of each class, boxes that no more confident one of any answer overlaps by more than `iou` stand for an object each.
-    Its box is the mean of those that overlap it most in each answer, weighed by their confidence, and its confidence
-    the mean over all answers, 0 where an answer has none: what is seen once of four times counts a quarter.
+    The boxes that survive greedy suppression over all answers, within their class and at `iou`, stand for an object
+    each. A box votes for the object that it overlaps most, and of each answer the nearest vote counts: an object's box
+    is the mean of these, weighed by their confidence, and its confidence the mean over all answers, 0 where an answer
+    has none. What is seen once of four times counts a quarter. As many are kept as the longest answer has rows.
 
-    Source: Solovyev et al., Weighted Boxes Fusion, Image and Vision Computing 2021, arXiv:1910.13302. There, a box
-    joins the object that it overlaps; here, an object takes one box of each answer.
+    Source: Solovyev et al., Weighted Boxes Fusion, Image and Vision Computing 2021, arXiv:1910.13302. There, objects
+    move while boxes join them one by one; here, they stay where the most confident box is until all have voted.
     """
     boxes = torch.cat([found.boxes.float() for found in answers], dim=1)
     labels = torch.cat([found.labels for found in answers], dim=1)
     valid = torch.cat([found.valid for found in answers], dim=1)
     scores = torch.cat([found.confidence.float().masked_fill(~found.valid, 0.0) for found in answers], dim=1)
 
-    most = max(found.boxes.shape[1] for found in answers)
-    heads, stands = batched_nms(boxes, scores, labels, valid, iou, most)
+    heads, stands = batched_nms(boxes, scores, labels, valid, iou, keep=boxes.shape[1])
     head_boxes, head_labels = take_rows(boxes, heads), take_rows(labels, heads)
     overlap = pairwise_iou(head_boxes, boxes)  # batch heads boxes
-    is_same = (head_labels[:, :, None] == labels[:, None]) & valid[:, None] & (overlap > iou)
-    overlap = overlap.masked_fill(~is_same, 0.0)
+    is_near = (head_labels[:, :, None] == labels[:, None]) & valid[:, None] & stands[..., None] & (overlap > iou)
+    overlap = overlap.masked_fill(~is_near, 0.0)
+    if overlap.shape[1]:
+        place = torch.arange(overlap.shape[1], device=overlap.device)[:, None]
+        overlap = overlap.masked_fill(overlap.argmax(dim=1, keepdim=True) != place, 0.0)
     weight = boxes.new_zeros(heads.shape)
     total = boxes.new_zeros(head_boxes.shape)
     begin = 0
@@ -44,12 +47,13 @@ def fuse(answers: Sequence[Detections], iou: float) -> Detections:
             weight += score
             total += take_rows(boxes[:, begin:end], place) * score[..., None]
         begin = end
-    return _ranked(total / weight.clamp(min=1e-12)[..., None], head_labels, weight / len(answers), stands)
+    most = max(found.boxes.shape[1] for found in answers)
+    return _best(most, total / weight.clamp(min=1e-12)[..., None], head_labels, weight / len(answers), stands)
 
 
-def _ranked(boxes: Tensor, labels: Tensor, confidence: Tensor, valid: Tensor) -> Detections:
+def _best(most: int, boxes: Tensor, labels: Tensor, confidence: Tensor, valid: Tensor) -> Detections:
     confidence = confidence.masked_fill(~valid, -1.0)
-    confidence, order = confidence.sort(dim=1, descending=True, stable=True)
+    confidence, order = (part[:, :most] for part in confidence.sort(dim=1, descending=True, stable=True))
     valid = take_rows(valid, order)
     return Detections(
         boxes=take_rows(boxes, order).masked_fill(~valid[..., None], 0.0),

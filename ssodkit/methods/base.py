@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ssodkit.detectors.base import Detector, DetectorConfig
 from ssodkit.detectors.learning import assign, loss, predict_together
-from ssodkit.plugins import BuildContext, PluginConfig, Slot
+from ssodkit.plugins import BuildContext, PluginConfig
 from ssodkit.structures.geometry import SemiBatch, Stream
 from ssodkit.structures.progress import Progress
 from ssodkit.structures.run import Losses, Step
@@ -20,13 +20,16 @@ class MethodConfig(PluginConfig, ABC):
     """Which method, and what it asks of the recipe around it."""
 
     slot: ClassVar[str] = "method"
-    teacher: Slot[TeacherConfig] | None = None
-    """A network that follows the student and is scored beside it; a control keeps it."""
 
     @property
     def needs_views(self) -> Mapping[str, tuple[str, ...]]:
         """The views that the step reads, by stream, such as {"unlabeled": ("weak", "strong")}."""
         return {}
+
+    @property
+    def average(self) -> TeacherConfig | None:
+        """What follows the student and is scored beside it, which a control keeps; None: nothing does."""
+        return None
 
     @property
     def learns_stored(self) -> bool:

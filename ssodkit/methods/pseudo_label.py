@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from ssodkit.assigners.selectors.base import SelectionContext, SelectorConfig
@@ -49,9 +49,17 @@ class Ensemble(Config):
     """
 
     views: tuple[str, ...] = Field(min_length=1)
-    """Beside `weak`: views of unlabeled images, such as mirrored ones."""
+    """Beside `weak`: views of unlabeled images, such as mirrored ones, that show whole images: what is not found in
+    one counts as 0 there."""
     iou: float = Field(0.6, gt=0.0, lt=1.0)
     """Boxes of a class in two views that overlap by more than this are one."""
+
+    @model_validator(mode="after")
+    def _views_are_further_ones(self) -> "Ensemble":
+        for name in self.views:
+            if name in ("weak", "strong") or self.views.count(name) > 1:
+                raise ValueError(f"`views` are further ones, each once: leave out '{name}'")
+        return self
 
 
 @register
@@ -85,6 +93,11 @@ class PseudoLabelConfig(MethodConfig):
     def needs_views(self) -> Mapping[str, tuple[str, ...]]:
         """Of unlabeled images: `weak` for the teacher, with those of the ensemble, and `strong` for the student."""
         return {"unlabeled": ("weak", "strong", *(self.ensemble.views if self.ensemble else ()))}
+
+    @property
+    def average(self) -> TeacherConfig:
+        """The teacher."""
+        return self.teacher
 
     @property
     def looks(self) -> bool:

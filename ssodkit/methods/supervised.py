@@ -12,11 +12,12 @@ from torch import Tensor
 
 from ssodkit.detectors.base import Detector
 from ssodkit.methods.base import Method, MethodConfig, build_student, learn_from_streams
-from ssodkit.plugins import BuildContext, register
+from ssodkit.plugins import BuildContext, Slot, register
 from ssodkit.schedules.base import LossWeight
 from ssodkit.structures.geometry import SemiBatch
 from ssodkit.structures.progress import Progress
 from ssodkit.structures.run import Losses, Step
+from ssodkit.teachers.base import TeacherConfig
 
 
 @register
@@ -25,11 +26,18 @@ class SupervisedConfig(MethodConfig):
 
     type: Literal["supervised"] = "supervised"
 
+    teacher: Slot[TeacherConfig] | None = None
+    """A network that follows the student and teaches nothing, so that averaged weights can be scored here too."""
     unlabeled_weight: LossWeight | None = None
     """Multiplies the terms of unlabeled images: STAC's lambda. Null: labeled images alone teach."""
     loss_scale: float = Field(1.0, gt=0.0, le=1000.0)
     """Multiplies all terms. STAC's code divides the sum of both streams by the number of its forward passes, two; its
     equation does not."""
+
+    @property
+    def average(self) -> TeacherConfig | None:
+        """The teacher, if there is one."""
+        return self.teacher
 
     @property
     def learns_stored(self) -> bool:

@@ -142,10 +142,11 @@ def _unwritten(recipe: Recipe, parts: Parts, score: str, known: list[str], every
 
 
 def _field_that_says(part: PluginConfig, text: str) -> Location:
-    """The path of the field inside `part` whose value is `text`; empty where none is."""
+    """The path of the field inside `part` whose value is `text`, or a list with it; empty where none is."""
     for path, config in walk(part):
         for key, name in config.fields_by_key().items():
-            if key != "type" and getattr(config, name) == text:
+            value = getattr(config, name)
+            if key != "type" and (value == text or (isinstance(value, tuple) and text in value)):
                 return (*path, key)
     return ()
 
@@ -157,7 +158,10 @@ def _missing_views(recipe: Recipe) -> Iterator[Problem]:
     for stream, names in method.needs_views.items():
         views = getattr(recipe.views, stream)
         for name in names:
-            if name not in views:
+            said = _field_that_says(method, name)
+            if name not in views and said:
+                yield ("method", *said), f"there is no view '{name}' of the {stream} images; {suggest(name, views)}"
+            elif name not in views:
                 here = f"views here: {', '.join(views) or 'none'}"
                 text = f"the method '{method.type}' needs a view '{name}' of the {stream} images; {here}"
                 yield ("views", stream), text

@@ -49,7 +49,7 @@ def test_fuse__what_one_of_the_answers_lacks_counts_half():
 def test_fuse__the_same_answer_twice_is_that_answer():
     found = answer([([0.0, 0.0, 10.0, 10.0], 1, 0.6), ([20.0, 0.0, 30.0, 10.0], 0, 0.5)], [])
     again = fuse([found, found], IOU)
-    assert rows_of(again) == [pytest.approx(row) if isinstance(row, float) else row for row in rows_of(found)]
+    assert rows_of(again) == [(box, label, pytest.approx(confidence)) for box, label, confidence in rows_of(found)]
     assert rows_of(again, 1) == []
 
 
@@ -61,7 +61,7 @@ def test_fuse__nothing_found_is_nothing():
 
 
 def one_by_one(answers, most):
-    """The same object by object, in NumPy; of the `most` best objects."""
+    """The same object by object, in NumPy; the `most` best objects."""
     everything = [(*row, place) for place, rows in enumerate(answers) for row in rows]
     everything.sort(key=lambda row: -row[2])
     heads = []
@@ -70,20 +70,52 @@ def one_by_one(answers, most):
         if not taken or box_iou(torch.tensor([box]), torch.tensor(taken)).max() <= IOU:
             heads.append((box, label))
     fused = []
-    for head, label in heads[:most]:
+    for head, label in heads:
         boxes, scores = [], []
         for rows in answers:
             near = [
                 (float(box_iou(torch.tensor([head]), torch.tensor([box]))), box, score)
                 for box, other, score in rows
-                if other == label
+                if other == label and nearest(box, label, heads) == head
             ]
             best = max(near, default=(0.0, None, 0.0), key=lambda each: each[0])
             if best[0] > IOU:
                 boxes.append(best[1])
                 scores.append(best[2])
         fused.append((np.average(boxes, axis=0, weights=scores).tolist(), label, sum(scores) / len(answers)))
-    return sorted(fused, key=lambda row: -row[2])
+    return sorted(fused, key=lambda row: -row[2])[:most]
+
+
+def nearest(box, label, heads):
+    """The head of the box's class that it overlaps most."""
+    mine = [head for head, other in heads if other == label]
+    return mine[int(box_iou(torch.tensor([box]), torch.tensor(mine)).argmax())]
+
+
+def test_fuse__a_box_between_two_objects_votes_for_the_nearer():
+    first = answer([([0.0, 0.0, 10.0, 10.0], 0, 0.9), ([2.6, 0.0, 12.6, 10.0], 0, 0.5)])
+    between = answer([([1.4, 0.0, 11.4, 10.0], 0, 0.8)])
+    assert [row[2] for row in rows_of(fuse([first, between], IOU))] == [pytest.approx(0.65), pytest.approx(0.45)]
+
+
+def test_fuse__of_many_objects_those_stay_that_the_answers_agree_on():
+    first = answer([([0.0, 0.0, 10.0, 10.0], 0, 0.95)])
+    second = answer([([50.0, 0.0, 60.0, 10.0], 0, 0.9)])
+    third = answer([([50.0, 0.0, 60.0, 10.0], 0, 0.8)])
+    found = [
+        Detections(
+            **{
+                **vars(one),
+                "boxes": one.boxes[:, :1],
+                "labels": one.labels[:, :1],
+                "valid": one.valid[:, :1],
+                "scores": {"confidence": one.confidence[:, :1]},
+            }
+        )
+        for one in (first, second, third)
+    ]
+    ((box, _, confidence),) = rows_of(fuse(found, IOU))
+    assert (box[0], confidence) == (50.0, pytest.approx(1.7 / 3))
 
 
 def test_fuse__many_boxes_agree_with_an_object_by_object_sum():

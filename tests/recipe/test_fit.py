@@ -151,6 +151,19 @@ def test_check_fit__a_method_that_names_no_term_of_the_detector_is_refused():
     ]
 
 
+def test_check_ensemble__a_view_that_is_not_there_is_named_where_it_was_asked_for():
+    with pytest.raises(
+        RecipeError, match=r"method\.ensemble\.views: there is no view 'mirored' .* did you mean 'mirrored'\?"
+    ):
+        load_recipe("bccd/mean_teacher", ["method.ensemble.views=[mirored]"])
+
+
+@pytest.mark.parametrize("views", ["[strong]", "[mirrored, mirrored]"])
+def test_check_ensemble__views_are_further_ones_each_once(views: str):
+    with pytest.raises(RecipeError, match=r"`views` are further ones, each once: leave out '(strong|mirrored)'"):
+        load_recipe("bccd/mean_teacher", [f"method.ensemble.views={views}"])
+
+
 def test_check_fit__at_least_one_view_of_labeled_images_is_needed(refused: Refused):
     assert refused("labeled: {weak: []}", "labeled: {}") == [
         "9:3 views.labeled: give at least one view of the labeled images, such as `weak: []`"

@@ -28,8 +28,9 @@ DEFAULT = next(iter(PRESETS))
 HELD_OUT = HeldOutSource(percent=20.0)
 """What is taken of the labels where there is no other test set."""
 VALIDATION = HeldOutSource(percent=10.0)
-"""What is taken of those that are left, where there is no other validation set, and of how many pictures at least."""
-SPARES = 100
+"""What is taken of those that are left, where there is no other validation set."""
+LEAST_FOR_VALIDATION = 100
+"""Labeled pictures, below which none are taken."""
 
 FORMS = {"coco": "COCO JSON", "voc": "Pascal VOC", "yolo": "YOLO"}
 
@@ -87,9 +88,9 @@ def draft(wish: Wish, name: str, on_progress: OnProgress | None = None) -> Draft
         batch=batch_of(wish.method, start),
     )
     sets = open_data(data, on_progress)
-    if validation is None and wish.shots is None and len(sets.labeled) >= SPARES:
+    if validation is None and wish.shots is None and len(sets.labeled) >= LEAST_FOR_VALIDATION:
         data = data.model_copy(update={"validation": VALIDATION})
-        why["validation"] = "this part neither: it says which checkpoint is the best"
+        why["validation"] = "this part never trains either way: by it, the best checkpoint is chosen"
         sets = open_data(data, on_progress)
     compares = " --compare supervised" if data.batch.unlabeled else ""
     lines = _lines(data, sets, why)

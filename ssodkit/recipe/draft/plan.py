@@ -90,11 +90,12 @@ LARGE = Scale(
 )
 
 
-UPRIGHT = ("bases/views/photographs.yaml", "take out what changes meaning, such as flips of writing")
+UPRIGHT = ("bases/views/photographs.yaml", "mirrored, too: where that changes meaning, take out flips and ensemble")
+"""Base of the views, and what to know of it."""
 ANY_WAY_UP = ("bases/views/any_way_up.yaml", "no upright: pictures are seen upside down as well")
-"""Bases of views."""
-PATIENCE = 5
-"""Of the ten evaluations of a run."""
+"""The same for pictures that have no upright."""
+PATIENCE = 6
+"""Of the ten evaluations of a run: the rate has begun to fall before it ends."""
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ def test_draft__where_labels_are_many_a_part_of_them_says_which_checkpoint_is_th
     assert (recipe.data.validation is not None) == validates
     assert any(line == "validation 10 pictures" for line in made.found) == validates
     assert recipe.evaluation.checkpoint == ("best" if validates else "last")
-    assert (recipe.engine.patience, recipe.engine.evaluate_every) == ((5, 300) if validates else (None, None))
+    assert (recipe.engine.patience, recipe.engine.evaluate_every) == ((6, 300) if validates else (None, None))
 
 
 def test_draft__the_labels_own_validation_part_says_which_checkpoint_is_the_best(tmp_path):
