@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 from two_steps import take_two_steps
 
 from ssodkit.methods.pseudo_label import PseudoLabelConfig
@@ -200,3 +201,23 @@ def test_recipes__the_views_of_voc_differ_from_cocos_in_sizes_alone(name: str):
     coco, voc = (read_tree(RECIPES / "bases" / "views" / f"{name}{where}.yaml").plain for where in ("", "_voc"))
     assert without_sizes(coco) == without_sizes(voc)
     assert coco != voc
+
+
+def test_views__without_an_upright_are_those_of_photographs_and_vertical_flips():
+    """The two bases repeat each other, as lists of transforms are not merged."""
+
+    def upright(value):
+        """What stands in the file, without vertical flips."""
+        if isinstance(value, dict):
+            return {key: upright(each) for key, each in value.items()}
+        if isinstance(value, list):
+            return [upright(each) for each in value if not isinstance(each, dict) or "direction" not in each]
+        return value
+
+    folder = Path(__file__).parents[1] / "recipes" / "bases" / "views"
+    files = [folder / f"{name}.yaml" for name in ("photographs", "any_way_up")]
+    photographs, other = (yaml.safe_load(file.read_text(encoding="utf-8"))["views"] for file in files)
+    further = [other["unlabeled"].pop(name) for name in ("upside_down", "turned")]
+    assert [len(each) for each in further] == [1, 2]
+    assert upright(other) == photographs
+    assert other != photographs

@@ -33,7 +33,6 @@ from ssodkit.engine.failures import explained
 from ssodkit.engine.folders import refuse_existing
 from ssodkit.engine.found import Found
 from ssodkit.engine.portable import Portable
-from ssodkit.engine.precision import precision_on
 from ssodkit.engine.trained import TrainedDetector, open_trained
 from ssodkit.errors import DataError, TrainingError
 from ssodkit.ops.random import integers, make_key
@@ -109,8 +108,9 @@ def export(
             stream.write(content)
     print(f"{format:<12}{out}  ({len(content) / 2**20:.1f} MB, the {detector.name}, {shape})")
     print(f"agreement   {agreement}")
-    if (precision := precision_on(detector.device, recipe.engine.precision)) != "fp32":
-        print(f"note        the run computes in {precision}, the file and this comparison in fp32")
+    if (precision := recipe.engine.precision) != "fp32":
+        how = "bf16 where that is fast" if precision == "auto" else precision
+        print(f"note        the run computes in {how}, the file and this comparison in fp32")
     if not agreement.detections:
         print(f"note        nothing scores above {detector.score:g} in them, so this says little; see --score")
     return agreement
