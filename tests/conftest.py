@@ -69,13 +69,18 @@ class _Operators(TorchDispatchMode):
 
 
 class _Readings(TorchFunctionMode):
-    """Counts what is read from or made of whole lists, which reaches no operator on the CPU."""
+    """Counts what is read from or made of whole lists, which reaches no operator on the CPU.
+
+    No tensor says within it that it lies there: what is asked only where asking costs nothing is not asked.
+    """
 
     def __init__(self, asked):
         super().__init__()
         self.asked = asked
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func == torch.Tensor.is_cpu.__get__:
+            return False
         if func in (torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.cpu, torch.tensor):
             self.asked[func.__name__] += 1
         return func(*args, **(kwargs or {}))

@@ -109,7 +109,7 @@ def fit_mixtures(
         weights = torch.where(stopped[:, None], weights, shares / count[:, None])
 
         stopped = stopped | ((likelihood - before).abs() < tolerance)
-        if scores.device.type == "cpu" and bool(stopped.all()):
+        if scores.is_cpu and bool(stopped.all()):
             break  # the rest would change nothing, and here it costs nothing to ask
     return Mixture(means + center, variances, weights, made)
 

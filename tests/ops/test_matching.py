@@ -1,4 +1,6 @@
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torchvision.ops import box_iou
 
 from ssodkit.ops.matching import (
@@ -20,6 +22,17 @@ def random_boxes(batch: int, count: int, seed: int, side: float = 0.3) -> torch.
 
 def valid(boxes: torch.Tensor) -> torch.Tensor:
     return torch.ones(boxes.shape[:2], dtype=torch.bool)
+
+
+class Numbers(TorchDispatchMode):
+    """Counts the numbers that are made."""
+
+    made = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        answer = func(*args, **(kwargs or {}))
+        self.made += sum(leaf.numel() for leaf in tree_leaves(answer) if isinstance(leaf, torch.Tensor))
+        return answer
 
 
 def test_best_overlaps__equal_those_of_the_whole_matrix():
@@ -69,6 +82,26 @@ def test_best_overlaps__what_is_not_valid_overlaps_nothing():
     assert torch.equal(found.target_iou[:1], first.target_iou)
     assert (found.best_of[0, 10:] == -1).all()
     assert (found.target[1] == 0).all()
+
+
+def test_best_overlaps__pairs_are_made_only_of_chunks_that_hold_a_target():
+    """A teacher's rows are as long as the most it may answer, and mostly empty."""
+    candidates, targets = random_boxes(2, 50_000, 0), random_boxes(2, 120, 1)
+    some, others = valid(candidates), valid(targets)
+    with Numbers() as whole:
+        best_overlaps(candidates, some, targets, others, minimum=0.3)
+        best_coverage(candidates, targets, others)
+    others[:, 3:] = False
+    with Numbers() as of_three:
+        found = best_overlaps(candidates, some, targets, others, minimum=0.3)
+        coverage = best_coverage(candidates, targets, others)
+    assert of_three.made < whole.made / 10
+    expected = best_overlaps(candidates, some, targets[:, :3], others[:, :3], minimum=0.3)
+    assert torch.equal(found.iou, expected.iou)
+    assert torch.equal(found.best_of, expected.best_of)
+    assert torch.equal(found.target_iou[:, :3], expected.target_iou)
+    assert not found.target_iou[:, 3:].any()
+    assert torch.equal(coverage, best_coverage(candidates, targets[:, :3], others[:, :3]))
 
 
 def test_best_overlaps__without_targets_or_candidates():
