@@ -113,12 +113,25 @@ class PluginConfig(Config):
 
     slot: ClassVar[str] = ""
     needs: ClassVar[frozenset[str]] = frozenset()
-    """Capabilities that another part of the recipe must provide, like `exact_regions`."""
+    """Capabilities that another part of the recipe must provide, like `exact_regions`, however this one is set."""
     provides: ClassVar[frozenset[str]] = frozenset()
+    """Capabilities that this part has, however it is set."""
     writes: ClassVar[str] = ""
     """The score that this part adds to detections."""
+    teaches: ClassVar[str] = ""
+    """The answer of a stage that learns from this part."""
 
     type: str
+
+    @property
+    def needed(self) -> frozenset[str]:
+        """The capabilities that this part, as configured, needs."""
+        return self.needs
+
+    @property
+    def provided(self) -> frozenset[str]:
+        """The capabilities that this part, as configured, has."""
+        return self.provides
 
     @property
     def reads(self) -> frozenset[str]:

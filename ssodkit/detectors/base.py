@@ -1,18 +1,18 @@
 """What a detector exposes, and how its stages learn, as data.
 
-A stage is any part with candidates, class logits and boxes. Its terms name the target set that teaches them.
+A stage is any part with candidates and answers about them. Its terms name the target set that teaches them.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import nn
 
 from ssodkit.assigners.matchers.base import Matcher, MatcherConfig
 from ssodkit.detectors.anchors import Anchored
-from ssodkit.detectors.criteria.base import BoxCriterionConfig, ClassCriterionConfig, CriterionConfig
+from ssodkit.detectors.criteria.base import CriterionConfig
 from ssodkit.detectors.portable.parts import Suppress
 from ssodkit.plugins import BuildContext, Config, PluginConfig, Slot
 from ssodkit.structures.predictions import Candidates, Detections, Features, Predictions, Stages
@@ -31,6 +31,9 @@ NormalizerName = Literal[
     "two_means",
 ]
 """Functions of `detectors/normalizers.py`."""
+
+
+TermName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
 
 class Sampler(Config):
@@ -76,13 +79,19 @@ class StageRule(Config):
     """The stage knows one class: all targets are class 0."""
     crossing: Literal["learn", "ignore"] = "learn"
     """What candidates do that reach beyond their image: learn like others, or nothing at all."""
-    terms: dict[Literal["class", "box"], TermRule]
+    terms: dict[TermName, TermRule]
+    """By any name. Null takes away a term that a base has set."""
 
     @property
     def key_needs(self) -> Mapping[str, str]:
-        """Candidates are left out of a match between predictions and targets; objectness alone knows one class."""
+        """Candidates are left out of a match between predictions and targets; only without classes are all one."""
         crossing = {"crossing": "predictions"} if self.crossing == "ignore" else {}
-        return crossing | ({"one_class": "objectness"} if self.one_class else {})
+        return crossing | ({"one_class": "no_classes"} if self.one_class else {})
+
+    @field_validator("terms", mode="before")
+    @classmethod
+    def _null_is_no_term(cls, terms: object) -> object:
+        return {name: term for name, term in terms.items() if term is not None} if isinstance(terms, dict) else terms
 
     @model_validator(mode="after")
     def _quota_needs_a_sampler(self) -> "StageRule":
@@ -90,17 +99,6 @@ class StageRule(Config):
             if term.normalizer == "quota" and self.sampler is None:
                 raise ValueError(f"the normalizer `quota` of terms.{name} counts the sampler's draws: give a `sampler`")
         return self
-
-
-def check_terms(name: str, rule: StageRule, activation: str) -> None:
-    """Raise ValueError unless the stage `name`, whose logits are under `activation`, has both terms, with criteria."""
-    if set(rule.terms) != {"class", "box"}:
-        raise ValueError(f"stages.{name}.terms needs both class and box")
-    class_criterion, box_criterion = rule.terms["class"].criterion, rule.terms["box"].criterion
-    if not isinstance(class_criterion, ClassCriterionConfig) or class_criterion.activation != activation:
-        raise ValueError(f"stages.{name}.terms.class.criterion must compare class logits under a {activation}")
-    if not isinstance(box_criterion, BoxCriterionConfig):
-        raise ValueError(f"stages.{name}.terms.box.criterion must compare boxes")
 
 
 class TestRule(Config):
@@ -130,12 +128,33 @@ class DetectorConfig(PluginConfig, ABC):
     """Capabilities belong to the config, so that a recipe is checked before a network exists."""
 
     slot: ClassVar[str] = "detector"
-    stage_provides: ClassVar[Mapping[str, frozenset[str]]] = {}
-    """Stage -> what it provides to its rule and its matcher: `predictions` where it has them before matching,
-    `objectness` where it tells things from background, but no classes."""
 
     stages: Mapping[str, StageRule]
     test: TestRule = TestRule()
+
+    @property
+    @abstractmethod
+    def stage_answers(self) -> Mapping[str, frozenset[str]]:
+        """Stage -> its answers, such as `class` and `box`; in the order in which stages answer.
+
+        Each answer needs a term that teaches it, or its weights would never learn.
+        """
+
+    @property
+    @abstractmethod
+    def stage_provides(self) -> Mapping[str, frozenset[str]]:
+        """Stage -> what else its rule, matcher and criteria may build on.
+
+        `predictions`: it has them before matching; `places`: its candidates lie somewhere; `strides`: on cells of the
+        pyramid; `sigmoid` or `softmax`: what its class logits are for; `no_classes`: it tells things from background.
+        """
+
+    @model_validator(mode="after")
+    def _all_stages_have_rules(self) -> "DetectorConfig":
+        if set(self.stages) != set(self.stage_answers):
+            own, given = (" and ".join(names) for names in (self.stage_answers, self.stages))
+            raise ValueError(f"the stages of {self.type} are {own}, not {given or 'none'}")
+        return self
 
     @abstractmethod
     def build(self, context: BuildContext) -> "Detector": ...

@@ -13,7 +13,7 @@ from torch import nn
 
 from ssodkit.detectors.anchors import AnchorConfig, Anchored, check_sides, make_anchors
 from ssodkit.detectors.backbones.base import Backbone, BackboneConfig
-from ssodkit.detectors.base import Detector, DetectorConfig, check_terms
+from ssodkit.detectors.base import Detector, DetectorConfig
 from ssodkit.detectors.detections import find
 from ssodkit.detectors.images import make_pyramid
 from ssodkit.detectors.portable.faster_rcnn import PortableFasterRcnn
@@ -41,10 +41,6 @@ class FasterRcnnConfig(DetectorConfig):
 
     type: Literal["faster_rcnn"] = "faster_rcnn"
     provides: ClassVar[frozenset[str]] = frozenset({"exact_regions", "proposals"})
-    stage_provides: ClassVar[Mapping[str, frozenset[str]]] = {
-        "rpn": frozenset({"predictions", "objectness"}),
-        "roi": frozenset(),
-    }
 
     backbone: Slot[BackboneConfig]
     neck: FpnConfig = FpnConfig()
@@ -55,12 +51,21 @@ class FasterRcnnConfig(DetectorConfig):
     )
     roi: RoiConfig = RoiConfig()
 
+    @property
+    def stage_answers(self) -> Mapping[str, frozenset[str]]:
+        """Both classify and move boxes."""
+        return dict.fromkeys(("rpn", "roi"), frozenset({"class", "box"}))
+
+    @property
+    def stage_provides(self) -> Mapping[str, frozenset[str]]:
+        """Regions are sampled before the box head answers."""
+        return {
+            "rpn": frozenset({"predictions", "places", "strides", "sigmoid", "no_classes"}),
+            "roi": frozenset({"places", "softmax"}),
+        }
+
     @model_validator(mode="after")
     def _parts_fit(self) -> "FasterRcnnConfig":
-        if set(self.stages) != {"rpn", "roi"}:
-            raise ValueError(f"stages of faster_rcnn are rpn and roi, not {', '.join(self.stages) or 'none'}")
-        for name, activation in (("rpn", "sigmoid"), ("roi", "softmax")):
-            check_terms(name, self.stages[name], activation)
         if not self.stages["rpn"].one_class:
             raise ValueError("stages.rpn.one_class must be true: proposals have no class")
         levels = self.backbone.levels + self.neck.extra_levels

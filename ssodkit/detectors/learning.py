@@ -6,16 +6,15 @@ from itertools import accumulate
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn.functional import pad
 
 from ssodkit.detectors.base import Detector, NormalizerName, TermRule
-from ssodkit.detectors.criteria.base import BoxCriterionConfig, ClassCriterionConfig
 from ssodkit.detectors.normalizers import NORMALIZERS
 from ssodkit.detectors.sampling import match, sample, taught_sets
 from ssodkit.ops.boxes import at_least_fp32
-from ssodkit.ops.rows import take_rows
+from ssodkit.structures.lessons import Lesson
 from ssodkit.structures.predictions import Predictions, Stages
 from ssodkit.structures.records import join
 from ssodkit.structures.run import Losses, Term
@@ -84,7 +83,8 @@ def loss(
         taught, quota = taught_sets(rule, supervision), rule.sampler.per_image if rule.sampler is not None else 0
         for term, term_rule in rule.terms.items():
             assignment = plan[name][term]
-            losses, weights = _losses_and_weights(predictions, assignment, _at_least_one(taught[term]), term_rule)
+            lesson = Lesson(assignment, _at_least_one(taught[term]), predictions.num_classes)
+            losses, weights = _losses_and_weights(predictions, lesson, term_rule)
             normalize = NORMALIZERS[normalizers.get(f"{name}/{term}", term_rule.normalizer)]
             for part, (total, denominator) in normalize(losses, weights, assignment, quota).items():
                 terms[f"{name}/{term}{part}"] = Term(total, denominator, term_rule.floor, term_rule.weight)
@@ -111,31 +111,27 @@ def _at_least_one(targets: Targets) -> Targets:
 
 
 def _losses_and_weights(
-    predictions: Predictions, assignment: Assignment, targets: Targets, term: TermRule
+    predictions: Predictions, lesson: Lesson, term: TermRule
 ) -> tuple[Float[Tensor, "batch candidates"], Float[Tensor, "batch candidates"]]:
     """What each candidate loses, and how much that counts in this term."""
-    place = assignment.index.clamp(min=0)
-    labels, learns = take_rows(targets.labels, place), assignment.positive
-    if isinstance(term.criterion, BoxCriterionConfig):
-        losses = _box_losses(term.criterion, predictions, learns, labels, take_rows(targets.boxes, place))
-    else:
-        assert isinstance(term.criterion, ClassCriterionConfig)
-        hard = torch.ones_like(assignment.quality)
-        target = torch.where(learns, assignment.quality, hard) if term.quality == "target" else hard
-        losses = term.criterion(predictions.class_logits, labels.masked_fill(~learns, predictions.num_classes), target)
+    assignment, criterion = lesson.assignment, term.criterion
+    positive = learns = assignment.positive
+    strength = torch.ones_like(assignment.quality)
+    if term.quality == "target":
+        strength = torch.where(positive, assignment.quality, strength)
+    answers = _unit_where_not(positive, predictions) if "box" in criterion.needed else predictions
+    losses = criterion(answers, lesson, strength)
+    if criterion.teaches_background:
         learns = learns | assignment.background
     weight = assignment.weight * learns
     if term.quality == "weight":
-        weight = torch.where(assignment.positive, weight * assignment.quality, weight)
+        weight = torch.where(positive, weight * assignment.quality, weight)
     return losses, weight.to(losses.dtype)
 
 
-def _box_losses(
-    criterion: BoxCriterionConfig, predictions: Predictions, learns: Tensor, labels: Tensor, goals: Tensor
-) -> Tensor:
-    """Losses where a candidate `learns`; elsewhere both boxes are the unit box, whose code is finite and 0."""
+def _unit_where_not(positive: Bool[Tensor, "batch candidates"], predictions: Predictions) -> Predictions:
+    """The same answers, of candidates that are the unit box where they are not positive: the lesson's code of it, which
+    is the unit box there as well, is finite."""
     boxes = at_least_fp32(predictions.candidates.boxes)
-    unit = pad(boxes.new_ones(2), (2, 0))
-    own = torch.where(learns[..., None], boxes, unit)
-    asked = replace(predictions, candidates=replace(predictions.candidates, boxes=own))
-    return criterion(asked, labels, torch.where(learns[..., None], goals.to(boxes.dtype), unit))
+    own = torch.where(positive[..., None], boxes, pad(boxes.new_ones(2), (2, 0)))
+    return replace(predictions, candidates=replace(predictions.candidates, boxes=own))

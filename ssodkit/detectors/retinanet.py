@@ -6,7 +6,7 @@ choose differently is a field each; the recipes of this detector are those choic
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from pydantic import model_validator
@@ -14,7 +14,7 @@ from torch import nn
 
 from ssodkit.detectors.anchors import AnchorConfig, Anchored, check_sides, make_anchors
 from ssodkit.detectors.backbones.base import Backbone, BackboneConfig
-from ssodkit.detectors.base import DenseTestRule, Detector, DetectorConfig, check_terms
+from ssodkit.detectors.base import DenseTestRule, Detector, DetectorConfig
 from ssodkit.detectors.detections import find_by_level
 from ssodkit.detectors.heads.base import DenseHeadConfig
 from ssodkit.detectors.heads.plain import PlainConfig
@@ -37,7 +37,6 @@ class RetinaNetConfig(DetectorConfig):
     """One stage, `dense`, which has predictions before anything is matched."""
 
     type: Literal["retinanet"] = "retinanet"
-    stage_provides: ClassVar[Mapping[str, frozenset[str]]] = {"dense": frozenset({"predictions"})}
 
     backbone: Slot[BackboneConfig]
     neck: FpnConfig = FpnConfig(extra_levels=2, extra_from="output")
@@ -45,11 +44,18 @@ class RetinaNetConfig(DetectorConfig):
     head: Slot[DenseHeadConfig] = PlainConfig()
     test: DenseTestRule = DenseTestRule()
 
+    @property
+    def stage_answers(self) -> Mapping[str, frozenset[str]]:
+        """Classes and boxes."""
+        return {"dense": frozenset({"class", "box"})}
+
+    @property
+    def stage_provides(self) -> Mapping[str, frozenset[str]]:
+        """All that a stage of anchors has."""
+        return {"dense": frozenset({"predictions", "places", "strides", "sigmoid"})}
+
     @model_validator(mode="after")
     def _parts_fit(self) -> "RetinaNetConfig":
-        if set(self.stages) != {"dense"}:
-            raise ValueError(f"the stage of retinanet is dense, not {', '.join(self.stages) or 'none'}")
-        check_terms("dense", self.stages["dense"], "sigmoid")
         check_sides(self.anchors, self.backbone.levels + self.neck.extra_levels)
         misfit = self.head.misfit(self.neck.channels, self.anchors.per_cell)
         if misfit is not None:

@@ -120,7 +120,8 @@ class PseudoLabelConfig(MethodConfig):
     def misfits(self, detector: DetectorConfig) -> Iterator[tuple[tuple[str, ...], str]]:
         """Names of no stage or term, and quotas of stages that draw no sample."""
         rules = {f"{name}/{term}": rule for name, rule in detector.stages.items() for term in rule.terms}
-        stages_and_terms = [*detector.stages, "class", "box", *rules]
+        terms = dict.fromkeys(term for rule in detector.stages.values() for term in rule.terms)
+        stages_and_terms = [*detector.stages, *terms, *rules]
         for name in self.unlabeled_terms:
             if name not in stages_and_terms:
                 text = f"no stage or loss term has this name; {suggest(name, stages_and_terms)}"

@@ -10,7 +10,6 @@ from pydantic.fields import FieldInfo
 
 from ssodkit.data.config import StoredSource
 from ssodkit.detectors.backbones.base import BackboneConfig
-from ssodkit.detectors.criteria.base import BoxCriterionConfig, ClassCriterionConfig
 from ssodkit.plugins import Config, PluginConfig, members, slots, suggest
 from ssodkit.recipe.model import AdamWConfig, Recipe
 from ssodkit.recipe.read import Mistake, Written, refuse
@@ -35,7 +34,7 @@ def check_fit(recipe: Recipe, tree: Written) -> None:
         *_missing_views(recipe),
         *_stored_labels(recipe),
         *((("method", *path), text) for path, text in recipe.method.misfits(recipe.detector)),
-        *_wrong_criteria(recipe),
+        *_untaught_answers(recipe),
         *_frozen_noise(parts),
         *_late_steps(recipe),
         *_unmeasured_peak(recipe),
@@ -67,8 +66,10 @@ def _unmet_needs(recipe: Recipe, parts: Parts) -> Iterator[Problem]:
     """Capabilities come from the detector and its parts; inside one of its stages also from that stage."""
     for path, part in parts:
         owner, available = _around(recipe, path, parts)
-        for need in sorted(part.needs - available):
-            yield path, f"'{part.type}' needs '{need}', which {owner} does not provide; {_cure(recipe, part, need)}"
+        missing = part.needed - available
+        if missing:
+            needs = " and ".join(f"'{need}'" for need in sorted(missing))
+            yield path, f"'{part.type}' needs {needs}, which {owner} does not provide; {_cure(recipe, part, missing)}"
 
 
 def _idle_keys(recipe: Recipe, parts: Parts) -> Iterator[Problem]:
@@ -78,7 +79,7 @@ def _idle_keys(recipe: Recipe, parts: Parts) -> Iterator[Problem]:
         for key, need in config.key_needs.items():
             if need not in available:
                 value = str(getattr(config, config.fields_by_key()[key])).lower()
-                providers = ", ".join(_providers(recipe, need)) or "nothing installed"
+                providers = ", ".join(_providers(recipe, frozenset({need}))) or "nothing installed"
                 text = f"`{value}` needs '{need}', which {owner} does not provide, but: {providers}; leave it out"
                 yield (*path, key), text
 
@@ -88,27 +89,35 @@ def _around(recipe: Recipe, path: Location, parts: Parts) -> tuple[str, frozense
     detector = recipe.detector
     if path[:2] == ("detector", "stages") and len(path) > 2:
         stage = str(path[2])
-        own = detector.stage_provides.get(stage, frozenset())
-        return f"the stage '{stage}' of '{detector.type}'", _provided(parts) | own
+        return f"the stage '{stage}' of '{detector.type}'", _provided(parts) | _of_stage(recipe, stage)
     return f"'{detector.type}'", _provided(parts)
 
 
 def _provided(parts: Parts) -> frozenset[str]:
     """What the detector and its parts provide to everyone."""
-    return frozenset[str]().union(*(part.provides for path, part in parts if path[0] == "detector"))
+    return frozenset[str]().union(*(part.provided for path, part in parts if path[0] == "detector"))
 
 
-def _cure(recipe: Recipe, part: PluginConfig, need: str) -> str:
-    providers = _providers(recipe, need)
-    frugal = [f"'{name}'" for name, one in members(part.slot).items() if need not in one.needs]
+def _of_stage(recipe: Recipe, stage: str) -> frozenset[str]:
+    """What a stage provides to its parts: its answers, and what else they may build on."""
+    return recipe.detector.stage_answers[stage] | recipe.detector.stage_provides[stage]
+
+
+def _cure(recipe: Recipe, part: PluginConfig, missing: frozenset[str]) -> str:
+    providers = _providers(recipe, missing)
     cure = f"provided by: {', '.join(providers)}" if providers else "nothing installed provides it"
-    return f"{cure}; without this need: {', '.join(frugal)}" if frugal else cure
+    if missing - part.needs - {part.teaches}:
+        cure += f"; '{part.type}' needs it only as it is set here"
+    alike = {name: one for name, one in members(part.slot).items() if one.teaches == part.teaches}
+    frugal = [f"'{name}'" for name, one in alike.items() if name != part.type and not missing & one.needs]
+    return f"{cure}; without this need: {', '.join(frugal)}" if frugal and part.teaches not in missing else cure
 
 
-def _providers(recipe: Recipe, need: str) -> list[str]:
-    stages = [f"stage '{name}'" for name, provided in recipe.detector.stage_provides.items() if need in provided]
+def _providers(recipe: Recipe, missing: frozenset[str]) -> list[str]:
+    """What provides all of it: stages of this recipe's detector, and plug-ins."""
+    stages = [f"stage '{name}'" for name in recipe.detector.stages if missing <= _of_stage(recipe, name)]
     return stages + [
-        f"{slot} '{name}'" for slot in slots() for name, one in members(slot).items() if need in one.provides
+        f"{slot} '{name}'" for slot in slots() for name, one in members(slot).items() if missing <= one.provides
     ]
 
 
@@ -192,14 +201,14 @@ def _stored_labels(recipe: Recipe) -> Iterator[Problem]:
         yield ("views", "unlabeled"), text
 
 
-def _wrong_criteria(recipe: Recipe) -> Iterator[Problem]:
-    wanted = {"class": ClassCriterionConfig, "box": BoxCriterionConfig}
+def _untaught_answers(recipe: Recipe) -> Iterator[Problem]:
+    """Weights that nothing teaches get no gradient, for which several processes would wait."""
     for stage, rule in recipe.detector.stages.items():
-        for term, learned in rule.terms.items():
-            if not isinstance(learned.criterion, wanted[term]):
-                fitting = [name for name, one in members("criterion").items() if issubclass(one, wanted[term])]
-                text = f"'{learned.criterion.type}' is no criterion for the term '{term}'; one of: {', '.join(fitting)}"
-                yield ("detector", "stages", stage, "terms", term, "criterion"), text
+        taught = {term.criterion.teaches for term in rule.terms.values()}
+        for answer in sorted(recipe.detector.stage_answers[stage] - taught):
+            fitting = ", ".join(name for name, one in members("criterion").items() if one.teaches == answer)
+            text = f"no term teaches the stage's answer '{answer}'; give it one with a criterion that does: {fitting}"
+            yield ("detector", "stages", stage, "terms"), text
 
 
 def _frozen_noise(parts: Parts) -> Iterator[Problem]:

@@ -130,7 +130,7 @@ def _mistake(item: ErrorDetails, path: Location, node: Written, tree: Written, r
     elif kind == "extra_forbidden":
         place, text = node.key, _unknown_key(str(location[-1]), _config_at(location[:-1], tree, root))
     elif location[-1:] == (KEY,):
-        place, text = node.key, f"unknown key; must be {context['expected']}"
+        place, text = node.key, f"a key here {SENTENCES[kind].format(**context, value=_shown(item['input']))}"
     elif kind == "union_tag_not_found":
         place, key = node.key, dotted((*path, "type"))
         text = f"say which is meant; one of: {', '.join(_types_at(location, tree, root))}"

@@ -7,7 +7,7 @@ normalizer: `weights` (the released code's one weighted mean) or `two_means` (th
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -30,11 +30,15 @@ class BackgroundScoreConfig(CandidateScorerConfig):
     """Weigh every sampled background candidate by how surely it is background."""
 
     type: Literal["background_score"] = "background_score"
-    needs: ClassVar[frozenset[str]] = frozenset({"exact_regions"})
 
     indicator: Indicator = "bg_t"
     """Background probability of the teacher (`bg_t`) or the student (`bg_s`), how much the two agree (`pred_diff`),
     best IoU with a pseudo-box (`iou`), what that leaves to 1 (`reverse_iou`), or 1 (`none`)."""
+
+    @property
+    def needed(self) -> frozenset[str]:
+        """The teacher is asked about the student's regions, if the indicator asks it at all."""
+        return frozenset({"exact_regions"} if self.indicator in ASKS_THE_TEACHER else ())
 
     def build(self, context: BuildContext) -> "BackgroundScore":
         return BackgroundScore(self)

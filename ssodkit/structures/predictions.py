@@ -65,12 +65,16 @@ class Predictions(Record):
         return logits.softmax(dim=-1) if self.activation == "softmax" else logits.sigmoid()
 
     def codes_of(self, labels: Int64[Tensor, "batch candidates"] | None = None) -> Float[Tensor, "batch candidates 4"]:
-        """The codes of the regressor for each candidate's class, by default its best; the only one if classes share."""
+        """The codes of the regressor for each candidate's class, by default its best; the only one if classes share.
+
+        Where a label is num_classes, the background, they are any regressor's.
+        """
         if self.box_codes.shape[2] == 1:
             return self.box_codes[:, :, 0]
         if labels is None:
             labels = self.class_logits[..., : self.num_classes].argmax(dim=-1)
-        return self.box_codes.gather(2, labels[..., None, None].expand(-1, -1, 1, 4))[:, :, 0]
+        regressor = labels.clamp(max=self.box_codes.shape[2] - 1)
+        return self.box_codes.gather(2, regressor[..., None, None].expand(-1, -1, 1, 4))[:, :, 0]
 
     def decode(self, labels: Int64[Tensor, "batch candidates"] | None = None) -> Float[Tensor, "batch candidates 4"]:
         """Boxes in pixels, not clipped, fp32 or finer: of the given class, else of the best foreground class."""

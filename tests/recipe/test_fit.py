@@ -39,12 +39,14 @@ def test_check_fit__a_matcher_may_need_what_only_some_stages_provide(refused: Re
     )
 
 
-@pytest.mark.parametrize("matcher", ["adaptive", "one_to_many"])
-def test_check_fit__a_matcher_that_reads_answers_cannot_serve_the_box_head_but_the_rpn(matcher: str):
+@pytest.mark.parametrize(
+    ("matcher", "needs"), [("adaptive", "'predictions' and 'strides'"), ("one_to_many", "'predictions'")]
+)
+def test_check_fit__a_matcher_that_reads_answers_cannot_serve_the_box_head_but_the_rpn(matcher: str, needs: str):
     with pytest.raises(RecipeError) as refusal:
         load_recipe("supervised", [f"detector.stages.roi.matcher={{type: {matcher}}}"])
     text = (
-        f"detector.stages.roi.matcher: '{matcher}' needs 'predictions', which the stage 'roi' of 'faster_rcnn' does "
+        f"detector.stages.roi.matcher: '{matcher}' needs {needs}, which the stage 'roi' of 'faster_rcnn' does "
         "not provide; provided by: stage 'rpn'; without this need: "
     )
     assert text in str(refusal.value)
@@ -61,7 +63,7 @@ def test_check_fit__what_asks_about_any_region_is_refused_on_retinanet():
     lines = [line.split(" ", 1)[1] for line in str(refusal.value).splitlines()]
     assert sorted(line for line in lines if "exact_regions" in line) == [
         "method.candidate_scorers.0: 'background_score' needs 'exact_regions', which 'retinanet' does not provide; "
-        "provided by: detector 'faster_rcnn'",
+        "provided by: detector 'faster_rcnn'; 'background_score' needs it only as it is set here",
         "method.scorers.0: 'box_jitter' needs 'exact_regions', which 'retinanet' does not provide; "
         "provided by: detector 'faster_rcnn'",
     ]
@@ -96,7 +98,7 @@ def test_check_fit__a_score_whose_scorer_the_detector_cannot_serve_is_not_advise
         ),
         (
             "detector.stages.roi={matcher: {type: max_iou}, terms: {}}",
-            "detector: the stage of retinanet is dense, not ",
+            "detector: the stages of retinanet are dense, not dense and roi",
         ),
     ],
 )
@@ -214,14 +216,29 @@ def test_check_fit__shares_fit_runs_of_any_length(load_changed: Load):
         assert load_changed(overrides=(*shares, f"engine.steps={steps}")).engine.steps == steps
 
 
-def test_check_fit__a_criterion_under_the_wrong_term_is_refused(refused: Refused):
+def test_check_fit__an_answer_that_no_term_teaches_is_refused(refused: Refused):
     mistakes = refused(
         "box: {taught_by: boxes, criterion: {type: l1}", "box: {taught_by: boxes, criterion: {type: softmax}"
     )
     text = (
-        "27:33 detector.stages.roi.terms.box.criterion: 'softmax' is no criterion for the term 'box'; one of: giou, l1"
+        "25:7 detector.stages.roi.terms: no term teaches the stage's answer 'box'; give it one with a criterion that "
+        "does: giou, l1"
     )
     assert [mistake[: len(text)] for mistake in mistakes] == [text]
+
+
+def test_check_fit__a_criterion_for_another_form_of_answer_is_refused(refused: Refused):
+    assert refused("criterion: {type: softmax}", "criterion: {type: focal}") == [
+        "26:37 detector.stages.roi.terms.class.criterion: 'focal' needs 'sigmoid', which the stage 'roi' of "
+        "'toy_two_stage' does not provide; provided by: stage 'rpn'; without this need: 'softmax'"
+    ]
+
+
+def test_check_fit__terms_have_any_name_and_null_takes_one_away(load_changed: Load):
+    terms = "detector.stages.roi.terms"
+    renamed = "{taught_by: boxes, criterion: {type: giou}, normalizer: positives}"
+    roi = load_changed(overrides=(f"{terms}.box=null", f"{terms}.overlap={renamed}")).detector.stages["roi"]
+    assert list(roi.terms) == ["class", "overlap"]
 
 
 def test_check_fit__everything_that_does_not_fit_is_shown_together(refused: Refused):
@@ -239,15 +256,15 @@ def test_check_fit__keys_of_a_stage_need_what_they_speak_of(refused: Refused):
     overrides = ("detector.stages.roi.one_class=true", "detector.stages.roi.crossing=ignore")
     assert [line.split(": ", 1)[1] for line in refused(overrides=overrides)] == [
         f"detector.stages.roi.crossing: `ignore` needs 'predictions', which {roi}: stage 'rpn'; leave it out",
-        f"detector.stages.roi.one_class: `true` needs 'objectness', which {roi}: nothing installed; leave it out",
+        f"detector.stages.roi.one_class: `true` needs 'no_classes', which {roi}: nothing installed; leave it out",
     ]
 
 
 @pytest.mark.parametrize(
     ("name", "override", "mistake"),
     [
-        ("supervised", "detector.stages.roi.one_class=true", "`true` needs 'objectness', which the stage 'roi' of"),
-        ("supervised_retinanet", "detector.stages.dense.one_class=true", "`true` needs 'objectness', which the stage"),
+        ("supervised", "detector.stages.roi.one_class=true", "`true` needs 'no_classes', which the stage 'roi' of"),
+        ("supervised_retinanet", "detector.stages.dense.one_class=true", "`true` needs 'no_classes', which the stage"),
         ("supervised", "detector.stages.roi.crossing=ignore", "`ignore` needs 'predictions', which the stage 'roi' of"),
         ("mean_teacher", "method.teacher.proposals=test", "`test` needs 'proposals', which 'retinanet' does not provi"),
         ("supervised", "detector.neck.extra_relu=true", "`extra_relu` has no effect without two `extra_levels` or"),

@@ -157,10 +157,10 @@ def test_validate__an_unknown_type_names_the_nearest(refused: Refused, old: str,
     assert [line[: len(mistake)] for line in refused(old, new)] == [mistake]
 
 
-def test_validate__a_key_of_a_closed_set_is_refused_at_its_place(refused: Refused):
-    assert "26:9 detector.stages.roi.terms.klass: unknown key; must be 'class' or 'box'" in refused(
-        "        class: {taught_by: classes", "        klass: {taught_by: classes"
-    )
+def test_validate__a_name_that_cannot_be_one_is_refused_at_its_place(refused: Refused):
+    assert refused("        class: {taught_by: classes", "        roi/class: {taught_by: classes") == [
+        "26:9 detector.stages.roi.terms.roi/class: a key here must match the pattern ^[a-z][a-z0-9_]*$, not 'roi/class'"
+    ]
 
 
 def test_validate__of_a_word_or_a_mapping_only_the_written_form_is_reported(refused: Refused):

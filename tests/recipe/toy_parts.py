@@ -82,9 +82,15 @@ class ToyBackboneConfig(BackboneConfig):
 
 
 class _ToyDetectorConfig(DetectorConfig):
-    stage_provides: ClassVar[dict[str, frozenset[str]]] = {"rpn": frozenset({"predictions"}), "roi": frozenset()}
-
     backbone: Slot[BackboneConfig] = ToyBackboneConfig()
+
+    @property
+    def stage_answers(self) -> dict[str, frozenset[str]]:
+        return dict.fromkeys(("rpn", "roi"), frozenset({"class", "box"}))
+
+    @property
+    def stage_provides(self) -> dict[str, frozenset[str]]:
+        return {"rpn": frozenset({"predictions", "places", "sigmoid"}), "roi": frozenset({"places", "softmax"})}
 
     def build(self, context: BuildContext) -> Detector:
         raise NotImplementedError

@@ -93,7 +93,12 @@ def test_background_probability__under_a_sigmoid_is_what_the_best_class_leaves()
 
 def test_background_score__the_default_is_the_papers():
     assert BackgroundScoreConfig().indicator == "bg_t"
-    assert BackgroundScoreConfig.needs == {"exact_regions"}
+    assert BackgroundScoreConfig().needed == {"exact_regions"}
+
+
+@pytest.mark.parametrize("indicator", ["bg_s", "iou", "reverse_iou", "none"])
+def test_background_score__that_never_asks_the_teacher_needs_nothing_of_it(indicator):
+    assert not BackgroundScoreConfig(indicator=indicator).needed
 
 
 def class_loss(normalizer, losses, weights, index):

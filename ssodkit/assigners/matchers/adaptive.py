@@ -34,7 +34,7 @@ class AdaptiveConfig(MatcherConfig):
     """A target takes the candidates that cost it the least: classification, IoU and distance together."""
 
     type: Literal["adaptive"] = "adaptive"
-    needs: ClassVar[frozenset[str]] = frozenset({"predictions"})
+    needs: ClassVar[frozenset[str]] = frozenset({"predictions", "places", "strides"})
 
     candidates_per_target: int = Field(13, ge=1, le=10_000)
     """The sum of that many best IoUs, rounded down, is how many candidates a target takes, at least one."""
@@ -63,8 +63,7 @@ class Adaptive(Matcher):
     @torch.no_grad()
     def forward(self, predictions: Predictions, targets: Targets, progress: Progress) -> Assignment:
         candidates, answers = predictions.candidates, compare(predictions, targets)
-        if candidates.stride is None:
-            raise ValueError("the matcher `adaptive` measures distances in cells: give every candidate a stride")
+        assert candidates.stride is not None
         corners = at_least_fp32(candidates.boxes).to(answers.boxes.dtype)
         points = 0.5 * (corners[..., :2] + corners[..., 2:])
         eligible = inside_any(points, answers.goals) & answers.valid

@@ -12,7 +12,8 @@ from ssodkit.structures.teaching import Assignment, Targets
 
 
 class MatcherConfig(PluginConfig, ABC):
-    """A matcher that reads more than `predictions.candidates` says `needs = {"predictions"}`."""
+    """What it `needs` are capabilities of the stage: `places` where it reads where candidates lie, `strides` where it
+    counts in cells, `predictions` where it reads what they answer."""
 
     slot: ClassVar[str] = "matcher"
 

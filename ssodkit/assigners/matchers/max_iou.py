@@ -3,7 +3,7 @@
 Source: Ren et al., Faster R-CNN, arXiv:1506.01497, section 3.1.2; what the published trainers add are fields.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -22,6 +22,7 @@ class MaxIouConfig(MatcherConfig):
     """Positive, background, or ignored in between, by a candidate's best IoU."""
 
     type: Literal["max_iou"] = "max_iou"
+    needs: ClassVar[frozenset[str]] = frozenset({"places"})
 
     positive: float = Field(0.7, gt=0.0, le=1.0)
     """Candidates whose best IoU reaches this learn from that target."""

@@ -1,46 +1,53 @@
-"""Criteria: losses per candidate, not reduced. A class criterion compares logits, a box criterion codes or boxes."""
+"""Criteria: losses per candidate, not reduced, between what a stage answers and what its lesson says."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
+from jaxtyping import Float
 from torch import Tensor
 
 from ssodkit.plugins import PluginConfig
+from ssodkit.structures.lessons import Lesson
 from ssodkit.structures.predictions import Predictions
 
 
 class CriterionConfig(PluginConfig, ABC):
-    """A loss per candidate; the config is the function, as it holds numbers only."""
+    """A loss per candidate; the config is the function, as it holds numbers only.
+
+    It `teaches` one answer of the stage, such as `class` or `box`, and may need others, or a form of it (`sigmoid`).
+    """
 
     slot: ClassVar[str] = "criterion"
+    teaches_background: ClassVar[bool] = False
+    """Whether candidates without a target learn from it, too."""
     takes_soft_targets: ClassVar[bool] = False
     """Whether how strongly something should be said may be less than fully."""
+
+    @property
+    def needed(self) -> frozenset[str]:
+        """Whatever else it needs, there must be an answer to teach."""
+        return self.needs | {self.teaches}
+
+    @abstractmethod
+    def __call__(
+        self, answers: Predictions, lesson: Lesson, strength: Float[Tensor, "batch candidates"]
+    ) -> Float[Tensor, "batch candidates"]:
+        """Losses, fp32 or finer; finite everywhere, but used of positives alone unless it `teaches_background`.
+
+        `strength`, in [0, 1], is how strongly a label should be said: 1 for a hard one. Where a candidate is not
+        positive, its own box and its target's are both the unit box, if the criterion needs `box`.
+        """
 
 
 class ClassCriterionConfig(CriterionConfig, ABC):
     """Compares class logits with what each candidate should say."""
 
+    teaches: ClassVar[str] = "class"
+    teaches_background: ClassVar[bool] = True
     takes_soft_targets: ClassVar[bool] = True
-    activation: ClassVar[str]
-    """`sigmoid` or `softmax`: which predictions it is for."""
-
-    @abstractmethod
-    def __call__(self, logits: Tensor, labels: Tensor, target: Tensor) -> Tensor:
-        """Losses of shape (batch, candidates), fp32 or finer.
-
-        `labels` (batch, candidates) are classes, num_classes for background; `target` (batch, candidates), in
-        [0, 1], is how strongly the label should be said: 1 for a hard label.
-        """
 
 
 class BoxCriterionConfig(CriterionConfig, ABC):
     """Compares predicted boxes with the boxes of the assigned targets."""
 
-    @abstractmethod
-    def __call__(self, predictions: Predictions, labels: Tensor, boxes: Tensor) -> Tensor:
-        """Losses of shape (batch, candidates), fp32 or finer.
-
-        `boxes` (batch, candidates, 4) are the targets in pixels; where a candidate is not positive, both it and its
-        target are the unit box, and the loss is finite but not used. `labels` (batch, candidates), of a foreground
-        class everywhere, choose the regressor where there is one per class.
-        """
+    teaches: ClassVar[str] = "box"

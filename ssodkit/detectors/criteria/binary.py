@@ -2,12 +2,13 @@
 
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from ssodkit.detectors.criteria.base import ClassCriterionConfig
 from ssodkit.ops.losses import sigmoid_cross_entropy
 from ssodkit.plugins import register
+from ssodkit.structures.lessons import Lesson
+from ssodkit.structures.predictions import Predictions
 
 
 @register
@@ -15,9 +16,9 @@ class BinaryConfig(ClassCriterionConfig):
     """Summed over the classes; background is no class, all of its targets are 0."""
 
     type: Literal["binary"] = "binary"
-    activation: ClassVar[str] = "sigmoid"
+    needs: ClassVar[frozenset[str]] = frozenset({"sigmoid"})
 
-    def __call__(self, logits: Tensor, labels: Tensor, target: Tensor) -> Tensor:
-        classes = torch.arange(logits.shape[-1], device=logits.device)
-        wanted = (labels[..., None] == classes) * target[..., None]
+    def __call__(self, answers: Predictions, lesson: Lesson, strength: Tensor) -> Tensor:
+        logits = answers.class_logits
+        wanted = lesson.wanted(logits.shape[-1], strength)
         return sigmoid_cross_entropy(logits, wanted).sum(dim=-1)

@@ -7,6 +7,7 @@ from torch import Tensor
 from ssodkit.detectors.criteria.base import BoxCriterionConfig
 from ssodkit.ops.boxes import generalized_iou
 from ssodkit.plugins import register
+from ssodkit.structures.lessons import Lesson
 from ssodkit.structures.predictions import Predictions
 
 
@@ -16,6 +17,6 @@ class GiouConfig(BoxCriterionConfig):
 
     type: Literal["giou"] = "giou"
 
-    def __call__(self, predictions: Predictions, labels: Tensor, boxes: Tensor) -> Tensor:
-        decoded = predictions.decode(labels)
-        return 1.0 - generalized_iou(decoded, boxes.to(decoded.dtype))
+    def __call__(self, answers: Predictions, lesson: Lesson, strength: Tensor) -> Tensor:
+        decoded = answers.decode(lesson.labels)
+        return 1.0 - generalized_iou(decoded, lesson.boxes.to(decoded.dtype))

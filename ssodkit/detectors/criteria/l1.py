@@ -9,6 +9,7 @@ from torch import Tensor
 from ssodkit.detectors.criteria.base import BoxCriterionConfig
 from ssodkit.ops.losses import smooth_l1
 from ssodkit.plugins import register
+from ssodkit.structures.lessons import Lesson
 from ssodkit.structures.predictions import Predictions
 
 
@@ -21,7 +22,8 @@ class L1Config(BoxCriterionConfig):
     beta: float = Field(0.0, ge=0.0, le=1000.0)
     """In units of the code: smaller differences count quadratically. 0 is plain L1; torchvision has 1/9."""
 
-    def __call__(self, predictions: Predictions, labels: Tensor, boxes: Tensor) -> Tensor:
+    def __call__(self, answers: Predictions, lesson: Lesson, strength: Tensor) -> Tensor:
         with torch.no_grad():
-            wanted = predictions.coder.encode(predictions.candidates.boxes, boxes)
-        return smooth_l1(predictions.codes_of(labels) - wanted, self.beta).sum(dim=-1)
+            own = answers.candidates.boxes
+            wanted = answers.coder.encode(own, lesson.boxes.to(own.dtype))
+        return smooth_l1(answers.codes_of(lesson.labels) - wanted, self.beta).sum(dim=-1)

@@ -12,6 +12,8 @@ from torch import Tensor
 from ssodkit.detectors.criteria.base import ClassCriterionConfig
 from ssodkit.ops.losses import softmax_cross_entropy
 from ssodkit.plugins import register
+from ssodkit.structures.lessons import Lesson
+from ssodkit.structures.predictions import Predictions
 
 
 @register
@@ -19,12 +21,13 @@ class SoftmaxConfig(ClassCriterionConfig):
     """Background is the last column. A soft target of t says its label with t and background with 1 - t."""
 
     type: Literal["softmax"] = "softmax"
-    activation: ClassVar[str] = "softmax"
+    needs: ClassVar[frozenset[str]] = frozenset({"softmax"})
 
     focus: float = Field(0.0, ge=0.0, le=100.0)
     """Exponent of 1 - p: 0 is cross-entropy; 1.5 is Unbiased Teacher's focal loss."""
 
-    def __call__(self, logits: Tensor, labels: Tensor, target: Tensor) -> Tensor:
+    def __call__(self, answers: Predictions, lesson: Lesson, strength: Tensor) -> Tensor:
+        logits, labels = answers.class_logits, lesson.labels
         background = torch.full_like(labels, logits.shape[-1] - 1)
-        said = target * softmax_cross_entropy(logits, labels, self.focus)
-        return said + (1.0 - target) * softmax_cross_entropy(logits, background, self.focus)
+        said = strength * softmax_cross_entropy(logits, labels, self.focus)
+        return said + (1.0 - strength) * softmax_cross_entropy(logits, background, self.focus)

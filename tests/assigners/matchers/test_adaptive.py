@@ -8,7 +8,7 @@ from ssodkit.assigners.matchers.adaptive import Adaptive, AdaptiveConfig
 from ssodkit.detectors.normalizers import NORMALIZERS
 from ssodkit.ops.adaptive_matching import focal_corrections, focal_costs_of_background
 from ssodkit.structures.progress import Progress
-from ssodkit.structures.teaching import BACKGROUND, Targets
+from ssodkit.structures.teaching import BACKGROUND
 
 PROGRESS = Progress(0, 1)
 CENTERS = torch.tensor([[[16, 16], [24, 16], [24, 24], [32, 24], [40, 32], [48, 40], [56, 56]]]).float()
@@ -179,10 +179,3 @@ def by_the_formula(centers, boxes, probs, goals, labels):
         index[candidate] = places[0] if len(places) == 1 else cost[candidate].argmin()
         quality[candidate] = iou[candidate, index[candidate]]
     return index, quality
-
-
-def test_adaptive__refuses_candidates_without_stride(answering):
-    predictions = answering(CENTERS, BOXES, PROBS)
-    object.__setattr__(predictions.candidates, "stride", None)
-    with pytest.raises(ValueError, match="give every candidate a stride"):
-        Adaptive(AdaptiveConfig())(predictions, Targets.empty(1), PROGRESS)

@@ -1,4 +1,5 @@
 import torch
+from lesson import answers_of, assigned, lesson_of
 
 from ssodkit.detectors.criteria.focal import FocalConfig
 from ssodkit.detectors.normalizers import positives_per_image, quality
@@ -6,13 +7,12 @@ from ssodkit.structures.teaching import BACKGROUND, IGNORE, Assignment
 
 
 def assignment(index: list[int], qualities: list[float]) -> Assignment:
-    ones, measure = torch.ones(1, len(index)), torch.tensor([qualities], dtype=torch.float64)
-    return Assignment(torch.tensor([index]), ones.double(), measure, torch.zeros(1).double())
+    return assigned(torch.tensor([index]), torch.tensor([qualities], dtype=torch.float64))
 
 
 def test_focal__of_four_anchors_has_the_published_numbers():
     logits = torch.tensor([[[1.5, -2.0], [-2.0, -2.0], [-2.0, 1.0], [-3.0, -3.0]]], dtype=torch.float64)
-    losses = FocalConfig()(logits, torch.tensor([[0, 2, 2, 2]]), torch.ones(1, 4).double())
+    losses = FocalConfig()(answers_of(logits), lesson_of(torch.tensor([[0, 2, 2, 2]]), 2), torch.ones(1, 4).double())
     weights = torch.tensor([[1.0, 1.0, 0.0, 1.0]]).double()
     one = assignment([0, BACKGROUND, IGNORE, BACKGROUND], [0.0] * 4)
     total, denominator = positives_per_image(losses, weights, one, 0)[""]
@@ -33,7 +33,8 @@ def test_focal__with_the_sum_of_ious_is_consistent_teachers_class_loss():
     ]
     ious = [0.708061, 0.931034, 0.866667, 0.0, 0.8, 0.891975, 0.0]
     labels = torch.tensor([[0, 0, 0, 3, 1, 1, 3]])
-    losses = FocalConfig()(torch.tensor([probs], dtype=torch.float64).logit(), labels, torch.ones(1, 7).double())
+    answers = answers_of(torch.tensor([probs], dtype=torch.float64).logit())
+    losses = FocalConfig()(answers, lesson_of(labels, 3), torch.ones(1, 7).double())
     one = assignment([0, 0, 0, BACKGROUND, 1, 1, BACKGROUND], ious)
     total, denominator = quality(losses, torch.ones(1, 7).double(), one, 0)[""]
     assert round(float(total), 6) == 0.200102
@@ -48,9 +49,11 @@ def test_focal__of_soft_targets_without_balance_is_semi_detrs_class_loss():
     soft = torch.tensor(match, dtype=torch.float64)
     soft = (soft / (soft.amax(dim=1, keepdim=True) + 1e-7) * best).view(1, 8)
     labels = torch.tensor([[0, 0, 0, 2, 1, 1, 1, 2]])
-    losses = FocalConfig(balance=None)(torch.tensor([probs], dtype=torch.float64).logit(), labels, soft)
+    answers = answers_of(torch.tensor([probs], dtype=torch.float64).logit())
+    losses = FocalConfig(balance=None)(answers, lesson_of(labels, 2), soft)
     assert abs(float(losses.sum()) - 2.434470) < 1e-6
 
 
 def test_focal__of_nothing_is_empty():
-    assert FocalConfig()(torch.zeros(2, 0, 3), torch.zeros(2, 0, dtype=torch.int64), torch.zeros(2, 0)).shape == (2, 0)
+    lesson = lesson_of(torch.zeros(2, 0, dtype=torch.int64), 3)
+    assert FocalConfig()(answers_of(torch.zeros(2, 0, 3)), lesson, torch.zeros(2, 0)).shape == (2, 0)

@@ -1,17 +1,19 @@
 import torch
+from lesson import CODER, answers_of, assigned, lesson_of
 
 from ssodkit.detectors.criteria.giou import GiouConfig
 from ssodkit.detectors.normalizers import quality
-from ssodkit.ops.coding import BoxCoder
-from ssodkit.structures.predictions import Candidates, Predictions
-from ssodkit.structures.teaching import BACKGROUND, Assignment
-
-CODER = BoxCoder(center_std=0.1, side_std=0.2)
+from ssodkit.structures.predictions import Predictions
+from ssodkit.structures.teaching import BACKGROUND
 
 
 def predictions(candidates: torch.Tensor, codes: torch.Tensor) -> Predictions:
-    valid = torch.ones(candidates.shape[:2], dtype=torch.bool)
-    return Predictions(Candidates(candidates, valid), torch.zeros(*valid.shape, 2), "sigmoid", codes, CODER)
+    return answers_of(candidates.new_zeros(*candidates.shape[:2], 2), boxes=candidates, codes=codes)
+
+
+def losses_of(answers: Predictions, goals: torch.Tensor) -> torch.Tensor:
+    labels = torch.zeros(goals.shape[:2], dtype=torch.int64)
+    return GiouConfig()(answers, lesson_of(labels, 2, goals), torch.ones(goals.shape[:2]))
 
 
 def answering(boxes: torch.Tensor) -> Predictions:
@@ -23,7 +25,7 @@ def answering(boxes: torch.Tensor) -> Predictions:
 def test_giou__weighted_has_the_published_numbers():
     boxes = torch.tensor([[[10.0, 10.0, 50.0, 40.0], [0.0, 0.0, 10.0, 10.0]]]).double()
     goals = torch.tensor([[[20.0, 15.0, 60.0, 45.0], [20.0, 0.0, 30.0, 10.0]]]).double()
-    losses = 2.0 * GiouConfig()(answering(boxes), torch.zeros(1, 2, dtype=torch.int64), goals)
+    losses = 2.0 * losses_of(answering(boxes), goals)
     assert [round(loss, 6) for loss in losses[0].tolist()] == [1.205195, 2.666667]
 
 
@@ -32,11 +34,11 @@ def test_giou__weighted_by_iou_is_consistent_teachers_box_loss():
     first, second = [8.0, 8.0, 36.0, 36.0], [24.0, 20.0, 60.0, 56.0]
     goals = torch.tensor([[first, first, first, first, second, second]]).double()
     ious = torch.tensor([[0.708061, 0.931034, 0.866667, 0.0, 0.8, 0.891975]]).double()
-    losses = GiouConfig()(answering(torch.tensor([boxes]).double()), torch.zeros(1, 6, dtype=torch.int64), goals)
+    losses = losses_of(answering(torch.tensor([boxes]).double()), goals)
     rounded = [round(1.0 - loss, 6) for loss in losses[0].tolist()]
     assert rounded[:3] + rounded[4:] == [0.695158, 0.931034, 0.864204, 0.794152, 0.891975]
     index = torch.tensor([[0, 0, 0, BACKGROUND, 1, 1]])
-    one = Assignment(index, torch.ones(1, 6).double(), ious, torch.zeros(1).double())
+    one = assigned(index, ious)
     total, denominator = quality(losses, ious, one, 0)[""]
     assert abs(2.0 * float(total) - 1.317560) < 2e-6  # the sheet multiplies rounded numbers
     assert round(2.0 * float(total / denominator), 6) == 0.313874
@@ -46,7 +48,7 @@ def test_giou__has_a_gradient_in_the_codes():
     anchors = torch.tensor([[[0.0, 0.0, 10.0, 10.0]]])
     codes = torch.zeros(1, 1, 1, 4, requires_grad=True)
     goal = torch.tensor([[[2.0, 0.0, 14.0, 10.0]]])
-    GiouConfig()(predictions(anchors, codes), torch.zeros(1, 1, dtype=torch.int64), goal).sum().backward()
+    losses_of(predictions(anchors, codes), goal).sum().backward()
     assert codes.grad is not None
     shift_x, shift_y, width, height = codes.grad[0, 0, 0].tolist()
     assert shift_x < 0.0  # the loss falls as the box moves right and widens
@@ -57,5 +59,4 @@ def test_giou__has_a_gradient_in_the_codes():
 
 def test_giou__of_nothing_is_empty():
     nothing = torch.zeros(2, 0, 4)
-    losses = GiouConfig()(predictions(nothing, nothing[:, :, None]), torch.zeros(2, 0, dtype=torch.int64), nothing)
-    assert losses.shape == (2, 0)
+    assert losses_of(predictions(nothing, nothing[:, :, None]), nothing).shape == (2, 0)
