@@ -43,6 +43,7 @@ PACKAGES = (
     "ssodkit.detectors.criteria",
     "ssodkit.detectors.backbones",
     "ssodkit.detectors.heads",
+    "ssodkit.detectors.normalizers",
     "ssodkit.detectors",
     "ssodkit.reliability",
     "ssodkit.teachers",

@@ -13,25 +13,12 @@ from torch import nn
 from ssodkit.assigners.matchers.base import Matcher, MatcherConfig
 from ssodkit.detectors.anchors import Anchored
 from ssodkit.detectors.criteria.base import CriterionConfig
+from ssodkit.detectors.normalizers.base import NormalizerConfig
 from ssodkit.detectors.portable.parts import Suppress
 from ssodkit.plugins import BuildContext, Config, PluginConfig, Slot
 from ssodkit.structures.predictions import Candidates, Detections, Features, Predictions, Stages
 from ssodkit.structures.teaching import Supervision
 from ssodkit.structures.views import View
-
-NormalizerName = Literal[
-    "sampled",
-    "sampled_of_each",
-    "quota",
-    "positives",
-    "positives_per_image",
-    "image_means",
-    "quality",
-    "weights",
-    "two_means",
-]
-"""Functions of `detectors/normalizers.py`."""
-
 
 TermName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
@@ -56,7 +43,7 @@ class TermRule(Config):
     criterion: Slot[CriterionConfig]
     quality: Literal["unused", "target", "weight"] = "unused"
     """A positive's target is hard, or its matcher's quality, which only classes can have; or the quality weights it."""
-    normalizer: NormalizerName
+    normalizer: Slot[NormalizerConfig]
     floor: float = Field(1.0, ge=1e-6, le=1e6)
     """The denominator, summed over processes, never falls below it."""
     weight: float = Field(1.0, ge=0.0, le=1000.0)
@@ -92,13 +79,6 @@ class StageRule(Config):
     @classmethod
     def _null_is_no_term(cls, terms: object) -> object:
         return {name: term for name, term in terms.items() if term is not None} if isinstance(terms, dict) else terms
-
-    @model_validator(mode="after")
-    def _quota_needs_a_sampler(self) -> "StageRule":
-        for name, term in self.terms.items():
-            if term.normalizer == "quota" and self.sampler is None:
-                raise ValueError(f"the normalizer `quota` of terms.{name} counts the sampler's draws: give a `sampler`")
-        return self
 
 
 class TestRule(Config):

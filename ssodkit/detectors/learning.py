@@ -10,8 +10,8 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ssodkit.detectors.base import Detector, NormalizerName, TermRule
-from ssodkit.detectors.normalizers import NORMALIZERS
+from ssodkit.detectors.base import Detector, TermRule
+from ssodkit.detectors.normalizers.base import NormalizerConfig
 from ssodkit.detectors.sampling import match, sample, taught_sets
 from ssodkit.ops.boxes import at_least_fp32
 from ssodkit.structures.lessons import Lesson
@@ -71,7 +71,7 @@ def loss(
     stages: Stages,
     plan: Plan,
     supervision: Supervision,
-    normalizers: Mapping[str, NormalizerName] = {},
+    normalizers: Mapping[str, NormalizerConfig] = {},
 ) -> Losses:
     """The terms of all stages, named `stage/term`; each is 0 with a gradient, not None, where nothing learns.
 
@@ -82,11 +82,10 @@ def loss(
         rule = detector.stage_rules[name]
         taught, quota = taught_sets(rule, supervision), rule.sampler.per_image if rule.sampler is not None else 0
         for term, term_rule in rule.terms.items():
-            assignment = plan[name][term]
-            lesson = Lesson(assignment, _at_least_one(taught[term]), predictions.num_classes)
+            lesson = Lesson(plan[name][term], _at_least_one(taught[term]), predictions.num_classes)
             losses, weights = _losses_and_weights(predictions, lesson, term_rule)
-            normalize = NORMALIZERS[normalizers.get(f"{name}/{term}", term_rule.normalizer)]
-            for part, (total, denominator) in normalize(losses, weights, assignment, quota).items():
+            normalize = normalizers.get(f"{name}/{term}", term_rule.normalizer)
+            for part, (total, denominator) in normalize(losses, weights, lesson, predictions, quota).items():
                 terms[f"{name}/{term}{part}"] = Term(total, denominator, term_rule.floor, term_rule.weight)
     return Losses(terms)
 

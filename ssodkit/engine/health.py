@@ -5,6 +5,7 @@ them. Labeled images that are also in the unlabeled stream are left out.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from ssodkit.ops.boxes import pairwise_iou
 from ssodkit.ops.collect import sum_over_processes
 from ssodkit.structures.geometry import carry_labels
 from ssodkit.structures.records import join
-from ssodkit.structures.run import Report
+from ssodkit.structures.run import Report, Selection
 from ssodkit.structures.teaching import Targets
 from ssodkit.structures.views import View
 
@@ -84,7 +85,7 @@ class Health:
         """Count what waits, over all processes. The host waits for the device."""
         if not self._waiting:
             return
-        steps, report = len(self._waiting), join(self._waiting)
+        steps, report = len(self._waiting), join(_of_one_moment(self._waiting))
         self._waiting = []
         counts = {"steps": torch.tensor([float(steps)])} | self._count(report)
         self._recent = _add(self._recent, counts)
@@ -280,6 +281,16 @@ def match_one_to_one(pseudo: Targets, truth: Targets, iou: float = 0.5) -> Bool[
         taken = one_hot(place, truth.valid.shape[1]).bool() & right[:, row, None]
         overlaps = overlaps.masked_fill(taken[:, None], 0.0)
     return right
+
+
+def _of_one_moment(reports: list[Report]) -> list[Report]:
+    """The same reports, as if all were of the last step: they are counted together."""
+    progress = reports[-1].selection.supervision.progress
+
+    def dated(selection: Selection) -> Selection:
+        return replace(selection, supervision=replace(selection.supervision, progress=progress))
+
+    return [replace(report, selection=dated(report.selection)) for report in reports]
 
 
 def _boxes_per_image(labeled: ImageSet) -> float:

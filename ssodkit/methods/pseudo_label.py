@@ -15,9 +15,10 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from ssodkit.assigners.selectors.base import SelectionContext, SelectorConfig
-from ssodkit.detectors.base import Detector, DetectorConfig, NormalizerName
+from ssodkit.detectors.base import Detector, DetectorConfig
 from ssodkit.detectors.fusion import fuse
 from ssodkit.detectors.learning import assign, loss, predict_together
+from ssodkit.detectors.normalizers.base import NormalizerConfig
 from ssodkit.methods.base import Method, MethodConfig, build_student, learn_from_labels
 from ssodkit.plugins import BuildContext, Config, Slot, register, suggest
 from ssodkit.reliability.base import CandidateScorerConfig, InstanceScorerConfig
@@ -80,7 +81,7 @@ class PseudoLabelConfig(MethodConfig):
     unlabeled_terms: dict[str, Annotated[float, Field(ge=0.0, le=1000.0)]] = Field(default_factory=dict)
     """Further factors by stage (`roi`), by term of all stages (`box`), or by term of one (`roi/box`), multiplied where
     several name a term; the others have 1."""
-    unlabeled_normalizers: dict[str, NormalizerName] = Field(default_factory=dict)
+    unlabeled_normalizers: dict[str, Slot[NormalizerConfig]] = Field(default_factory=dict)
     """Normalizers of unlabeled terms, such as {roi/class: two_means}; the others have the detector's, as labeled terms
     always do."""
     background_factor: BackgroundFactor | None = None
@@ -129,8 +130,9 @@ class PseudoLabelConfig(MethodConfig):
         for name, normalizer in self.unlabeled_normalizers.items():
             if name not in rules:
                 yield ("unlabeled_normalizers", name), f"no loss term has this name; {suggest(name, rules)}"
-            elif normalizer == "quota" and rules[name].sampler is None:
-                yield ("unlabeled_normalizers", name), "`quota` counts the draws of a stage that has no `sampler`"
+            elif "sampler" in normalizer.needed and rules[name].sampler is None:
+                text = f"`{normalizer.type}` counts the draws of a stage that has no `sampler`"
+                yield ("unlabeled_normalizers", name), text
 
     def build(self, context: BuildContext) -> "PseudoLabel":
         return PseudoLabel(self, context)

@@ -100,7 +100,8 @@ def _provided(parts: Parts) -> frozenset[str]:
 
 def _of_stage(recipe: Recipe, stage: str) -> frozenset[str]:
     """What a stage provides to its parts: its answers, and what else they may build on."""
-    return recipe.detector.stage_answers[stage] | recipe.detector.stage_provides[stage]
+    sampler = {"sampler"} if recipe.detector.stages[stage].sampler is not None else set()
+    return recipe.detector.stage_answers[stage] | recipe.detector.stage_provides[stage] | sampler
 
 
 def _cure(recipe: Recipe, part: PluginConfig, missing: frozenset[str]) -> str:

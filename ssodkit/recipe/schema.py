@@ -12,7 +12,7 @@ EXTENDS = {
     "description": "Recipes to change: paths relative to this file, or names of shipped recipes; the later wins.",
     "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
 }
-PLAIN = {"number": 0.0, "string": "", "array": []}
+PLAIN = {"number": 0.0, "array": []}
 """A value of each JSON type, to ask a slot whether a plain value of that type stands for one of its members."""
 
 
@@ -27,7 +27,7 @@ def recipe_schema() -> str:
     definitions = schema["$defs"]
     for slot in slots():
         choices = [references[config, "validation"] for of, config in plugins if of == slot]
-        definitions[f"slot:{slot}"] = {"anyOf": choices + [{"type": kind} for kind in _shorthands(slot)]}
+        definitions[f"slot:{slot}"] = {"anyOf": choices + _shorthands(slot)}
     definitions["ViewConfig"] = _or_list_of_transforms(definitions["ViewConfig"])
     recipe = definitions.pop(references[Recipe, "validation"]["$ref"].removeprefix("#/$defs/"))
     recipe["properties"] = {"extends": EXTENDS, **recipe["properties"]}
@@ -35,10 +35,12 @@ def recipe_schema() -> str:
     return json.dumps(finished, indent=1, ensure_ascii=False) + "\n"
 
 
-def _shorthands(slot: str) -> list[str]:
-    """JSON types of the plain values that stand for a member of a slot, such as a number for a schedule."""
+def _shorthands(slot: str) -> list[dict[str, Any]]:
+    """Schemas of the plain values that stand for a member of a slot, such as a number for a schedule, or its name."""
     config = next(iter(members(slot).values()))
-    return [kind for kind, value in PLAIN.items() if config.from_shorthand(value) is not value]
+    names = [name for name in members(slot) if config.from_shorthand(name) is not name]
+    kinds = [{"type": kind} for kind, value in PLAIN.items() if config.from_shorthand(value) is not value]
+    return kinds + ([{"enum": names}] if names else [])
 
 
 def _or_list_of_transforms(view: dict[str, Any]) -> dict[str, Any]:

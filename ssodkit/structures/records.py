@@ -45,7 +45,8 @@ def join(records: list[R]) -> R:
     """One record with the rows of all, in order; shorter rows and smaller canvases are padded with zeros.
 
     Zero is "not valid" in every record, and black in a view. What is one object in every record is one
-    object in the answer.
+    object in the answer. Raises ValueError where something other than a tensor is not the same in all: a part that some
+    lack, or names and numbers that differ.
     """
     if len(records) == 1:
         return records[0]
@@ -74,15 +75,25 @@ def _join(values: list[Any], done: dict[tuple[int, ...], Any]) -> Any:
     if key in done:
         return done[key]
     first = values[0]
+    if any(type(value) is not type(first) for value in values):
+        raise ValueError(
+            f"cannot join {' and '.join(type(value).__name__ for value in values)} in one place of a record"
+        )
     if isinstance(first, Tensor):
         answer: Any = torch.cat(_pad_alike(values)) if first.dim() else first
     elif is_dataclass(first) and isinstance(first, Record):
         parts = {f.name: _join([getattr(value, f.name) for value in values], done) for f in fields(first) if f.init}
         answer = replace(first, **parts)
     elif isinstance(first, Mapping):
+        if any(set(value) != set(first) for value in values):
+            raise ValueError(
+                f"cannot join records whose parts are {' and '.join(', '.join(value) for value in values)}"
+            )
         answer = {name: _join([value[name] for value in values], done) for name in first}
     elif isinstance(first, tuple | list):
         answer = type(first)(_join(list(parts), done) for parts in zip(*values, strict=True))
+    elif any(value != first for value in values):
+        raise ValueError(f"cannot join records in which {' and '.join(map(repr, values))} differ")
     else:
         return first
     done[key] = answer

@@ -1,8 +1,9 @@
 """The numbers are those that Soft Teacher's class loss should have, by its released code and by its paper."""
 
 import torch
+from lesson import normalize
 
-from ssodkit.detectors.normalizers import NORMALIZERS
+from ssodkit.plugins import load_plugins, members
 from ssodkit.structures.teaching import BACKGROUND, IGNORE, Assignment
 
 LOSSES = torch.tensor([[0.3, 0.7, 0.2, 1.0, 2.0, 0.05]], dtype=torch.float64)
@@ -14,7 +15,7 @@ def value(name: str, losses: torch.Tensor, weights: torch.Tensor, index: torch.T
     """The term, or the sum of its parts, with a floor of 1 under each denominator."""
     drawn = ((index != IGNORE) & (weights >= 0.0)).sum(dim=1).to(losses.dtype)
     assignment = Assignment(index, weights, torch.zeros_like(losses), drawn)
-    parts = NORMALIZERS[name](losses, weights, assignment, quota)
+    parts = normalize(name, losses, weights, assignment, quota)
     return sum(float(total / denominator.clamp(min=1.0)) for total, denominator in parts.values())
 
 
@@ -28,7 +29,7 @@ def test_two_means__is_the_printed_class_loss():
 
 def test_two_means__are_two_terms():
     assignment = Assignment(INDEX, WEIGHTS, torch.zeros_like(LOSSES), torch.tensor([6.0], dtype=torch.float64))
-    parts = NORMALIZERS["two_means"](LOSSES, WEIGHTS, assignment, 0)
+    parts = normalize("two_means", LOSSES, WEIGHTS, assignment)
     values = {name: round(float(total / denominator), 6) for name, (total, denominator) in parts.items()}
     assert values == {"/foreground": 0.5, "/background": 0.373293}
 
@@ -82,16 +83,17 @@ def test_quality__sums_the_measure_of_the_positives_that_were_drawn():
     index = torch.tensor([[0, 0, 1, BACKGROUND]])
     weights = torch.tensor([[1.0, 1.0, 0.0, 1.0]])
     one = Assignment(index, weights, torch.tensor([[0.9, 0.8, 0.7, 0.3]]), torch.zeros(1))
-    total, denominator = NORMALIZERS["quality"](torch.ones(1, 4), weights, one, 0)[""]
+    total, denominator = normalize("quality", torch.ones(1, 4), weights, one)[""]
     torch.testing.assert_close(denominator, torch.tensor(1.7))
     assert total == 3.0
 
 
 def test_normalizers__of_nothing_are_zero_with_a_gradient():
-    for name, normalizer in NORMALIZERS.items():
+    load_plugins()
+    for name in members("normalizer"):
         losses = torch.zeros(2, 0, requires_grad=True)
         empty = Assignment(torch.zeros(2, 0, dtype=torch.int64), torch.zeros(2, 0), torch.zeros(2, 0), torch.zeros(2))
-        for total, denominator in normalizer(losses, torch.zeros(2, 0), empty, 256).values():
+        for total, denominator in normalize(name, losses, torch.zeros(2, 0), empty, 256).values():
             assert total.requires_grad, name
             assert total.item() == 0.0, name
             assert denominator >= 0.0, name

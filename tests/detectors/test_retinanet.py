@@ -52,8 +52,8 @@ def test_preset__has_the_published_numbers():
     assert rule.matcher.best_learns == "that_target"
     focal, giou = rule.terms["class"], rule.terms["box"]
     assert (focal.criterion.type, focal.criterion.balance, focal.criterion.focus) == ("focal", 0.25, 2.0)
-    assert (focal.normalizer, focal.weight, focal.quality) == ("positives_per_image", 1.0, "unused")
-    assert (giou.criterion.type, giou.normalizer, giou.weight) == ("giou", "positives", 2.0)
+    assert (focal.normalizer.type, focal.weight, focal.quality) == ("positives_per_image", 1.0, "unused")
+    assert (giou.criterion.type, giou.normalizer.type, giou.weight) == ("giou", "positives", 2.0)
     assert (config.test.score, config.test.nms, config.test.per_level, config.test.at_most) == (0.05, 0.6, 1000, 100)
     assert config.test.clip
 
@@ -67,8 +67,13 @@ def test_preset__of_consistent_teacher_has_the_published_numbers():
     matcher, focal, giou = rule.matcher, rule.terms["class"], rule.terms["box"]
     assert (matcher.type, matcher.candidates_per_target, matcher.iou_weight) == ("adaptive", 13, 2.0)
     assert (matcher.distance_weight, matcher.distance_base, matcher.balance, matcher.focus) == (0.001, 10.0, 0.25, 2.0)
-    assert (focal.criterion.type, focal.normalizer, focal.quality, focal.weight) == ("focal", "quality", "unused", 1.0)
-    assert (giou.criterion.type, giou.normalizer, giou.quality, giou.weight) == ("giou", "quality", "weight", 2.0)
+    assert (focal.criterion.type, focal.normalizer.type, focal.quality, focal.weight) == (
+        "focal",
+        "quality",
+        "unused",
+        1.0,
+    )
+    assert (giou.criterion.type, giou.normalizer.type, giou.quality, giou.weight) == ("giou", "quality", "weight", 2.0)
     assert (config.test.score, config.test.nms, config.test.per_level, config.test.at_most) == (0.05, 0.6, 1000, 100)
     assert not config.test.clip
 

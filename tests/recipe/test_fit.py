@@ -234,6 +234,12 @@ def test_check_fit__a_criterion_for_another_form_of_answer_is_refused(refused: R
     ]
 
 
+def test_check_fit__a_normalizer_that_counts_draws_needs_a_sampler():
+    with pytest.raises(RecipeError) as refusal:
+        load_recipe("supervised_retinanet", ["detector.stages.dense.terms.box.normalizer=quota"])
+    assert ": 'quota' needs 'sampler', which the stage 'dense' of 'retinanet' does not provide; " in str(refusal.value)
+
+
 def test_check_fit__terms_have_any_name_and_null_takes_one_away(load_changed: Load):
     terms = "detector.stages.roi.terms"
     renamed = "{taught_by: boxes, criterion: {type: giou}, normalizer: positives}"

@@ -1,8 +1,8 @@
 import pytest
 import torch
+from lesson import normalize
 
 from ssodkit.detectors.learning import assign, predict_together
-from ssodkit.detectors.normalizers import NORMALIZERS
 from ssodkit.ops.coding import BoxCoder
 from ssodkit.reliability.background_score import (
     BackgroundScore,
@@ -106,7 +106,7 @@ def class_loss(normalizer, losses, weights, index):
     losses, weights = torch.tensor([losses]), torch.tensor([weights])
     sampled = torch.tensor([float(losses.shape[1])])
     assignment = Assignment(torch.tensor([index]), weights, torch.zeros_like(losses), sampled)
-    parts = NORMALIZERS[normalizer](losses, weights, assignment, 512)
+    parts = normalize(normalizer, losses, weights, assignment, 512)
     terms = Losses({name: Term(*part) for name, part in parts.items()})
     return sum(value.item() for value in terms.values(terms.denominators()).values())
 

@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from ssodkit.structures.predictions import Candidates, Detections
 from ssodkit.structures.progress import Progress
 from ssodkit.structures.records import join, map_tensors
 from ssodkit.structures.teaching import Supervision, Targets
@@ -77,6 +78,28 @@ def test_join__of_empty_rows_keeps_the_images():
 def test_join__of_one_is_itself():
     only = targets([1])
     assert join([only]) is only
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"level": None}, "cannot join Tensor and NoneType in one place"),
+        ({"lengths": (2, 2)}, "3 and 2 differ"),
+    ],
+)
+def test_join__drops_nothing_that_only_some_have(change, message: str):
+    boxes, valid = torch.zeros(1, 4, 4), torch.ones(1, 4, dtype=torch.bool)
+    level, stride = torch.zeros(1, 4, dtype=torch.int64), torch.ones(1, 4)
+    candidates = Candidates(boxes, valid, level, stride, lengths=(3, 1))
+    assert join([candidates, candidates]).lengths == (3, 1)
+    with pytest.raises(ValueError, match=message):
+        join([candidates, replace(candidates, **change)])
+
+
+def test_join__drops_no_name_that_only_some_have():
+    found = Detections.empty(1, length=2)
+    with pytest.raises(ValueError, match="whose parts are confidence and confidence, box_jitter"):
+        join([found, found.with_score("box_jitter", found.confidence)])
 
 
 def test_map_tensors__reaches_mappings_and_tuples_and_leaves_the_rest():

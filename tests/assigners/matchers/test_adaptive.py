@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from lesson import normalize
 from torchvision.ops import box_iou, generalized_box_iou
 
 from ssodkit.assigners.matchers.adaptive import Adaptive, AdaptiveConfig
-from ssodkit.detectors.normalizers import NORMALIZERS
 from ssodkit.ops.adaptive_matching import focal_corrections, focal_costs_of_background
 from ssodkit.structures.progress import Progress
 from ssodkit.structures.teaching import BACKGROUND
@@ -68,7 +68,7 @@ def test_adaptive__assigns_the_example(match):
 def test_adaptive__the_losses_of_the_example(match):
     found = match()
     losses = torch.zeros(1, 7)
-    _, total = NORMALIZERS["quality"](losses, torch.ones(1, 7), found, 0)[""]
+    _, total = normalize("quality", losses, torch.ones(1, 7), found)[""]
     assert total.item() == pytest.approx(4.197737, abs=2e-6)
     focal = focal_costs_of_background(PROBS, 0.25, 2.0)
     own = PROBS.gather(2, LABELS[:, found.index[0].clamp(min=0)][..., None])[..., 0]

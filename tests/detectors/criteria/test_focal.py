@@ -1,8 +1,7 @@
 import torch
-from lesson import answers_of, assigned, lesson_of
+from lesson import answers_of, assigned, lesson_of, normalize
 
 from ssodkit.detectors.criteria.focal import FocalConfig
-from ssodkit.detectors.normalizers import positives_per_image, quality
 from ssodkit.structures.teaching import BACKGROUND, IGNORE, Assignment
 
 
@@ -15,7 +14,7 @@ def test_focal__of_four_anchors_has_the_published_numbers():
     losses = FocalConfig()(answers_of(logits), lesson_of(torch.tensor([[0, 2, 2, 2]]), 2), torch.ones(1, 4).double())
     weights = torch.tensor([[1.0, 1.0, 0.0, 1.0]]).double()
     one = assignment([0, BACKGROUND, IGNORE, BACKGROUND], [0.0] * 4)
-    total, denominator = positives_per_image(losses, weights, one, 0)[""]
+    total, denominator = normalize("positives_per_image", losses, weights, one)[""]
     assert round(float(total), 6) == 0.005898
     assert round(float(total / 4.0), 6) == 0.001474  # as if other images had three more positives
     assert denominator == 1.0
@@ -36,7 +35,7 @@ def test_focal__with_the_sum_of_ious_is_consistent_teachers_class_loss():
     answers = answers_of(torch.tensor([probs], dtype=torch.float64).logit())
     losses = FocalConfig()(answers, lesson_of(labels, 3), torch.ones(1, 7).double())
     one = assignment([0, 0, 0, BACKGROUND, 1, 1, BACKGROUND], ious)
-    total, denominator = quality(losses, torch.ones(1, 7).double(), one, 0)[""]
+    total, denominator = normalize("quality", losses, torch.ones(1, 7).double(), one)[""]
     assert round(float(total), 6) == 0.200102
     assert round(float(denominator), 6) == 4.197737
     assert round(float(total / denominator), 6) == 0.047669

@@ -1,8 +1,7 @@
 import torch
-from lesson import CODER, answers_of, assigned, lesson_of
+from lesson import CODER, answers_of, assigned, lesson_of, normalize
 
 from ssodkit.detectors.criteria.giou import GiouConfig
-from ssodkit.detectors.normalizers import quality
 from ssodkit.structures.predictions import Predictions
 from ssodkit.structures.teaching import BACKGROUND
 
@@ -39,7 +38,7 @@ def test_giou__weighted_by_iou_is_consistent_teachers_box_loss():
     assert rounded[:3] + rounded[4:] == [0.695158, 0.931034, 0.864204, 0.794152, 0.891975]
     index = torch.tensor([[0, 0, 0, BACKGROUND, 1, 1]])
     one = assigned(index, ious)
-    total, denominator = quality(losses, ious, one, 0)[""]
+    total, denominator = normalize("quality", losses, ious, one)[""]
     assert abs(2.0 * float(total) - 1.317560) < 2e-6  # the sheet multiplies rounded numbers
     assert round(2.0 * float(total / denominator), 6) == 0.313874
 

@@ -1,10 +1,9 @@
 from dataclasses import replace
 
 import torch
-from lesson import answers_of, assigned, lesson_of
+from lesson import answers_of, assigned, lesson_of, normalize
 
 from ssodkit.detectors.criteria.l1 import L1Config
-from ssodkit.detectors.normalizers import sampled
 from ssodkit.structures.teaching import IGNORE
 
 
@@ -23,7 +22,7 @@ def test_l1__has_the_published_numbers():
     index = torch.tensor([[0] + [IGNORE] * 511])
     weights = (index >= 0).double()
     one = replace(assigned(index, weights, weights), sampled=torch.tensor([512.0]).double())
-    total, denominator = sampled(losses, weights, one, 512)[""]
+    total, denominator = normalize("sampled", losses, weights, one, 512)[""]
     assert round(float(total / denominator), 6) == 0.007052
 
 
