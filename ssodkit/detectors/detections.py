@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from ssodkit.detectors.base import DenseTestRule, TestRule
+from ssodkit.detectors.rules import DenseTestRule, TestRule
 from ssodkit.ops.boxes import at_least_fp32, clip_boxes
 from ssodkit.ops.nms import batched_nms, suppress
 from ssodkit.ops.rows import best_of_groups, take_rows

@@ -13,7 +13,7 @@ from torch import nn
 
 from ssodkit.detectors.anchors import AnchorConfig, Anchored, check_sides, make_anchors
 from ssodkit.detectors.backbones.base import Backbone, BackboneConfig
-from ssodkit.detectors.base import Detector, DetectorConfig
+from ssodkit.detectors.base import Detector, DetectorConfig, build_matchers
 from ssodkit.detectors.detections import find
 from ssodkit.detectors.images import make_pyramid
 from ssodkit.detectors.portable.faster_rcnn import PortableFasterRcnn
@@ -95,7 +95,7 @@ class FasterRcnn(Detector):
         regressions = self.num_classes if config.roi.boxes_per_class else 1
         self.roi = RoiHead(config.roi, config.neck.channels, self.neck.strides, self.num_classes + 1, regressions)
         self.anchored = Anchored("rpn", config.anchors, tuple(self.neck.strides))
-        self.matchers = nn.ModuleDict({name: rule.matcher.build(context) for name, rule in config.stages.items()})
+        self.matchers = build_matchers(config.stages, context)
 
     def extract(self, view: View) -> Features:
         """The pyramid of the normalized images; the padding is 0 after normalizing."""
@@ -117,8 +117,8 @@ class FasterRcnn(Detector):
         if supervision is not None:
             regions, plan = sample_regions(
                 regions,
-                self.stage_rules["roi"],
-                self.matcher("roi"),
+                self.rule("roi", supervision.progress),
+                self.matcher("roi", supervision.progress),
                 supervision,
                 features.view.keys,
                 rule.append_targets,

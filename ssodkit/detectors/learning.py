@@ -10,8 +10,8 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ssodkit.detectors.base import Detector, TermRule
-from ssodkit.detectors.normalizers.base import NormalizerConfig
+from ssodkit.detectors.base import Detector
+from ssodkit.detectors.rules import TermChange, TermRule, changes_of
 from ssodkit.detectors.sampling import match, sample, taught_sets
 from ssodkit.ops.boxes import at_least_fp32
 from ssodkit.structures.lessons import Lesson
@@ -51,16 +51,17 @@ def assign(detector: Detector, stages: Stages, supervision: Supervision) -> Plan
     The plan of a stage that had to sample before it could predict is taken over.
     """
     plan: dict[str, dict[str, Assignment]] = {}
+    progress = supervision.progress
     for name, predictions in stages.by_name.items():
         if predictions.plan is not None:
             plan[name] = dict(predictions.plan)
             continue
-        rule, done = detector.stage_rules[name], {}
+        rule, done = detector.rule(name, progress), {}
         if rule.crossing == "ignore":
             predictions = _without_crossing(predictions, stages.view.sizes)
         for term, targets in taught_sets(rule, supervision).items():
             if id(targets) not in done:
-                matched = match(detector.matcher(name), predictions, targets, supervision.progress)
+                matched = match(detector.matcher(name, progress), predictions, targets, progress)
                 done[id(targets)] = sample(matched, rule.sampler, stages.view.keys, name)
             plan.setdefault(name, {})[term] = done[id(targets)]
     return plan
@@ -71,22 +72,26 @@ def loss(
     stages: Stages,
     plan: Plan,
     supervision: Supervision,
-    normalizers: Mapping[str, NormalizerConfig] = {},
+    changes: Mapping[str, TermChange] = {},
 ) -> Losses:
     """The terms of all stages, named `stage/term`; each is 0 with a gradient, not None, where nothing learns.
 
-    `normalizers` replace, by the name of the term, those of the stages' rules.
+    `changes` are laid on the rules of the terms that their keys name, see `changes_of`.
     """
     terms: dict[str, Term] = {}
+    progress = supervision.progress
     for name, predictions in stages.by_name.items():
-        rule = detector.stage_rules[name]
+        rule = detector.rule(name, progress)
         taught, quota = taught_sets(rule, supervision), rule.sampler.per_image if rule.sampler is not None else 0
         for term, term_rule in rule.terms.items():
+            factor = detector.stage_rules[name].weight(term, progress)
+            for change in changes_of(changes, name, term):
+                term_rule, factor = term_rule.changed(change), factor * change.weight.at(progress)
             lesson = Lesson(plan[name][term], _at_least_one(taught[term]), predictions.num_classes)
             losses, weights = _losses_and_weights(predictions, lesson, term_rule)
-            normalize = normalizers.get(f"{name}/{term}", term_rule.normalizer)
-            for part, (total, denominator) in normalize(losses, weights, lesson, predictions, quota).items():
-                terms[f"{name}/{term}{part}"] = Term(total, denominator, term_rule.floor, term_rule.weight)
+            parts = term_rule.normalizer(losses, weights, lesson, predictions, quota)
+            for part, (total, denominator) in parts.items():
+                terms[f"{name}/{term}{part}"] = Term(total, denominator, term_rule.floor, factor)
     return Losses(terms)
 
 

@@ -14,13 +14,14 @@ from torch import nn
 
 from ssodkit.detectors.anchors import AnchorConfig, Anchored, check_sides, make_anchors
 from ssodkit.detectors.backbones.base import Backbone, BackboneConfig
-from ssodkit.detectors.base import DenseTestRule, Detector, DetectorConfig
+from ssodkit.detectors.base import Detector, DetectorConfig, build_matchers
 from ssodkit.detectors.detections import find_by_level
 from ssodkit.detectors.heads.base import DenseHeadConfig
 from ssodkit.detectors.heads.plain import PlainConfig
 from ssodkit.detectors.images import make_pyramid
 from ssodkit.detectors.portable.parts import Suppress
 from ssodkit.detectors.portable.retinanet import PortableRetinaNet
+from ssodkit.detectors.rules import DenseTestRule
 from ssodkit.nn.fpn import Fpn, FpnConfig
 from ssodkit.nn.towers import DenseShape
 from ssodkit.ops.boxes import at_least_fp32
@@ -82,7 +83,7 @@ class RetinaNet(Detector):
         shape = DenseShape(config.neck.channels, self.neck.strides, config.anchors.per_cell, self.num_classes)
         self.head = config.head.build(shape)
         self.anchored = Anchored("dense", config.anchors, tuple(self.neck.strides))
-        self.matchers = nn.ModuleDict({name: rule.matcher.build(context) for name, rule in config.stages.items()})
+        self.matchers = build_matchers(config.stages, context)
 
     def extract(self, view: View) -> Features:
         """The pyramid of the normalized images; the padding is 0 after normalizing."""

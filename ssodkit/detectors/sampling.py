@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from ssodkit.assigners.matchers.base import Matcher
-from ssodkit.detectors.base import Sampler, StageRule
+from ssodkit.detectors.rules import Sampler, StageRule
 from ssodkit.ops.boxes import at_least_fp32, has_area
 from ssodkit.ops.coding import BoxCoder
 from ssodkit.ops.matching import best_coverage

@@ -1,13 +1,14 @@
 """Methods: the order of one training step. One class per kind of step; a paper is a recipe that fills it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
 from ssodkit.detectors.base import Detector, DetectorConfig
 from ssodkit.detectors.learning import assign, loss, predict_together
+from ssodkit.detectors.rules import TermChange
 from ssodkit.plugins import BuildContext, PluginConfig
 from ssodkit.structures.geometry import SemiBatch, Stream
 from ssodkit.structures.progress import Progress
@@ -52,9 +53,10 @@ class MethodConfig(PluginConfig, ABC):
         """What to change where pseudo-boxes are too few, and where they are too many: middles of sentences."""
         return "take more of them", "take fewer of them"
 
-    def misfits(self, detector: DetectorConfig) -> Iterator[tuple[tuple[str, ...], str]]:
-        """What of this config does not fit a detector: the path of a field, and a sentence."""
-        yield from ()
+    @property
+    def term_changes(self) -> Mapping[str, Mapping[str, TermChange]]:
+        """Key of this config -> what it changes about the detector's terms, by their names; see `changes_of`."""
+        return {}
 
 
 class Method(nn.Module, ABC):

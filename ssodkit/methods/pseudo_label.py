@@ -7,20 +7,20 @@ Source: Xu et al., Soft Teacher, ICCV 2021, arXiv:2106.09018, figure 2. Mean Tea
 (arXiv:2209.01589) and Unbiased Teacher (arXiv:2102.09480) fill the same step with other selectors, scorers and weights.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 from torch import Tensor, nn
 
 from ssodkit.assigners.selectors.base import SelectionContext, SelectorConfig
-from ssodkit.detectors.base import Detector, DetectorConfig
+from ssodkit.detectors.base import Detector
 from ssodkit.detectors.fusion import fuse
 from ssodkit.detectors.learning import assign, loss, predict_together
-from ssodkit.detectors.normalizers.base import NormalizerConfig
+from ssodkit.detectors.rules import TermChange
 from ssodkit.methods.base import Method, MethodConfig, build_student, learn_from_labels
-from ssodkit.plugins import BuildContext, Config, Slot, register, suggest
+from ssodkit.plugins import BuildContext, Config, Slot, mistake_at, register
 from ssodkit.reliability.base import CandidateScorerConfig, InstanceScorerConfig
 from ssodkit.schedules.base import LossWeight
 from ssodkit.schedules.constant import ConstantConfig
@@ -78,12 +78,10 @@ class PseudoLabelConfig(MethodConfig):
     """Each weighs the student's background candidates, in this order."""
     unlabeled_weight: LossWeight = ConstantConfig(value=1.0)
     """Multiplies all unlabeled terms: the papers' alpha or lambda."""
-    unlabeled_terms: dict[str, Annotated[float, Field(ge=0.0, le=1000.0)]] = Field(default_factory=dict)
-    """Further factors by stage (`roi`), by term of all stages (`box`), or by term of one (`roi/box`), multiplied where
-    several name a term; the others have 1."""
-    unlabeled_normalizers: dict[str, Slot[NormalizerConfig]] = Field(default_factory=dict)
-    """Normalizers of unlabeled terms, such as {roi/class: two_means}; the others have the detector's, as labeled terms
-    always do."""
+    unlabeled_terms: dict[str, TermChange] = Field(default_factory=dict)
+    """What is different about unlabeled terms: by stage (`roi`), by term of all stages (`box`), or by term of one
+    (`roi/box`). A number is a weight; weights are multiplied where several name a term, and of the rest the most
+    particular counts. The printed class loss of Soft Teacher is {roi/class: {normalizer: two_means}}."""
     background_factor: BackgroundFactor | None = None
     """A further factor of all unlabeled terms in steps with few pseudo-boxes: the papers' beta."""
     while_unweighted: Literal["skip", "look"] | None = None
@@ -118,21 +116,22 @@ class PseudoLabelConfig(MethodConfig):
         """The selector's."""
         return self.selector.more_boxes, self.selector.fewer_boxes
 
-    def misfits(self, detector: DetectorConfig) -> Iterator[tuple[tuple[str, ...], str]]:
-        """Names of no stage or term, and quotas of stages that draw no sample."""
-        rules = {f"{name}/{term}": rule for name, rule in detector.stages.items() for term in rule.terms}
-        terms = dict.fromkeys(term for rule in detector.stages.values() for term in rule.terms)
-        stages_and_terms = [*detector.stages, *terms, *rules]
-        for name in self.unlabeled_terms:
-            if name not in stages_and_terms:
-                text = f"no stage or loss term has this name; {suggest(name, stages_and_terms)}"
-                yield ("unlabeled_terms", name), text
-        for name, normalizer in self.unlabeled_normalizers.items():
-            if name not in rules:
-                yield ("unlabeled_normalizers", name), f"no loss term has this name; {suggest(name, rules)}"
-            elif "sampler" in normalizer.needed and rules[name].sampler is None:
-                text = f"`{normalizer.type}` counts the draws of a stage that has no `sampler`"
-                yield ("unlabeled_normalizers", name), text
+    @property
+    def term_changes(self) -> Mapping[str, Mapping[str, TermChange]]:
+        """Those of unlabeled images."""
+        return {"unlabeled_terms": self.unlabeled_terms}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _normalizers_are_changes(cls, value: object) -> object:
+        if not isinstance(value, Mapping) or "unlabeled_normalizers" not in value:
+            return value
+        given = value["unlabeled_normalizers"]  # of recipes before 0.2; runs of then have an empty one
+        if given:
+            text = "this is part of `unlabeled_terms` now: write {roi/class: {normalizer: two_means}} there"
+            mistake = mistake_at(("unlabeled_normalizers",), text, given)
+            raise ValidationError.from_exception_data(cls.__name__, [mistake])
+        return {key: item for key, item in value.items() if key != "unlabeled_normalizers"}
 
     def build(self, context: BuildContext) -> "PseudoLabel":
         return PseudoLabel(self, context)
@@ -184,8 +183,7 @@ class PseudoLabel(Method):
                 plan_u = scorer(self.teacher, seen, stages_u, plan_u)
 
         losses = loss(self.student, stages_l, plan_l, truth).named("labeled")
-        extra = loss(self.student, stages_u, plan_u, pseudo, self.config.unlabeled_normalizers)
-        extra = extra.scaled(self.config.unlabeled_terms).named("unlabeled")
+        extra = loss(self.student, stages_u, plan_u, pseudo, self.config.unlabeled_terms).named("unlabeled")
         if self.config.background_factor is not None:
             extra = extra.where_rare(rare_factor(pseudo, self.config.background_factor))
         return Step(losses + extra * weight, report)

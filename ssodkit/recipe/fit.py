@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 
 from ssodkit.data.config import StoredSource
 from ssodkit.detectors.backbones.base import BackboneConfig
+from ssodkit.detectors.rules import changes_of
 from ssodkit.plugins import Config, PluginConfig, members, slots, suggest
 from ssodkit.recipe.model import AdamWConfig, Recipe
 from ssodkit.recipe.read import Mistake, Written, refuse
@@ -33,7 +34,7 @@ def check_fit(recipe: Recipe, tree: Written) -> None:
         *_unwritten_scores(recipe, parts),
         *_missing_views(recipe),
         *_stored_labels(recipe),
-        *((("method", *path), text) for path, text in recipe.method.misfits(recipe.detector)),
+        *_term_changes(recipe, parts),
         *_untaught_answers(recipe),
         *_frozen_noise(parts),
         *_late_steps(recipe),
@@ -64,12 +65,39 @@ def _at_place(tree: Written, path: Location, text: str) -> Mistake:
 
 def _unmet_needs(recipe: Recipe, parts: Parts) -> Iterator[Problem]:
     """Capabilities come from the detector and its parts; inside one of its stages also from that stage."""
+    changing = {("method", key) for key in recipe.method.term_changes}
     for path, part in parts:
-        owner, available = _around(recipe, path, parts)
-        missing = part.needed - available
-        if missing:
-            needs = " and ".join(f"'{need}'" for need in sorted(missing))
-            yield path, f"'{part.type}' needs {needs}, which {owner} does not provide; {_cure(recipe, part, missing)}"
+        if path[:2] not in changing:
+            yield from _unmet(recipe, path, part, *_around(recipe, path, parts))
+
+
+def _unmet(
+    recipe: Recipe, path: Location, part: PluginConfig, owner: str, available: frozenset[str]
+) -> Iterator[Problem]:
+    missing = part.needed - available
+    if missing:
+        needs = " and ".join(f"'{need}'" for need in sorted(missing))
+        yield path, f"'{part.type}' needs {needs}, which {owner} does not provide; {_cure(recipe, part, missing)}"
+
+
+def _term_changes(recipe: Recipe, parts: Parts) -> Iterator[Problem]:
+    """What the method changes about terms: names of none, and changes that do not fit the terms they name."""
+    detector = recipe.detector
+    terms = [(stage, term) for stage, rule in detector.stages.items() for term in rule.terms]
+    names = list(dict.fromkeys([*detector.stages, *(term for _, term in terms), *map("/".join, terms)]))
+    for key, changes in recipe.method.term_changes.items():
+        for name, change in changes.items():
+            path: Location = ("method", key, name)
+            named = [(stage, term) for stage, term in terms if changes_of({name: change}, stage, term)]
+            if not named:
+                yield path, f"no stage or loss term has this name; {suggest(name, names)}"
+            for stage, term in named:
+                if text := detector.stages[stage].terms[term].misfit_of(change):
+                    yield path, f"{text} (in the stage '{stage}')"
+                around = _around(recipe, ("detector", "stages", stage), parts)
+                for part in (change.criterion, change.normalizer):
+                    if part is not None:
+                        yield from _unmet(recipe, path, part, *around)
 
 
 def _idle_keys(recipe: Recipe, parts: Parts) -> Iterator[Problem]:

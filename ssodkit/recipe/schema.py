@@ -29,6 +29,7 @@ def recipe_schema() -> str:
         choices = [references[config, "validation"] for of, config in plugins if of == slot]
         definitions[f"slot:{slot}"] = {"anyOf": choices + _shorthands(slot)}
     definitions["ViewConfig"] = _or_list_of_transforms(definitions["ViewConfig"])
+    definitions["TermChange"] = {"anyOf": [definitions["TermChange"], {"type": "number"}]}
     recipe = definitions.pop(references[Recipe, "validation"]["$ref"].removeprefix("#/$defs/"))
     recipe["properties"] = {"extends": EXTENDS, **recipe["properties"]}
     finished = _finish({"$schema": "https://json-schema.org/draft/2020-12/schema", **recipe, "$defs": definitions})

@@ -1,6 +1,5 @@
 """What a training step returns: losses before their normalization, and a report for the watcher."""
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -53,15 +52,6 @@ class Losses:
         """The same terms, each name behind `prefix/`."""
         return Losses({f"{prefix}/{name}": term for name, term in self.terms.items()})
 
-    def scaled(self, factors: Mapping[str, float]) -> "Losses":
-        """Terms multiplied by all factors that name them: their stage (`roi`), a term of every stage (`box`), or one
-        term of one stage (`roi/box`)."""
-
-        def factor(name: str) -> float:
-            return math.prod((f for of, f in factors.items() if _names(of, name)), start=1.0)
-
-        return Losses({name: replace(term, factor=term.factor * factor(name)) for name, term in self.terms.items()})
-
     def where_rare(self, rare: RareFactor) -> "Losses":
         """The same terms, multiplied by a factor that the global batch decides."""
         return Losses({name: replace(term, rare=rare) for name, term in self.terms.items()})
@@ -98,10 +88,6 @@ class Losses:
     def _rare_factors(self) -> list[RareFactor]:
         """Each once, in the order of the terms."""
         return list({id(term.rare): term.rare for term in self.terms.values() if term.rare is not None}.values())
-
-
-def _names(factor: str, term: str) -> bool:
-    return f"{term}/".startswith(f"{factor}/") or factor in term.split("/")[1:2]
 
 
 @dataclass(frozen=True)

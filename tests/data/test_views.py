@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from ssodkit.data.augment.base import draw_view
 from ssodkit.data.raw import RawBatch
 from ssodkit.data.views import ViewConfig, ViewMaker, ViewsConfig
-from ssodkit.detectors.base import Sampler
+from ssodkit.detectors.rules import Sampler
 from ssodkit.detectors.sampling import sample
 from ssodkit.ops.homography import warp_boxes
 from ssodkit.ops.random import derive_keys, make_key

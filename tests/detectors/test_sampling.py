@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from ssodkit.assigners.matchers.max_iou import MaxIou, MaxIouConfig
-from ssodkit.detectors.base import Sampler, StageRule
 from ssodkit.detectors.criteria.l1 import L1Config
 from ssodkit.detectors.criteria.softmax import SoftmaxConfig
+from ssodkit.detectors.rules import Sampler, StageRule
 from ssodkit.detectors.sampling import match, sample, sample_regions, taught_sets
 from ssodkit.ops.coding import BoxCoder
 from ssodkit.structures.predictions import Candidates, Predictions

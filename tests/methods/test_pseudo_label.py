@@ -76,7 +76,7 @@ def test_pseudo_label__unlabeled_terms_have_factors_of_their_own(make_method, se
 
 def test_pseudo_label__the_printed_class_loss_is_that_of_the_unlabeled_stream_alone(make_method, semi_batch):
     plain = values(make_method(unlabeled_weight=1.0).step(semi_batch, START).losses)
-    method = make_method(unlabeled_weight=1.0, unlabeled_normalizers={"roi/class": "two_means"})
+    method = make_method(unlabeled_weight=1.0, unlabeled_terms={"roi/class": {"normalizer": "two_means"}})
     asked = {}
     method.candidate_scorers[0].register_forward_hook(
         lambda scorer, given, plan: asked.update(logits=given[2].last.class_logits, learned=plan["roi"]["class"])
@@ -96,35 +96,6 @@ def test_pseudo_label__the_printed_class_loss_is_that_of_the_unlabeled_stream_al
     assert reliability[background].sum() > 1.0
     expected = [losses[foreground].mean().item(), (weights * losses[background]).sum().item()]
     assert parts == pytest.approx(expected, rel=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("fields", "key", "said"),
-    [
-        ({"unlabeled_terms": {"roi/bax": 0.0}}, "roi/bax", "no stage or loss term has this name; did you mean 'roi/"),
-        (
-            {"unlabeled_terms": {"head": 0.0}},
-            "head",
-            "one of: rpn, roi, class, box, rpn/class, rpn/box, roi/class, roi/",
-        ),
-        ({"unlabeled_normalizers": {"roi": "two_means"}}, "roi", "no loss term has this name; "),
-    ],
-)
-def test_pseudo_label__what_names_no_term_of_the_detector_does_not_fit(tiny_context, fields, key, said):
-    config = PseudoLabelConfig.model_validate({**SOFT_TEACHER, **fields})
-    ((path, text),) = config.misfits(tiny_context().detector)
-    assert path == (*fields, key)
-    assert said in text
-
-
-def test_pseudo_label__a_quota_needs_a_sampler(tiny_context):
-    config = PseudoLabelConfig.model_validate({**SOFT_TEACHER, "unlabeled_normalizers": {"rpn/class": "quota"}})
-    detector = tiny_context().detector
-    assert not list(config.misfits(detector))
-    rules = {name: rule.model_copy(update={"sampler": None}) for name, rule in detector.stages.items()}
-    ((path, text),) = config.misfits(detector.model_copy(update={"stages": rules}))
-    assert path == ("unlabeled_normalizers", "rpn/class")
-    assert "has no `sampler`" in text
 
 
 def test_pseudo_label__no_gradient_reaches_the_teacher_or_what_it_says(make_method, semi_batch):

@@ -93,8 +93,28 @@ def test_check_fit__a_score_whose_scorer_the_detector_cannot_serve_is_not_advise
             "method.unlabeled_terms.roi: no stage or loss term has this name; one of: dense, class, box, dense/class, ",
         ),
         (
+            "method.unlabeled_terms={dense/klass: {normalizer: two_means}}",
+            "method.unlabeled_terms.dense/klass: no stage or loss term has this name; did you mean 'dense/class'?",
+        ),
+        (
+            "method.unlabeled_terms={box: {normalizer: quota}}",
+            "method.unlabeled_terms.box: 'quota' needs 'sampler', which the stage 'dense' of 'retinanet'",
+        ),
+        (
+            "method.unlabeled_terms={class: {criterion: {type: softmax}}}",
+            "method.unlabeled_terms.class: 'softmax' needs 'softmax', which the stage 'dense' of 'retinanet'",
+        ),
+        (
+            "method.unlabeled_terms={class: {criterion: {type: giou}}}",
+            "method.unlabeled_terms.class: 'giou' teaches the answer 'box', but this term 'class' (in the stage",
+        ),
+        (
+            "method.unlabeled_terms={dense: {quality: target}}",
+            "method.unlabeled_terms.dense: `quality: target` has no effect on 'giou'; take `weight`, or leave it out",
+        ),
+        (
             "method.unlabeled_normalizers={roi/class: two_means}",
-            "method.unlabeled_normalizers.roi/class: no loss term has this name; did you mean 'dense/class'?",
+            "method.unlabeled_normalizers: this is part of `unlabeled_terms` now: write {roi/class: {normalizer: ",
         ),
         (
             "detector.stages.roi={matcher: {type: max_iou}, terms: {}}",
@@ -146,9 +166,9 @@ def test_check_fit__a_method_without_unlabeled_images_needs_none(load_changed: L
 
 def test_check_fit__a_method_that_names_no_term_of_the_detector_is_refused():
     with pytest.raises(RecipeError) as refusal:
-        load_recipe("soft_teacher", ["method.unlabeled_terms.roi/bix=0", "method.unlabeled_normalizers.roi=two_means"])
+        load_recipe("soft_teacher", ["method.unlabeled_terms.roi/bix=0", "method.unlabeled_terms.rio=0.5"])
     assert [line.split(": ", 1)[1] for line in str(refusal.value).splitlines()] == [
-        "method.unlabeled_normalizers.roi: no loss term has this name; did you mean 'roi/box'?",
+        "method.unlabeled_terms.rio: no stage or loss term has this name; did you mean 'roi'?",
         "method.unlabeled_terms.roi/bix: no stage or loss term has this name; did you mean 'roi/box'?",
     ]
 

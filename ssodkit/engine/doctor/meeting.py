@@ -21,8 +21,9 @@ from ssodkit.data.survey import (
     spread,
 )
 from ssodkit.detectors.anchors import Anchored
-from ssodkit.detectors.base import Detector, StageRule, TestRule
+from ssodkit.detectors.base import Detector
 from ssodkit.detectors.rpn import Proposals
+from ssodkit.detectors.rules import StageRule, TestRule
 from ssodkit.engine.doctor.findings import Finding
 from ssodkit.recipe.fit import walk
 from ssodkit.recipe.model import Recipe
