@@ -55,7 +55,29 @@ TINY_RETINANET = {
     },
     "test": {"score": 0.05, "nms": 0.5, "at_most": 12, "per_level": 40},
 }
-TINY_DETECTORS = {"faster_rcnn": TINY_FASTER_RCNN, "retinanet": TINY_RETINANET}
+TINY_FCOS = {
+    **{key: TINY_RETINANET[key] for key in ("backbone", "neck")},
+    "type": "fcos",
+    "head": {"type": "distances", "layers": 2, "groups": 2},
+    "stages": {
+        "dense": {
+            "matcher": {"type": "points", "ranges": [20.0, 40.0], "radius": 1.5},
+            "terms": {
+                "class": {"taught_by": "classes", "criterion": {"type": "focal"}, "normalizer": "positives"},
+                "box": {
+                    "taught_by": "boxes",
+                    "criterion": {"type": "giou"},
+                    "quality": "weight",
+                    "normalizer": "quality",
+                    "floor": 1e-6,
+                },
+                "centerness": {"taught_by": "boxes", "criterion": {"type": "quality"}, "normalizer": "positives"},
+            },
+        }
+    },
+    "test": {"score": 0.05, "nms": 0.5, "rank": {"class": 1.0, "quality": 1.0}, "at_most": 12, "per_level": 40},
+}
+TINY_DETECTORS = {"faster_rcnn": TINY_FASTER_RCNN, "retinanet": TINY_RETINANET, "fcos": TINY_FCOS}
 
 
 def make_view(name: str, ids: list[int], side: int = 64) -> View:

@@ -108,10 +108,15 @@ class Detector(nn.Module, ABC):
 
 
 def build_matchers(rules: Mapping[str, StageRule], context: BuildContext) -> nn.ModuleDict:
-    """The matchers of all stages by name, and those of their phases, as `roi@0`."""
-    matchers = {name: rule.matcher for name, rule in rules.items()}
-    for name, rule in rules.items():
-        for place, phase in enumerate(rule.phases):
-            if phase.matcher is not None:
-                matchers[f"{name}@{place}"] = phase.matcher
-    return nn.ModuleDict({name: matcher.build(context) for name, matcher in matchers.items()})
+    """The matchers of all stages by name, and those of their phases, such as `roi@0`."""
+    return nn.ModuleDict(
+        {f"{name}{of}": matcher.build(context) for name, rule in rules.items() for of, matcher in rule.matchers.items()}
+    )
+
+
+def check_levels(rule: StageRule, levels: int) -> None:
+    """Raise ValueError unless all matchers of a stage can serve a pyramid of so many levels."""
+    for matcher in rule.matchers.values():
+        misfit = matcher.misfit(levels)
+        if misfit is not None:
+            raise ValueError(misfit)

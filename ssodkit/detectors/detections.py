@@ -27,6 +27,7 @@ def find(
     threshold = rule.score if score is None else score
     probs = predictions.class_probs()[..., :classes]
     passes = (probs > threshold) & predictions.candidates.valid[..., None]  # batch candidates classes
+    probs = _ranked(probs, predictions, rule)
     image, pair = passes.flatten(1).nonzero(as_tuple=True)
     boxes = clip_boxes(_boxes_at(predictions, image, pair)[:, None], sizes[image])[:, 0]
     stays = (boxes[:, 2:] - boxes[:, :2] > rule.minimum_side).all(dim=-1)
@@ -55,12 +56,14 @@ def find_by_level(
     Source: arXiv:1708.02002, section 4, "Inference".
     """
     classes, lengths = predictions.num_classes, predictions.candidates.lengths
-    probs = predictions.class_probs()[..., :classes].masked_fill(~predictions.candidates.valid[..., None], 0.0)
+    probs = predictions.class_probs()[..., :classes]
+    passes = (probs > (rule.score if score is None else score)) & predictions.candidates.valid[..., None]
+    probs = _ranked(probs, predictions, rule).masked_fill(~passes, -1.0)
     best, pair = best_of_groups(probs.flatten(1), [length * classes for length in lengths], rule.per_level)
     boxes = _boxes_of_rows(predictions, pair)
     if rule.clip:
         boxes = clip_boxes(boxes, sizes)
-    valid = best > (rule.score if score is None else score)
+    valid = best >= 0.0
     valid &= (boxes[..., 2:] - boxes[..., :2] > rule.minimum_side).all(dim=-1)
     kept, is_kept = batched_nms(boxes, best, pair % classes, valid, rule.nms, rule.at_most)
     return Detections(
@@ -69,6 +72,19 @@ def find_by_level(
         valid=is_kept,
         scores={"confidence": take_rows(best, kept).masked_fill(~is_kept, 0.0)},
     )
+
+
+def _ranked(
+    probs: Float[Tensor, "batch candidates classes"], predictions: Predictions, rule: TestRule
+) -> Float[Tensor, "batch candidates classes"]:
+    """What detections are ranked by: the product of the answers that the rule names, each to its power."""
+    for name, power in rule.rank.items():
+        if name == "class":
+            probs = probs if power == 1.0 else probs.pow(power)
+        else:
+            said = at_least_fp32(predictions.extra[name]).sigmoid()
+            probs = probs * (said if power == 1.0 else said.pow(power))[..., None]
+    return probs
 
 
 def _boxes_of_rows(predictions: Predictions, pair: Int64[Tensor, "batch pairs"]) -> Float[Tensor, "batch pairs 4"]:

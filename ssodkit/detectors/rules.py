@@ -17,6 +17,7 @@ from ssodkit.schedules.base import LossWeight, StepNumber, to_step
 from ssodkit.schedules.constant import ConstantConfig
 from ssodkit.structures.progress import Progress
 
+Power = Annotated[float, Field(gt=0.0, le=100.0)]
 TermName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
 
@@ -147,6 +148,12 @@ class StageRule(Config):
             rule = rule._in(phase)
         return self
 
+    @property
+    def matchers(self) -> Mapping[str, MatcherConfig]:
+        """Its matcher, named "", and those of its phases, named `@0` by their places."""
+        later = {f"@{place}": phase.matcher for place, phase in enumerate(self.phases) if phase.matcher is not None}
+        return {"": self.matcher, **later}
+
     def begun(self, progress: Progress) -> tuple[int, ...]:
         """Places of the phases that have begun before this step."""
         return tuple(i for i, phase in enumerate(self.phases) if to_step(phase.at, progress.steps) <= progress.step)
@@ -182,10 +189,19 @@ class TestRule(Config):
     score: float = Field(0.05, ge=0.0, le=1.0)
     """Detections need a score above this."""
     nms: float = Field(0.5, gt=0.0, le=1.0)
+    rank: dict[str, Power] = Field(default_factory=lambda: {"class": 1.0})
+    """Answer -> its power in the product that ranks detections and is their confidence, such as {class: 1.0,
+    quality: 1.0}. The threshold is on the class alone."""
     at_most: int = Field(100, ge=1)
     """Detections per image."""
     minimum_side: float = Field(0.0, ge=0.0)
     """Pixels; both sides of a detection are longer than this."""
+
+    @model_validator(mode="after")
+    def _classes_rank(self) -> "TestRule":
+        if "class" not in self.rank:
+            raise ValueError("`rank` needs a power of `class`, such as {class: 1.0}")
+        return self
 
 
 class DenseTestRule(TestRule):

@@ -12,7 +12,6 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from ssodkit.nn.box_code import BoxCodeConfig
 from ssodkit.plugins import Config
 
 
@@ -23,9 +22,10 @@ class TowersConfig(Config):
     """3x3 convolutions before the output of each tower."""
     groups: int | None = Field(32, ge=1)
     """Of the group normalization behind each; null: none, and the convolutions have biases."""
+    bias: bool = False
+    """Whether the convolutions have biases beside the normalization, too, as FCOS's."""
     level_scales: bool = True
     """Whether each level multiplies its box codes by a number of its own, which learns and begins at 1."""
-    code: BoxCodeConfig = BoxCodeConfig(center_std=0.1, side_std=0.2)
     prior: float = Field(0.01, gt=0.0, lt=1.0)
     """The probability that a fresh head gives every class everywhere."""
 
@@ -58,8 +58,8 @@ class Towers(nn.Module):
         super().__init__()
         self.num_classes = shape.num_classes
         channels, outputs = shape.channels, shape.anchors_per_cell
-        self.class_layers = nn.ModuleList(_Layer(channels, config.groups) for _ in range(config.layers))
-        self.box_layers = nn.ModuleList(_Layer(channels, config.groups) for _ in range(config.layers))
+        self.class_layers = nn.ModuleList(_Layer(channels, config) for _ in range(config.layers))
+        self.box_layers = nn.ModuleList(_Layer(channels, config) for _ in range(config.layers))
         self.classify = nn.Conv2d(channels, outputs * shape.num_classes, 3, padding=1)
         self.regress = nn.Conv2d(channels, outputs * 4, 3, padding=1)
         self.scales = nn.Parameter(torch.ones(len(shape.strides))) if config.level_scales else None
@@ -80,10 +80,10 @@ class Towers(nn.Module):
 
 
 class _Layer(nn.Module):
-    def __init__(self, channels: int, groups: int | None) -> None:
+    def __init__(self, channels: int, config: TowersConfig) -> None:
         super().__init__()
-        self.convolution = nn.Conv2d(channels, channels, 3, padding=1, bias=groups is None)
-        self.norm = nn.Identity() if groups is None else nn.GroupNorm(groups, channels)
+        self.convolution = nn.Conv2d(channels, channels, 3, padding=1, bias=config.bias or config.groups is None)
+        self.norm = nn.Identity() if config.groups is None else nn.GroupNorm(config.groups, channels)
 
     def forward(self, features: Tensor) -> Tensor:
         return relu(self.norm(self.convolution(features)))

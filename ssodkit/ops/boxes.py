@@ -52,6 +52,11 @@ def pairwise_iou(
     return shared / union.clamp(min=torch.finfo(first.dtype).tiny)
 
 
+def elementwise_iou(first: Float[Tensor, "*batch 4"], second: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch"]:
+    """Intersection over union row by row; 0 where both boxes are empty."""
+    return pairwise_iou(first[..., None, :], second[..., None, :])[..., 0, 0]
+
+
 def generalized_iou(first: Float[Tensor, "*batch 4"], second: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch"]:
     """IoU - (|C| - |U|) / |C| of boxes row by row, with the union U and the smallest box C around both; -1 to 1.
 

@@ -50,7 +50,7 @@ def best_overlaps(
     best_target = torch.zeros_like(best, dtype=torch.int64)
     best_of = torch.full_like(best, -1, dtype=torch.int32)
     target_iou = candidates.new_zeros(targets.shape[:2])
-    for part in _occupied_chunks(candidates, targets_valid):
+    for part in occupied_chunks(candidates, targets_valid):
         iou = pairwise_iou(targets[:, part], candidates)  # batch targets candidates
         chunk_best, chunk_target = iou.max(dim=1)
         best_target = torch.where(chunk_best > best, chunk_target + part.start, best_target)
@@ -79,7 +79,7 @@ def best_coverage(
     regions = regions.to(candidates.dtype).masked_fill(~regions_valid[..., None], 0.0)
     area = box_area(candidates).clamp(min=torch.finfo(candidates.dtype).tiny)
     best = torch.zeros_like(area)
-    for part in _occupied_chunks(candidates, regions_valid):
+    for part in occupied_chunks(candidates, regions_valid):
         best = torch.maximum(best, pairwise_intersection(regions[:, part], candidates).amax(dim=1) / area)
     return best
 
@@ -91,7 +91,7 @@ def target_chunks(candidates: Shaped[Tensor, "batch candidates *rest"], targets:
     return (slice(start, min(start + length, targets)) for start in range(0, targets, length))
 
 
-def _occupied_chunks(
+def occupied_chunks(
     candidates: Shaped[Tensor, "batch candidates *rest"], targets_valid: Bool[Tensor, "batch targets"]
 ) -> Iterator[slice]:
     """`target_chunks`, on the CPU, where it costs nothing to ask, without those that hold no target of any image."""

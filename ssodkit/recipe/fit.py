@@ -36,6 +36,7 @@ def check_fit(recipe: Recipe, tree: Written) -> None:
         *_stored_labels(recipe),
         *_term_changes(recipe, parts),
         *_untaught_answers(recipe),
+        *_unanswered_ranks(recipe),
         *_frozen_noise(parts),
         *_late_steps(recipe),
         *_unmeasured_peak(recipe),
@@ -238,6 +239,14 @@ def _untaught_answers(recipe: Recipe) -> Iterator[Problem]:
             fitting = ", ".join(name for name, one in members("criterion").items() if one.teaches == answer)
             text = f"no term teaches the stage's answer '{answer}'; give it one with a criterion that does: {fitting}"
             yield ("detector", "stages", stage, "terms"), text
+
+
+def _unanswered_ranks(recipe: Recipe) -> Iterator[Problem]:
+    """Detections are ranked by what the stage that makes them answers."""
+    *_, (stage, answers) = recipe.detector.stage_answers.items()
+    for name in sorted(recipe.detector.test.rank.keys() - answers):
+        known = ", ".join(sorted(answers - {"box"}))
+        yield ("detector", "test", "rank", name), f"the stage '{stage}' has no such answer; answers to rank by: {known}"
 
 
 def _frozen_noise(parts: Parts) -> Iterator[Problem]:

@@ -51,6 +51,8 @@ class Predictions(Record):
     box_codes: Float[Tensor, "batch candidates regressions 4"]
     """One regression per candidate, or one per class."""
     coder: Coder
+    extra: Mapping[str, Float[Tensor, "batch candidates"]] = field(default_factory=dict)
+    """Further answers by name, such as `quality`: logits for a sigmoid."""
     plan: Mapping[str, Assignment] | None = None
     """Term -> assignment, where the stage had to sample before it could predict."""
 

@@ -6,7 +6,8 @@ from pydantic import ValidationError
 
 from ssodkit.detectors.anchors import make_anchors
 from ssodkit.detectors.learning import assign, loss, predict_together
-from ssodkit.detectors.retinanet import RetinaNet, RetinaNetConfig
+from ssodkit.detectors.one_stage import OneStage
+from ssodkit.detectors.retinanet import RetinaNetConfig
 from ssodkit.ops.coding import BoxCoder
 from ssodkit.plugins import BuildContext, load_plugins
 from ssodkit.recipe.merge import read_tree
@@ -25,13 +26,13 @@ def preset(name: str, *overrides: str) -> RetinaNetConfig:
     return RetinaNetConfig.model_validate(read_tree(BASES / f"{name}.yaml", overrides).plain["detector"])
 
 
-def build(config: RetinaNetConfig, classes: int = 10) -> RetinaNet:
+def build(config: RetinaNetConfig, classes: int = 10) -> OneStage:
     torch.manual_seed(0)
     return config.build(BuildContext(num_classes=classes, detector=config, load_weights=False))
 
 
 @pytest.fixture
-def detector(tiny_context) -> RetinaNet:
+def detector(tiny_context) -> OneStage:
     detector = build(tiny_context(type="retinanet").detector, classes=3)
     with torch.no_grad():
         detector.head.towers.classify.weight.normal_(std=0.7)

@@ -25,7 +25,8 @@ from torchvision_pair import (
 )
 
 from ssodkit.detectors.learning import assign, loss
-from ssodkit.detectors.retinanet import RetinaNet, RetinaNetConfig
+from ssodkit.detectors.one_stage import OneStage
+from ssodkit.detectors.retinanet import RetinaNetConfig
 from ssodkit.ops.boxes import has_area
 from ssodkit.plugins import BuildContext
 from ssodkit.structures.predictions import Features
@@ -40,7 +41,7 @@ LOSS_NAMES = {"dense/class": "classification", "dense/box": "bbox_regression"}
 class Pair:
     """Both detectors with the same weights, and the images."""
 
-    ours: RetinaNet
+    ours: OneStage
     theirs: TheirDetector
     images: Images
 
@@ -96,7 +97,7 @@ def make_config(overrides: list[str]) -> RetinaNetConfig:
     return RetinaNetConfig.model_validate(read_config("retinanet_torchvision", overrides))
 
 
-def copy_weights(theirs: TheirDetector, ours: RetinaNet) -> None:
+def copy_weights(theirs: TheirDetector, ours: OneStage) -> None:
     copy_features(theirs, ours, levels=3)
     fpn, classes, boxes = theirs.backbone.fpn, theirs.head.classification_head, theirs.head.regression_head
     for extra, name in zip(ours.neck.extra, ("p6", "p7"), strict=True):

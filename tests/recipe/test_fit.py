@@ -242,7 +242,7 @@ def test_check_fit__an_answer_that_no_term_teaches_is_refused(refused: Refused):
     )
     text = (
         "25:7 detector.stages.roi.terms: no term teaches the stage's answer 'box'; give it one with a criterion that "
-        "does: giou, l1"
+        "does: giou, iou, l1"
     )
     assert [mistake[: len(text)] for mistake in mistakes] == [text]
 
@@ -258,6 +258,13 @@ def test_check_fit__a_normalizer_that_counts_draws_needs_a_sampler():
     with pytest.raises(RecipeError) as refusal:
         load_recipe("supervised_retinanet", ["detector.stages.dense.terms.box.normalizer=quota"])
     assert ": 'quota' needs 'sampler', which the stage 'dense' of 'retinanet' does not provide; " in str(refusal.value)
+
+
+def test_check_fit__detections_are_ranked_by_answers_that_there_are():
+    with pytest.raises(RecipeError) as refusal:
+        load_recipe("supervised_retinanet", ["detector.test.rank={class: 1.0, quality: 1.0}"])
+    said = "detector.test.rank.quality: the stage 'dense' has no such answer; answers to rank by: class"
+    assert said in str(refusal.value)
 
 
 def test_check_fit__terms_have_any_name_and_null_takes_one_away(load_changed: Load):

@@ -22,6 +22,10 @@ class MatcherConfig(PluginConfig, ABC):
         """The IoU from which on a candidate learns from a target; None where something else decides as well."""
         return None
 
+    def misfit(self, levels: int) -> str | None:
+        """A sentence that says why it cannot serve a pyramid of so many levels; None if it can."""
+        return None
+
     @abstractmethod
     def build(self, context: BuildContext) -> "Matcher": ...
 

@@ -1,7 +1,8 @@
-"""Dense heads: from a pyramid to class logits and box codes of every anchor."""
+"""Dense heads: from a pyramid to what a detector says about every anchor."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from jaxtyping import Float
@@ -18,6 +19,11 @@ class DenseHeadConfig(TowersConfig, PluginConfig, ABC):
 
     slot: ClassVar[str] = "dense_head"
 
+    @property
+    def answers(self) -> frozenset[str]:
+        """What the head says about an anchor: `class`, `box` and the names in `DenseAnswers.extra`."""
+        return frozenset({"class", "box"})
+
     def misfit(self, channels: int, anchors_per_cell: int) -> str | None:
         """A sentence that says why the head cannot stand on such a pyramid; None if it can."""
         if self.groups is not None and channels % self.groups:
@@ -28,6 +34,17 @@ class DenseHeadConfig(TowersConfig, PluginConfig, ABC):
     def build(self, shape: DenseShape) -> "DenseHead": ...
 
 
+@dataclass(frozen=True)
+class DenseAnswers:
+    """What a head says, in the order of the anchors."""
+
+    logits: Float[Tensor, "batch anchors classes"]
+    """For a sigmoid."""
+    codes: Float[Tensor, "batch anchors 1 4"]
+    extra: Mapping[str, Float[Tensor, "batch anchors"]] = field(default_factory=dict)
+    """Logits of further answers, such as `quality`."""
+
+
 class DenseHead(nn.Module, ABC):
     """A head that answers with boxes instead of codes writes them in a code of its own: `coder` always decodes them."""
 
@@ -35,7 +52,4 @@ class DenseHead(nn.Module, ABC):
     """What the codes of `forward` mean, seen from the anchors."""
 
     @abstractmethod
-    def forward(
-        self, maps: Sequence[Float[Tensor, "batch channels _ _"]], anchors: Candidates
-    ) -> tuple[Float[Tensor, "batch anchors classes"], Float[Tensor, "batch anchors 1 4"]]:
-        """Class logits (for a sigmoid) and box codes, in the order of the anchors."""
+    def forward(self, maps: Sequence[Float[Tensor, "batch channels _ _"]], anchors: Candidates) -> DenseAnswers: ...

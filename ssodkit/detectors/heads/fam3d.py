@@ -11,7 +11,8 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from ssodkit.detectors.heads.base import DenseHead, DenseHeadConfig
+from ssodkit.detectors.heads.base import DenseAnswers, DenseHead, DenseHeadConfig
+from ssodkit.nn.box_code import BoxCodeConfig
 from ssodkit.nn.fam3d import Fam3d
 from ssodkit.nn.towers import DenseShape, LevelAnswers, Towers
 from ssodkit.ops.boxes import at_least_fp32
@@ -26,6 +27,7 @@ class Fam3dConfig(DenseHeadConfig):
 
     type: Literal["fam3d"] = "fam3d"
 
+    code: BoxCodeConfig = BoxCodeConfig(center_std=0.1, side_std=0.2)
     shrink: int = Field(4, ge=1)
     """Channels of the pyramid per channel from which the re-sampling is predicted."""
     shifts_levels: bool = True
@@ -54,7 +56,7 @@ class Fam3dHead(DenseHead):
         width = max(shape.channels // config.shrink, 1)
         self.alignment = Fam3d(2 * config.layers * shape.channels, width, config.shifts_levels)
 
-    def forward(self, maps: Sequence[Tensor], anchors: Candidates) -> tuple[Tensor, Tensor]:
+    def forward(self, maps: Sequence[Tensor], anchors: Candidates) -> DenseAnswers:
         answers = [self.towers(features, level) for level, features in enumerate(maps)]
         boxes, first = [], 0
         for answer, stride in zip(answers, self.strides, strict=True):
@@ -66,7 +68,7 @@ class Fam3dHead(DenseHead):
             stride * level.flatten(2).transpose(1, 2) for stride, level in zip(self.strides, aligned, strict=True)
         ]
         codes = self.coder.encode(anchors.boxes, torch.cat(pixels, dim=1))
-        return torch.cat([answer.logits for answer in answers], dim=1), codes[:, :, None]
+        return DenseAnswers(torch.cat([answer.logits for answer in answers], dim=1), codes[:, :, None])
 
     def _boxes(self, answer: LevelAnswers, anchors: Tensor, stride: int) -> Float[Tensor, "batch 4 height width"]:
         """Whole boxes of one level, in units of its stride."""

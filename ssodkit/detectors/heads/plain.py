@@ -10,7 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ssodkit.detectors.heads.base import DenseHead, DenseHeadConfig
+from ssodkit.detectors.heads.base import DenseAnswers, DenseHead, DenseHeadConfig
+from ssodkit.nn.box_code import BoxCodeConfig
 from ssodkit.nn.towers import DenseShape, Towers
 from ssodkit.plugins import register
 from ssodkit.structures.predictions import Candidates
@@ -21,6 +22,8 @@ class PlainConfig(DenseHeadConfig):
     """The towers' answers as they are."""
 
     type: Literal["plain"] = "plain"
+
+    code: BoxCodeConfig = BoxCodeConfig(center_std=0.1, side_std=0.2)
 
     def build(self, shape: DenseShape) -> "Plain":
         return Plain(self, shape)
@@ -34,7 +37,7 @@ class Plain(DenseHead):
         self.coder = config.code.coder
         self.towers = Towers(config, shape)
 
-    def forward(self, maps: Sequence[Tensor], anchors: Candidates) -> tuple[Tensor, Tensor]:
+    def forward(self, maps: Sequence[Tensor], anchors: Candidates) -> DenseAnswers:
         answers = [self.towers(features, level) for level, features in enumerate(maps)]
         logits = torch.cat([answer.logits for answer in answers], dim=1)
-        return logits, torch.cat([answer.codes for answer in answers], dim=1)[:, :, None]
+        return DenseAnswers(logits, torch.cat([answer.codes for answer in answers], dim=1)[:, :, None])

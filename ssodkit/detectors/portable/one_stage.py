@@ -1,4 +1,4 @@
-"""RetinaNet in operations that a file can hold; what it answers is what `RetinaNet` answers."""
+"""One-stage detectors in operations that a file can hold; what it answers is what `OneStage` answers."""
 
 from typing import TYPE_CHECKING
 
@@ -8,13 +8,13 @@ from torch import Tensor, nn
 from ssodkit.detectors.portable.parts import Answer, Suppress, best, clipped, lay_anchors, normalized, rows_at
 
 if TYPE_CHECKING:
-    from ssodkit.detectors.retinanet import RetinaNet
+    from ssodkit.detectors.one_stage import OneStage
 
 
-class PortableRetinaNet(nn.Module):
+class PortableOneStage(nn.Module):
     """The same weights and head, and the rules of `find_by_level` for a batch of images of one size."""
 
-    def __init__(self, detector: "RetinaNet", suppress: Suppress, score: float) -> None:
+    def __init__(self, detector: "OneStage", suppress: Suppress, score: float) -> None:
         super().__init__()
         self.detector, self.suppress, self.score = detector, suppress, score
 
@@ -23,9 +23,14 @@ class PortableRetinaNet(nn.Module):
         detector, rule, classes = self.detector, self.detector.config.test, self.detector.num_classes
         backbone = detector.backbone
         maps = detector.neck(backbone(normalized(pixels, size, backbone.mean, backbone.std)))
-        anchors, lengths = lay_anchors(detector.config.anchors, maps, detector.neck.strides, size)
-        logits, codes = detector.head(maps, anchors)
-        probs = logits.sigmoid().masked_fill(~anchors.valid[..., None], 0.0)
+        anchors, lengths = lay_anchors(detector.anchors, maps, detector.neck.strides, size)
+        said = detector.head(maps, anchors)
+        probs, codes = said.logits.sigmoid(), said.codes
+        passes = (probs > self.score) & anchors.valid[..., None]
+        probs = probs.pow(rule.rank["class"])
+        for name in rule.rank.keys() - {"class"}:
+            probs = probs * said.extra[name].sigmoid().pow(rule.rank[name])[..., None]
+        probs = probs.masked_fill(~passes, -1.0)
         all_boxes, all_scores, all_labels, first = [], [], [], 0
         for length in lengths:
             score, pair = best(probs[:, first : first + length].flatten(1), rule.per_level)
@@ -37,7 +42,7 @@ class PortableRetinaNet(nn.Module):
             first = first + length
         boxes, scores, labels = (torch.cat(parts, dim=1) for parts in (all_boxes, all_scores, all_labels))
         boxes = clipped(boxes, size) if rule.clip else boxes
-        stays = (boxes[..., 2:] - boxes[..., :2] > rule.minimum_side).all(dim=-1) & (scores > self.score)
+        stays = (boxes[..., 2:] - boxes[..., :2] > rule.minimum_side).all(dim=-1) & (scores >= 0.0)
         scores = scores.masked_fill(~stays, -torch.inf)
         return self._find(boxes, scores, labels)
 

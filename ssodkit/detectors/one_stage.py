@@ -1,0 +1,144 @@
+"""One-stage detectors: a pyramid, and a head that answers about every anchor of it; their names are configs.
+
+Source: Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, arXiv:1708.02002.
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from pydantic import model_validator
+
+from ssodkit.detectors.anchors import AnchorConfig, Anchored, make_anchors
+from ssodkit.detectors.backbones.base import Backbone, BackboneConfig
+from ssodkit.detectors.base import Detector, DetectorConfig, build_matchers, check_levels
+from ssodkit.detectors.detections import find_by_level
+from ssodkit.detectors.heads.base import DenseHeadConfig
+from ssodkit.detectors.images import make_pyramid
+from ssodkit.detectors.portable.one_stage import PortableOneStage
+from ssodkit.detectors.portable.parts import Suppress
+from ssodkit.detectors.rules import DenseTestRule
+from ssodkit.nn.fpn import Fpn, FpnConfig
+from ssodkit.nn.towers import DenseShape
+from ssodkit.ops.boxes import at_least_fp32
+from ssodkit.ops.matching import best_overlaps
+from ssodkit.ops.rows import take_rows
+from ssodkit.plugins import BuildContext, Slot
+from ssodkit.structures.predictions import Candidates, Detections, Features, Predictions, Stages
+from ssodkit.structures.teaching import Supervision
+from ssodkit.structures.views import View
+
+
+class OneStageConfig(DetectorConfig):
+    """One stage, `dense`, which has predictions before anything is matched."""
+
+    backbone: Slot[BackboneConfig]
+    neck: FpnConfig = FpnConfig(extra_levels=2, extra_from="output")
+    head: Slot[DenseHeadConfig]
+    test: DenseTestRule = DenseTestRule()
+
+    @property
+    @abstractmethod
+    def anchors_per_cell(self) -> int:
+        """On every level."""
+
+    @abstractmethod
+    def anchors_on(self, strides: tuple[int, ...]) -> AnchorConfig:
+        """What the stage classifies, on a pyramid of these strides."""
+
+    @property
+    def stage_answers(self) -> Mapping[str, frozenset[str]]:
+        """The head's."""
+        return {"dense": self.head.answers}
+
+    @property
+    def stage_provides(self) -> Mapping[str, frozenset[str]]:
+        """All that a stage of anchors has."""
+        return {"dense": frozenset({"predictions", "places", "strides", "sigmoid"})}
+
+    @property
+    def levels(self) -> int:
+        """Of the pyramid."""
+        return self.backbone.levels + self.neck.extra_levels
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "OneStageConfig":
+        misfit = self.head.misfit(self.neck.channels, self.anchors_per_cell)
+        if misfit is not None:
+            raise ValueError(misfit)
+        check_levels(self.stages["dense"], self.levels)
+        return self
+
+    def build(self, context: BuildContext) -> "OneStage":
+        return OneStage(self, context)
+
+
+class OneStage(Detector):
+    """Its answers are about anchors; about any other region it has only the nearest anchor's."""
+
+    backbone: Backbone
+    neck: Fpn
+
+    def __init__(self, config: OneStageConfig, context: BuildContext) -> None:
+        super().__init__()
+        self.config = config
+        self.num_classes = context.num_classes
+        self.stage_rules = config.stages
+        self.backbone = config.backbone.build(context)
+        self.neck = Fpn(config.neck, self.backbone.channels, self.backbone.strides)
+        strides = tuple(self.neck.strides)
+        shape = DenseShape(config.neck.channels, strides, config.anchors_per_cell, self.num_classes)
+        self.head = config.head.build(shape)
+        self.anchors = config.anchors_on(strides)
+        self.anchored = Anchored("dense", self.anchors, strides)
+        self.matchers = build_matchers(config.stages, context)
+
+    def extract(self, view: View) -> Features:
+        """The pyramid of the normalized images; the padding is 0 after normalizing."""
+        return make_pyramid(view, self.backbone, self.neck)
+
+    def predict(
+        self,
+        features: Features,
+        supervision: Supervision | None = None,
+        proposals: Literal["training", "test"] = "test",
+    ) -> Stages:
+        """All anchors; what is taught and how many are proposed does not matter here."""
+        anchors = make_anchors(self.anchors, features)
+        said = self.head(features.maps, anchors)
+        dense = Predictions(anchors, said.logits, "sigmoid", said.codes, self.head.coder, said.extra)
+        return Stages({"dense": dense}, features.view)
+
+    def score_regions(self, features: Features, regions: Candidates) -> Predictions:
+        """For each region the answer of the anchor with the best IoU, which its candidates then are: not exact.
+
+        Regions that are not valid, or overlap no anchor, answer 0 and are not valid.
+        """
+        dense = self.predict(features).last
+        anchors = dense.candidates
+        assert anchors.level is not None
+        assert anchors.stride is not None
+        with torch.no_grad():
+            boxes = at_least_fp32(regions.boxes)
+            found = best_overlaps(boxes, regions.valid, anchors.boxes, anchors.valid)
+        rows, valid = found.target, found.iou > 0.0
+        nearest = Candidates(
+            take_rows(anchors.boxes, rows), valid, take_rows(anchors.level, rows), take_rows(anchors.stride, rows)
+        )
+        return replace(
+            dense,
+            candidates=nearest,
+            class_logits=take_rows(dense.class_logits, rows).masked_fill(~valid[..., None], 0.0),
+            box_codes=take_rows(dense.box_codes, rows).masked_fill(~valid[..., None, None], 0.0),
+            extra={name: take_rows(said, rows).masked_fill(~valid, 0.0) for name, said in dense.extra.items()},
+        )
+
+    def detect(self, stages: Stages, score: float | None = None) -> Detections:
+        """Final detections."""
+        return find_by_level(stages.last, stages.view.sizes, self.config.test, score)
+
+    def portable(self, suppress: Suppress, score: float) -> PortableOneStage:
+        """The same in operations that a file can hold."""
+        return PortableOneStage(self, suppress, score)
