@@ -143,8 +143,8 @@ def _look(run: Path, processes: Processes) -> DetectionTable:
     name, network = open_network(recipe, checkpoint, None, processes.device)
     images = open_data(recipe.data.model_copy(update={"unlabeled": None})).test
     with showing(f"looking again, for the comparison: {name} of {recipe.name}") as on_progress:
-        lowest = recipe.evaluation.thresholds[0]
-        return find_all({name: network}, images, test_views(recipe), lowest, recipe, processes, on_progress)[name]
+        first = recipe.evaluation.thresholds[:1]
+        return find_all({name: network}, images, test_views(recipe), first, recipe, processes, on_progress)[name][0]
 
 
 def _compared(pairs: list[Pair], found: list[DetectionTable]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Evaluation: all networks of a run look at every image once, and are scored at every test threshold of the recipe."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -105,14 +105,13 @@ def score_networks(
     on_progress: OnProgress | None = None,
 ) -> NetworkScores:
     """The scores of all networks on `images`, the same on all processes; `on_progress` is that of `find_all`."""
-    lowest = min(recipe.evaluation.thresholds)
-    tables = find_all(networks, images, test_views(recipe), lowest, recipe, processes, on_progress)
+    thresholds = recipe.evaluation.thresholds
+    found = find_all(networks, images, test_views(recipe), thresholds, recipe, processes, on_progress)
     scores = NetworkScores()
     if processes.is_first:
         metric = {"coco": coco_scores, "voc": _both_scores}[recipe.evaluation.metric]
-        for threshold in recipe.evaluation.thresholds:
-            # A lower threshold only adds detections behind those that a higher one leaves.
-            of_all = {name: metric(table.above(threshold), images) for name, table in tables.items()}
+        for place, threshold in enumerate(thresholds):
+            of_all = {name: metric(tables[place], images) for name, tables in found.items()}
             scores.thresholds[str(threshold)] = {name: total for name, (total, _) in of_all.items()}
             scores.per_class = scores.per_class or {name: classes for name, (_, classes) in of_all.items()}
     return processes.gather(scores)[0]
@@ -122,12 +121,12 @@ def find_all(
     networks: Mapping[str, Detector],
     images: ImageSet,
     views: ViewMaker,
-    score: float,
+    thresholds: Sequence[float],
     recipe: Recipe,
     processes: Processes,
     on_progress: OnProgress | None = None,
-) -> dict[str, DetectionTable]:
-    """Detections above `score` in all `images`, which the processes share; the same on all of them.
+) -> dict[str, list[DetectionTable]]:
+    """Detections in all `images`, which the processes share: network -> those at each threshold; the same on all.
 
     `on_progress(done, total)` is called for every batch of this process.
     """
@@ -138,8 +137,8 @@ def find_all(
     if on_progress is not None:
         share = len(images) * (processes.rank + 1) // processes.count - len(images) * processes.rank // processes.count
         batches = _told(batches, math.ceil(share / each), on_progress)
-    found = processes.together(lambda: detect(networks, batches, images, score, recipe.engine.precision))
-    return {name: DetectionTable.join(processes.gather(table)) for name, table in found.items()}
+    found = processes.together(lambda: detect(networks, batches, images, thresholds, recipe.engine.precision))
+    return {name: [DetectionTable.join(processes.gather(table)) for table in tables] for name, tables in found.items()}
 
 
 def test_views(recipe: Recipe) -> ViewMaker:
@@ -149,19 +148,29 @@ def test_views(recipe: Recipe) -> ViewMaker:
 
 @torch.no_grad()
 def detect(
-    networks: Mapping[str, Detector], batches: Iterable[Stream], images: ImageSet, score: float, precision: Precision
-) -> dict[str, DetectionTable]:
-    """Detections above `score` of each network, in pixels of the original images."""
-    tables: dict[str, list[DetectionTable]] = {name: [] for name in networks}
+    networks: Mapping[str, Detector],
+    batches: Iterable[Stream],
+    images: ImageSet,
+    thresholds: Sequence[float],
+    precision: Precision,
+) -> dict[str, list[DetectionTable]]:
+    """Network -> its detections at each test threshold, in pixels of the original images.
+
+    Each threshold is asked for: where another answer than the class ranks, a lower one does more than add detections
+    behind those that a higher one leaves.
+    """
+    parts: dict[str, list[list[DetectionTable]]] = {name: [[] for _ in thresholds] for name in networks}
     with evaluating(networks.values()):
         for stream in batches:
             (view,) = stream.views.values()
             original = _original_frame(view, images)
             for name, network in networks.items():
                 with autocast(precision, view.pixels.device):
-                    found = network.detect(network.predict(network.extract(view)), score)
-                tables[name].append(_as_table(carry(found, view, original), original.image_ids))
-    return {name: DetectionTable.join(parts) for name, parts in tables.items()}
+                    stages = network.predict(network.extract(view))
+                    found = [network.detect(stages, threshold) for threshold in thresholds]
+                for tables, one in zip(parts[name], found, strict=True):
+                    tables.append(_as_table(carry(one, view, original), original.image_ids))
+    return {name: [DetectionTable.join(tables) for tables in each] for name, each in parts.items()}
 
 
 @contextmanager

@@ -92,7 +92,7 @@ def write_labels(
             _warn_of_size(images, recipe)
         views = ViewMaker({"original": ViewConfig()}, recipe.views.minimum_visible, recipe.views.pad_to)
     with showing("labeling") as on_progress:
-        found = find_all({name: chosen}, images, views, lowest, recipe, processes, on_progress)[name]
+        (found,) = find_all({name: chosen}, images, views, [lowest], recipe, processes, on_progress)[name]
     if processes.is_first:
         about = {
             "description": "pseudo-labels, stored by ssodkit label",

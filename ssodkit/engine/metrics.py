@@ -43,11 +43,6 @@ class DetectionTable:
             np.concatenate([np.zeros(0, np.float32), *(table.scores for table in tables)])[order],
         )
 
-    def above(self, score: float) -> "DetectionTable":
-        """The rows that score strictly above a threshold."""
-        keep = self.scores > np.float32(score)
-        return DetectionTable(self.image_ids[keep], self.boxes[keep], self.labels[keep], self.scores[keep])
-
     def as_coco(self, category_ids: NDArray[np.int64]) -> list[dict[str, object]]:
         """COCO's result format, with the data set's own category ids."""
         corners = np.concatenate([self.boxes[:, :2], self.boxes[:, 2:] - self.boxes[:, :2]], axis=1)

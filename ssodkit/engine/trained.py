@@ -116,9 +116,8 @@ class TrainedDetector:
         keys = [make_key("test", number) for number in numbers]
         raw = stack_images(pixels, numbers, keys, Targets.empty(len(given))).to(self.device)
         images = make_image_set(Path(), [""] * len(given), numbers, [image.shape[:2] for image in pixels])
-        found = detect({self.name: self.network}, [views.make(raw)], images, score, self.recipe.engine.precision)[
-            self.name
-        ]
+        precision = self.recipe.engine.precision
+        (found,) = detect({self.name: self.network}, [views.make(raw)], images, [score], precision)[self.name]
         for number, picture, image in zip(numbers, given, pixels, strict=True):
             rows = found.image_ids == number
             source = Path(picture) if isinstance(picture, str | Path) else image

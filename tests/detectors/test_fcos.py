@@ -120,3 +120,8 @@ def test_config__refuses_what_cannot_work(change, message: str):
         inner[last] = value
     with pytest.raises(ValidationError, match=message):
         FcosConfig.model_validate(config)
+
+
+def test_step__asks_the_host_once(tiny_context, questions_of_a_step):
+    context = tiny_context(type="fcos")
+    assert questions_of_a_step(context.detector.build(context)) == {"torchvision::nms": 1}  # the teacher's detections

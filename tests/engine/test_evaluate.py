@@ -40,17 +40,20 @@ def rows(table):
     return sorted(zip(*(np.asarray(column).tolist() for column in columns), strict=True))
 
 
-def test_detect__a_higher_threshold_leaves_the_same_detections_as_filtering_a_lower_one(detector, make_view):
+def test_detect__of_several_thresholds_finds_what_each_alone_does(detector, make_view):
     views = [Stream({"test": make_view("test", [1, 2, 3])}, {}), Stream({"test": make_view("test", [4])}, {})]
-    low = detect({"student": detector}, views, image_set(4), 0.001, "fp32")["student"]
-    high = detect({"student": detector}, views, image_set(4), 0.9, "fp32")["student"]
+    together = detect({"student": detector}, views, image_set(4), [0.001, 0.9], "fp32")["student"]
+    for threshold, found in zip((0.001, 0.9), together, strict=True):
+        (alone,) = detect({"student": detector}, views, image_set(4), [threshold], "fp32")["student"]
+        assert rows(found) == rows(alone)
+    low, high = together
     assert 0 < len(high.scores) < len(low.scores)
-    assert rows(low.above(0.9)) == rows(high)
+    assert [row for row in rows(low) if row[2] > np.float32(0.9)] == rows(high)
 
 
 def test_detect__answers_in_pixels_of_the_original_images(detector, make_view):
     view = make_view("test", [1, 2])
-    plain = detect({"a": detector}, [Stream({"test": view}, {})], image_set(2), 0.05, "fp32")["a"]
+    plain = detect({"a": detector}, [Stream({"test": view}, {})], image_set(2), [0.05], "fp32")["a"][0]
     # As if the view had been made by halving images of 128 x 128 pixels, and mirroring them.
     mirrored = View(
         view.pixels,
@@ -60,7 +63,7 @@ def test_detect__answers_in_pixels_of_the_original_images(detector, make_view):
         view.keys,
     )
     large = make_image_set(Path(), ["a", "b"], [1, 2], [(128, 128)] * 2, image_set(1).categories)
-    carried = detect({"a": detector}, [Stream({"test": mirrored}, {})], large, 0.05, "fp32")["a"]
+    carried = detect({"a": detector}, [Stream({"test": mirrored}, {})], large, [0.05], "fp32")["a"][0]
     left, top, right, bottom = plain.boxes.T
     expected = np.stack([128 - 2 * right, 2 * top, 128 - 2 * left, 2 * bottom], axis=1)
     np.testing.assert_allclose(carried.boxes, expected, atol=1e-3)
@@ -68,7 +71,8 @@ def test_detect__answers_in_pixels_of_the_original_images(detector, make_view):
 
 
 def test_detect__without_images_finds_nothing(detector):
-    assert len(detect({"student": detector}, [], image_set(0), 0.05, "fp32")["student"].scores) == 0
+    (found,) = detect({"student": detector}, [], image_set(0), [0.05], "fp32")["student"]
+    assert len(found.scores) == 0
 
 
 def test_evaluating__every_module_is_afterwards_as_it_was():

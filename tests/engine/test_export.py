@@ -25,6 +25,7 @@ RECIPES = {
     "supervised": ["views.test=[{type: resize, short: 80, long: 120}]", "detector.test.at_most=300"],
     "supervised_retinanet": ["detector.anchors.inside=canvas", "detector.test.at_most=300"],
     "supervised_fam3d": ["views.size={type: resize, short: 130}"],
+    "supervised_fcos": ["evaluation.thresholds=[0.005]"],
 }
 """Enlarging, reducing, neither; few and hundreds of detections."""
 

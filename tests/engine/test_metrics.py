@@ -204,10 +204,6 @@ def test_detection_table__the_order_of_processes_does_not_show():
     assert joined.scores.tolist() == swapped.scores.tolist()
 
 
-def test_detection_table__above_is_strict():
-    assert len(found((100, BOX, 0, 0.5), (100, BOX, 0, 0.51)).above(0.5).scores) == 1
-
-
 def test_detection_table__coco_results_carry_the_data_sets_own_ids():
     (row,) = found((100, BOX, 1, 0.5)).as_coco(np.array([7, 3]))
     assert row == {"image_id": 100, "category_id": 3, "bbox": [10.0, 10.0, 40.0, 40.0], "score": 0.5}
