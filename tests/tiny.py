@@ -77,7 +77,44 @@ TINY_FCOS = {
     },
     "test": {"score": 0.05, "nms": 0.5, "rank": {"class": 1.0, "quality": 1.0}, "at_most": 12, "per_level": 40},
 }
-TINY_DETECTORS = {"faster_rcnn": TINY_FASTER_RCNN, "retinanet": TINY_RETINANET, "fcos": TINY_FCOS}
+TINY_OBJECTNESS = {
+    **{key: TINY_RETINANET[key] for key in ("backbone", "neck")},
+    "type": "dense_objectness",
+    "anchors": [[[16.0, 24.0]], [[24.0, 36.0]], [[36.0, 54.0]]],
+    "head": {"type": "objectness", "layers": 2, "groups": 2},
+    "stages": {
+        "dense": {
+            "matcher": {"type": "shapes", "ratio": 2.0},
+            "terms": {
+                "class": {
+                    "taught_by": "classes",
+                    "criterion": {"type": "binary", "background": False},
+                    "normalizer": {"type": "level_means", "per_class": True},
+                },
+                "box": {"taught_by": "boxes", "criterion": {"type": "ciou"}, "normalizer": "positives", "weight": 2.0},
+                "objectness": {
+                    "taught_by": "objectness",
+                    "criterion": {"type": "objectness"},
+                    "normalizer": "positives",
+                },
+            },
+        }
+    },
+    "test": {
+        "score": 0.01,
+        "nms": 0.5,
+        "rank": {"class": 1.0, "objectness": 1.0},
+        "score_of": "rank",
+        "at_most": 12,
+        "per_level": 40,
+    },
+}
+TINY_DETECTORS = {
+    "faster_rcnn": TINY_FASTER_RCNN,
+    "retinanet": TINY_RETINANET,
+    "fcos": TINY_FCOS,
+    "dense_objectness": TINY_OBJECTNESS,
+}
 
 
 def make_view(name: str, ids: list[int], side: int = 64) -> View:

@@ -26,6 +26,8 @@ class AnchorConfig(Config):
     """Per pyramid level, finest first: sides of the squares with the anchors' areas, in pixels."""
     ratios: tuple[Annotated[float, Field(ge=0.01, le=100.0)], ...] = (0.5, 1.0, 2.0)
     """Height / width; every side has every ratio."""
+    boxes: tuple[tuple[tuple[Side, Side], ...], ...] = ()
+    """Instead of sides and ratios, per pyramid level: width and height of each anchor, in pixels."""
     rounded: bool = False
     """Whether half sides are whole pixels, as in torchvision."""
     center: float = Field(0.0, ge=0.0, le=1.0)
@@ -38,15 +40,23 @@ class AnchorConfig(Config):
 
     @model_validator(mode="after")
     def _levels_are_alike(self) -> "AnchorConfig":
-        sides = {len(sides) for sides in self.sides}  # on each level
-        if not self.ratios or len(sides) != 1 or 0 in sides:
+        counts = {len(shapes) for shapes in self.shapes}  # on each level
+        if len(counts) != 1 or 0 in counts:
             raise ValueError("anchors need a ratio, and equally many sides on every level: all levels share one head")
         return self
 
     @property
+    def shapes(self) -> tuple[tuple[tuple[float, float], ...], ...]:
+        """Per pyramid level: width and height of each anchor of a cell, in pixels."""
+        return self.boxes or tuple(
+            tuple((side / math.sqrt(ratio), side * math.sqrt(ratio)) for ratio in self.ratios for side in sides)
+            for sides in self.sides
+        )
+
+    @property
     def per_cell(self) -> int:
         """Anchors in a cell, on every level."""
-        return len(self.sides[0]) * len(self.ratios)
+        return len(self.shapes[0])
 
 
 @dataclass(frozen=True)
@@ -84,8 +94,8 @@ def make_anchors(config: AnchorConfig, features: Features) -> Candidates:
 
 def check_sides(config: AnchorConfig, levels: int) -> None:
     """Raise ValueError unless the config has sides for a pyramid of so many levels."""
-    if len(config.sides) != levels:
-        raise ValueError(f"anchors.sides is for {len(config.sides)} levels, but the pyramid has {levels}")
+    if len(config.shapes) != levels:
+        raise ValueError(f"anchors.sides is for {len(config.shapes)} levels, but the pyramid has {levels}")
 
 
 @dataclass(frozen=True)
@@ -110,12 +120,12 @@ def _grid(
     boxes, corners, levels, lengths = [], [], [], []
     # Not inference tensors, whoever asks first: what is kept is also used in training.
     with torch.inference_mode(False), torch.no_grad():
-        for level, (shape, stride, sides) in enumerate(zip(shapes, strides, config.sides, strict=True)):
+        for level, (shape, stride, own) in enumerate(zip(shapes, strides, config.shapes, strict=True)):
             pairs = zip(canvas, shape, strict=True)
             step_y, step_x = (stride if config.spacing == "stride" else side // cells for side, cells in pairs)
             y = torch.arange(shape[0], dtype=dtype, device=device) * step_y
             x = torch.arange(shape[1], dtype=dtype, device=device) * step_x
-            half = half_sides(config, sides, dtype, device)
+            half = half_sides(own, config.rounded, dtype, device)
             middle = _points(x + config.center * step_x, y + config.center * step_y)[:, None]
             boxes.append(torch.cat([middle - half, middle + half], dim=-1).flatten(0, 1))
             corners.append(_points(x, y).repeat_interleave(len(half), dim=0))
@@ -130,10 +140,9 @@ def _points(x: Tensor, y: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def half_sides(config: AnchorConfig, sides: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Half width and half height of a level's anchors."""
-    pairs = [
-        (side / math.sqrt(ratio) / 2.0, side * math.sqrt(ratio) / 2.0) for ratio in config.ratios for side in sides
-    ]
-    half = torch.tensor(pairs, dtype=dtype, device=device)
-    return half.round() if config.rounded else half
+def half_sides(
+    shapes: tuple[tuple[float, float], ...], rounded: bool, dtype: torch.dtype, device: torch.device
+) -> Float[Tensor, "anchors 2"]:
+    """Half width and half height of a cell's anchors."""
+    half = torch.tensor([(width / 2.0, height / 2.0) for width, height in shapes], dtype=dtype, device=device)
+    return half.round() if rounded else half

@@ -115,8 +115,8 @@ def build_matchers(rules: Mapping[str, StageRule], context: BuildContext) -> nn.
 
 
 def check_levels(rule: StageRule, levels: int) -> None:
-    """Raise ValueError unless all matchers of a stage can serve a pyramid of so many levels."""
-    for matcher in rule.matchers.values():
-        misfit = matcher.misfit(levels)
+    """Raise ValueError unless all matchers and normalizers of a stage can serve a pyramid of so many levels."""
+    misfits = [matcher.misfit(levels) for matcher in rule.matchers.values()]
+    for misfit in misfits + [term.normalizer.misfit(levels) for term in rule.terms.values()]:
         if misfit is not None:
             raise ValueError(misfit)

@@ -26,8 +26,10 @@ def find(
     classes = predictions.num_classes
     threshold = rule.score if score is None else score
     probs = predictions.class_probs()[..., :classes]
-    passes = (probs > threshold) & predictions.candidates.valid[..., None]  # batch candidates classes
-    probs = _ranked(probs, predictions, rule)
+    ranks = _ranked(probs, predictions, rule)
+    passes = (probs if rule.score_of == "class" else ranks) > threshold  # batch candidates classes
+    passes &= predictions.candidates.valid[..., None]
+    probs = ranks
     image, pair = passes.flatten(1).nonzero(as_tuple=True)
     boxes = clip_boxes(_boxes_at(predictions, image, pair)[:, None], sizes[image])[:, 0]
     stays = (boxes[:, 2:] - boxes[:, :2] > rule.minimum_side).all(dim=-1)
@@ -57,8 +59,9 @@ def find_by_level(
     """
     classes, lengths = predictions.num_classes, predictions.candidates.lengths
     probs = predictions.class_probs()[..., :classes]
-    passes = (probs > (rule.score if score is None else score)) & predictions.candidates.valid[..., None]
-    probs = _ranked(probs, predictions, rule).masked_fill(~passes, -1.0)
+    ranks = _ranked(probs, predictions, rule)
+    passes = (probs if rule.score_of == "class" else ranks) > (rule.score if score is None else score)
+    probs = ranks.masked_fill(~passes | ~predictions.candidates.valid[..., None], -1.0)
     best, pair = best_of_groups(probs.flatten(1), [length * classes for length in lengths], rule.per_level)
     boxes = _boxes_of_rows(predictions, pair)
     if rule.clip:

@@ -191,7 +191,9 @@ class TestRule(Config):
     nms: float = Field(0.5, gt=0.0, le=1.0)
     rank: dict[str, Power] = Field(default_factory=lambda: {"class": 1.0})
     """Answer -> its power in the product that ranks detections and is their confidence, such as {class: 1.0,
-    quality: 1.0}. The threshold is on the class alone."""
+    quality: 1.0}."""
+    score_of: Literal["class", "rank"] = "class"
+    """What must be above `score`: the class's probability alone (FCOS), or that product (torchvision's FCOS)."""
     at_most: int = Field(100, ge=1)
     """Detections per image."""
     minimum_side: float = Field(0.0, ge=0.0)

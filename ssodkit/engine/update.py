@@ -18,6 +18,7 @@ from ssodkit.engine.distributed import Processes
 from ssodkit.engine.optimizer import LossScale, build_optimizer, gradient_norm, learning, set_learning_rate
 from ssodkit.engine.precision import autocast
 from ssodkit.engine.readback import Readback
+from ssodkit.engine.statistics import Statistics
 from ssodkit.methods.base import Method
 from ssodkit.ops.collect import sum_over_processes
 from ssodkit.ops.random import make_key
@@ -92,6 +93,7 @@ class Updater:
         self.scale = LossScale(processes.device, enabled=config.precision == "fp16")
         self._learning = learning(method)
         self._halted = torch.tensor(False, device=processes.device)
+        self._statistics = Statistics(method, processes)
         self._parallel: torch.nn.Module = method
         if processes.count > 1:
             self._parallel = DistributedDataParallel(method, gradient_as_bucket_view=True, **_KEEP_BUFFERS)
@@ -106,12 +108,14 @@ class Updater:
         torch.manual_seed(make_key(self.seed, progress.step, self.processes.rank))  # dropout of plug-ins
         self.optimizer.zero_grad(set_to_none=True)
 
+        before = self._statistics.keep()
         steps, sums = zip(*self._backward(batches, progress, wish_to_stop), strict=True)
         losses, flags, counts = _average(sums)
         divisor = self.scale.value * len(batches)
         norm = gradient_norm(self._learning).float() / divisor
         updated, halted = self._judge(flags, norm)
         self._apply(updated, norm, divisor)
+        self._statistics.settle(before, updated)
 
         progress = replace(progress, step=progress.step + 1)
         self.method.after_update(progress, updated)

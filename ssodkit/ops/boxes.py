@@ -1,5 +1,7 @@
 """Arithmetic on boxes: xyxy in pixels, no "+1" anywhere, batched and padded."""
 
+import math
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -73,9 +75,36 @@ def generalized_iou(first: Float[Tensor, "*batch 4"], second: Float[Tensor, "*ba
     return shared / union.clamp(min=smallest) - (around - union) / around
 
 
+def complete_iou(first: Float[Tensor, "*batch 4"], second: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch"]:
+    """IoU - rho^2 / c^2 - alpha v of boxes row by row: how far apart middles are, and how unlike shapes, counts.
+
+    rho is the distance of the middles, c the diagonal of the smallest box around both, v = 4 / pi^2 (difference of
+    atan(width / height))^2, alpha = v / (1 - IoU + v), through which no gradient goes.
+
+    Source: Zheng et al., Distance-IoU Loss, AAAI 2020, arXiv:1911.08287, equations 8 to 11.
+    """
+    smallest = torch.finfo(first.dtype).eps
+    low, high = torch.maximum(first[..., :2], second[..., :2]), torch.minimum(first[..., 2:], second[..., 2:])
+    shared = (high - low).clamp(min=0.0).prod(dim=-1)
+    iou = shared / (box_area(first) + box_area(second) - shared).clamp(min=smallest)
+    low, high = torch.minimum(first[..., :2], second[..., :2]), torch.maximum(first[..., 2:], second[..., 2:])
+    diagonal = (high - low).square().sum(dim=-1).clamp(min=smallest)
+    apart = (first[..., :2] + first[..., 2:] - second[..., :2] - second[..., 2:]).square().sum(dim=-1) / 4.0
+    unlike = (4.0 / math.pi**2) * (_slope(first) - _slope(second)).square()
+    with torch.no_grad():
+        share = unlike / (1.0 - iou + unlike).clamp(min=smallest)
+    return iou - apart / diagonal - share * unlike
+
+
 def at_least_fp32(values: Tensor) -> Tensor:
     """Geometry is done in fp32 or finer, whatever autocast made of the network's answers."""
     return values if values.dtype == torch.float64 else values.float()
+
+
+def _slope(boxes: Tensor) -> Tensor:
+    """atan(width / height)."""
+    width, height = (boxes[..., 2:] - boxes[..., :2]).unbind(dim=-1)
+    return torch.atan(width / height.clamp(min=torch.finfo(boxes.dtype).eps))
 
 
 def _signed_area(boxes: Tensor) -> Tensor:

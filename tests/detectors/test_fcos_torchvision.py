@@ -152,7 +152,7 @@ def test_preset__has_torchvisions_numbers():
         "center_sampling_radius": config.stages["dense"].matcher.radius,
         "topk_candidates": config.test.per_level,
     }.items() <= theirs.items()
-    assert config.test.score == pytest.approx(theirs["score_thresh"] ** 2)  # under a centerness of 1
+    assert (config.test.score, config.test.score_of) == (theirs["score_thresh"], "rank")
 
 
 def test_extract__equals_torchvision(exact: Pair):

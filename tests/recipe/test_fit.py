@@ -242,7 +242,7 @@ def test_check_fit__an_answer_that_no_term_teaches_is_refused(refused: Refused):
     )
     text = (
         "25:7 detector.stages.roi.terms: no term teaches the stage's answer 'box'; give it one with a criterion that "
-        "does: giou, iou, l1"
+        "does: ciou, giou, iou, l1"
     )
     assert [mistake[: len(text)] for mistake in mistakes] == [text]
 

@@ -18,10 +18,13 @@ class CriterionConfig(PluginConfig, ABC):
     """
 
     slot: ClassVar[str] = "criterion"
-    teaches_background: ClassVar[bool] = False
-    """Whether candidates without a target learn from it, too."""
     takes_soft_targets: ClassVar[bool] = False
     """Whether how strongly something should be said may be less than fully."""
+
+    @property
+    def teaches_background(self) -> bool:
+        """Whether candidates without a target learn from it, too."""
+        return False
 
     @property
     def needed(self) -> frozenset[str]:
@@ -43,8 +46,12 @@ class ClassCriterionConfig(CriterionConfig, ABC):
     """Compares class logits with what each candidate should say."""
 
     teaches: ClassVar[str] = "class"
-    teaches_background: ClassVar[bool] = True
     takes_soft_targets: ClassVar[bool] = True
+
+    @property
+    def teaches_background(self) -> bool:
+        """True: it learns to say no class."""
+        return True
 
 
 class BoxCriterionConfig(CriterionConfig, ABC):

@@ -18,6 +18,14 @@ class BinaryConfig(ClassCriterionConfig):
     type: Literal["binary"] = "binary"
     needs: ClassVar[frozenset[str]] = frozenset({"sigmoid"})
 
+    background: bool = True
+    """Whether background learns to say no class; else positives alone learn, as where objectness is said apart."""
+
+    @property
+    def teaches_background(self) -> bool:
+        """As its field says."""
+        return self.background
+
     def __call__(self, answers: Predictions, lesson: Lesson, strength: Tensor) -> Tensor:
         logits = answers.class_logits
         wanted = lesson.wanted(logits.shape[-1], strength)

@@ -14,8 +14,8 @@ from ssodkit.plugins import PluginConfig
 from ssodkit.structures.predictions import Candidates
 
 
-class DenseHeadConfig(TowersConfig, PluginConfig, ABC):
-    """Two towers, and what a head makes of them."""
+class DenseHeadConfig(PluginConfig, ABC):
+    """What a detector says about the cells of a pyramid."""
 
     slot: ClassVar[str] = "dense_head"
 
@@ -26,12 +26,19 @@ class DenseHeadConfig(TowersConfig, PluginConfig, ABC):
 
     def misfit(self, channels: int, anchors_per_cell: int) -> str | None:
         """A sentence that says why the head cannot stand on such a pyramid; None if it can."""
-        if self.groups is not None and channels % self.groups:
-            return f"head.groups is {self.groups}, which does not divide the {channels} channels of the pyramid"
         return None
 
     @abstractmethod
     def build(self, shape: DenseShape) -> "DenseHead": ...
+
+
+class TowerHeadConfig(TowersConfig, DenseHeadConfig, ABC):
+    """Two towers, shared by all levels, and what a head makes of them."""
+
+    def misfit(self, channels: int, anchors_per_cell: int) -> str | None:
+        if self.groups is not None and channels % self.groups:
+            return f"head.groups is {self.groups}, which does not divide the {channels} channels of the pyramid"
+        return None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from ssodkit.detectors.heads.base import DenseAnswers, DenseHead, DenseHeadConfig
+from ssodkit.detectors.heads.base import DenseAnswers, DenseHead, TowerHeadConfig
 from ssodkit.nn.towers import DenseShape, LevelAnswers, Towers
 from ssodkit.ops.boxes import at_least_fp32
 from ssodkit.ops.coding import EdgeCoder
@@ -20,7 +20,7 @@ from ssodkit.structures.predictions import Candidates
 
 
 @register
-class DistancesConfig(DenseHeadConfig):
+class DistancesConfig(TowerHeadConfig):
     """Distances from the middle of an anchor, in its sides, which for a point of FCOS are a stride long."""
 
     type: Literal["distances"] = "distances"

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from ssodkit.detectors.heads.base import DenseAnswers, DenseHead, DenseHeadConfig
+from ssodkit.detectors.heads.base import DenseAnswers, DenseHead, TowerHeadConfig
 from ssodkit.nn.box_code import BoxCodeConfig
 from ssodkit.nn.fam3d import Fam3d
 from ssodkit.nn.towers import DenseShape, LevelAnswers, Towers
@@ -22,7 +22,7 @@ from ssodkit.structures.predictions import Candidates
 
 
 @register
-class Fam3dConfig(DenseHeadConfig):
+class Fam3dConfig(TowerHeadConfig):
     """The towers' boxes, re-sampled across cells and levels. For one anchor per cell."""
 
     type: Literal["fam3d"] = "fam3d"

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ssodkit.detectors.heads.base import DenseAnswers, DenseHead, DenseHeadConfig
+from ssodkit.detectors.heads.base import DenseAnswers, DenseHead, TowerHeadConfig
 from ssodkit.nn.box_code import BoxCodeConfig
 from ssodkit.nn.towers import DenseShape, Towers
 from ssodkit.plugins import register
@@ -18,7 +18,7 @@ from ssodkit.structures.predictions import Candidates
 
 
 @register
-class PlainConfig(DenseHeadConfig):
+class PlainConfig(TowerHeadConfig):
     """The towers' answers as they are."""
 
     type: Literal["plain"] = "plain"

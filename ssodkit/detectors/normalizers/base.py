@@ -37,6 +37,10 @@ class NormalizerConfig(PluginConfig, ABC):
         the stage samples at most, 0 without a sampler.
         """
 
+    def misfit(self, levels: int) -> str | None:
+        """A sentence that says why it cannot serve a pyramid of so many levels; None if it can."""
+        return None
+
     @classmethod
     def from_shorthand(cls, value: object) -> object:
         """A name is the normalizer of that type."""

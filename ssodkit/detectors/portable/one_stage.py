@@ -26,11 +26,11 @@ class PortableOneStage(nn.Module):
         anchors, lengths = lay_anchors(detector.anchors, maps, detector.neck.strides, size)
         said = detector.head(maps, anchors)
         probs, codes = said.logits.sigmoid(), said.codes
-        passes = (probs > self.score) & anchors.valid[..., None]
-        probs = probs.pow(rule.rank["class"])
+        ranks = probs.pow(rule.rank["class"])
         for name in rule.rank.keys() - {"class"}:
-            probs = probs * said.extra[name].sigmoid().pow(rule.rank[name])[..., None]
-        probs = probs.masked_fill(~passes, -1.0)
+            ranks = ranks * said.extra[name].sigmoid().pow(rule.rank[name])[..., None]
+        passes = ((probs if rule.score_of == "class" else ranks) > self.score) & anchors.valid[..., None]
+        probs = ranks.masked_fill(~passes, -1.0)
         all_boxes, all_scores, all_labels, first = [], [], [], 0
         for length in lengths:
             score, pair = best(probs[:, first : first + length].flatten(1), rule.per_level)

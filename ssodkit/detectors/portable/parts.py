@@ -40,23 +40,25 @@ def lay_anchors(
     config: AnchorConfig, maps: Sequence[Tensor], strides: Sequence[int], size: Tensor
 ) -> tuple[Candidates, list[Any]]:
     """`make_anchors` for images of one `size` (height, width), and how many each level has."""
-    boxes, corners, lengths = [], [], []
+    boxes, corners, steps_apart, lengths = [], [], [], []
     canvas = [_length(maps[0], dim) * strides[0] for dim in (2, 3)]
-    for level, stride, sides in zip(maps, strides, config.sides, strict=True):
+    for level, stride, shapes in zip(maps, strides, config.shapes, strict=True):
         steps = [
             torch.div(side, _length(level, dim), rounding_mode="floor") if config.spacing == "canvas" else stride
             for side, dim in zip(canvas, (2, 3), strict=True)
         ]
         y, x = counted(level[0, 0, :, 0]) * steps[0], counted(level[0, 0, 0]) * steps[1]
-        half = half_sides(config, sides, torch.float32, level.device)
+        half = half_sides(shapes, config.rounded, torch.float32, level.device)
         middle = _points(y + config.center * steps[0], x + config.center * steps[1])[:, None]
         boxes.append(torch.cat([middle - half, middle + half], dim=-1).reshape(-1, 4))
         corners.append(_points(y, x)[:, None].expand(-1, len(half), -1).reshape(-1, 2))
+        steps_apart.append(torch.full_like(corners[-1][:, 0], float(stride)))
         lengths.append(level.shape[2] * level.shape[3] * len(half))
     corner = torch.cat(corners)
     valid = (corner < size.flip(0)).all(dim=-1) if config.inside == "image" else corner[:, 0] >= 0.0
     batch = maps[0].shape[0]  # not len(): a tracer follows a shape, and takes a length for a constant
-    return Candidates(torch.cat(boxes).expand(batch, -1, 4), valid.expand(batch, -1)), lengths
+    apart = torch.cat(steps_apart).expand(batch, -1)
+    return Candidates(torch.cat(boxes).expand(batch, -1, 4), valid.expand(batch, -1), stride=apart), lengths
 
 
 def clipped(boxes: Tensor, size: Tensor) -> Tensor:
