@@ -138,11 +138,26 @@ def test_shapes__a_box_has_the_published_cells_and_anchors():
 def test_head__begins_as_published(classes: int, bias: float):
     torch.manual_seed(0)
     head = ObjectnessHeadConfig(layers=1, groups=1).build(DenseShape(4, (8, 16, 32), 3, classes))
-    for level, objectness in zip(head.levels, (-6.684612, -5.298317, -3.912023), strict=True):
-        bound = 1.0 / math.sqrt(4 * 9)  # of the convolution's own start, to which the numbers are added
+    torch.testing.assert_close(head.start, torch.tensor([-6.684612, -5.298317, -3.912023]))
+    bound = 1.0 / math.sqrt(4 * 9)  # of the convolution's own start, to which the numbers are added
+    for level in head.levels:
         assert ((level.classify.bias - bias).abs() <= bound).all()
-        assert ((level.regress.bias.view(3, 5)[:, 4] - objectness).abs() <= bound).all()
-        assert (level.regress.bias.view(3, 5)[:, :4].abs() <= bound).all()
+        assert (level.regress.bias.abs() <= bound).all()
+
+
+@pytest.mark.parametrize(("shared", "times"), [(False, 3), (True, 1)])
+def test_head__levels_may_share_their_weights(shared: bool, times: int):
+    shape = DenseShape(4, (8, 16, 32), 3, 5)
+    head = ObjectnessHeadConfig(layers=1, groups=1, shared=shared).build(shape)
+    of_one_level = 2 * (4 * 4 * 9 + 8) + (4 * 15 * 9 + 15) * 2
+    assert sum(parameter.numel() for parameter in head.parameters()) == times * of_one_level
+    maps = [torch.randn(1, 4, side, side) for side in (4, 2, 1)]
+    count = 3 * (16 + 4 + 1)
+    boxes, valid = torch.tensor([0.0, 0.0, 8.0, 8.0]).expand(1, count, 4), torch.ones(1, count).bool()
+    said = head(maps, Candidates(boxes, valid, stride=torch.full((1, count), 8.0)))
+    assert said.extra["objectness"].shape == (1, count)
+    means = [part.mean().item() for part in said.extra["objectness"].split([48, 12, 3], dim=1)]
+    assert means == sorted(means)  # the coarser, the likelier that a cell has an object
 
 
 def test_preset__has_as_many_weights_as_the_reconstruction():

@@ -1,4 +1,4 @@
-"""Objectness head: each level has layers of its own, and says class, box and objectness of each anchor.
+"""Objectness head: class, box and objectness of each anchor.
 
 Source: Xu et al., Efficient Teacher, arXiv:2302.07577, section 3.1 (the Dense Detector), and the code of the box of the
 YOLO detectors that it is compared with.
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -22,9 +23,12 @@ from ssodkit.structures.predictions import Candidates
 
 @register
 class ObjectnessHeadConfig(DenseHeadConfig):
-    """Two towers per level with batch or group normalization."""
+    """Two towers with batch or group normalization."""
 
     type: Literal["objectness"] = "objectness"
+
+    shared: bool = False
+    """Whether all levels have the same weights: better where labels are few. The published detector shares none."""
 
     layers: int = Field(4, ge=1, le=100)
     """3x3 convolutions before the outputs of each tower."""
@@ -52,18 +56,28 @@ class ObjectnessHeadConfig(DenseHeadConfig):
 
 
 class ObjectnessHead(DenseHead):
-    """A box's middle is at most a cell and a half from its cell's corner, its sides at most four times the anchor's."""
+    """A box's middle is at most a cell and a half from its cell's corner, its sides at most four times the anchor's.
+
+    To the objectness of each level is added what a fresh head shall say, which does not learn.
+    """
+
+    start: Float[Tensor, "levels"]
 
     def __init__(self, config: ObjectnessHeadConfig, shape: DenseShape) -> None:
         super().__init__()
-        self.coder, self.num_classes = EdgeCoder(), shape.num_classes
-        self.levels = nn.ModuleList(_Level(config, shape, stride) for stride in shape.strides)
+        self.coder = EdgeCoder()
+        count = 1 if config.shared else len(shape.strides)
+        self.levels = nn.ModuleList(_Level(config, shape) for _ in range(count))
+        start = [math.log(config.objects / (640 / stride) ** 2) for stride in shape.strides]
+        self.register_buffer("start", torch.tensor(start), persistent=False)
 
     def forward(self, maps: Sequence[Tensor], anchors: Candidates) -> DenseAnswers:
         """Boxes are decoded here: x = (2 sigmoid(t_x) - 0.5 + cell) stride, w = (2 sigmoid(t_w))^2 anchor width."""
         assert anchors.stride is not None
-        answers = [level(features) for level, features in zip(self.levels, maps, strict=True)]
-        logits, objectness, raw = (torch.cat(parts, dim=1) for parts in zip(*answers, strict=True))
+        levels = [self.levels[place % len(self.levels)] for place in range(len(maps))]
+        answers = [level(features) for level, features in zip(levels, maps, strict=True)]
+        logits, _, raw = (torch.cat(parts, dim=1) for parts in zip(*answers, strict=True))
+        objectness = torch.cat([answer[1] + start for answer, start in zip(answers, self.start, strict=True)], dim=1)
         said = at_least_fp32(raw).sigmoid() * 2.0
         own = anchors.boxes.to(said.dtype)
         low, high = own[..., :2], own[..., 2:]
@@ -75,7 +89,7 @@ class ObjectnessHead(DenseHead):
 
 
 class _Level(nn.Module):
-    def __init__(self, config: ObjectnessHeadConfig, shape: DenseShape, stride: int) -> None:
+    def __init__(self, config: ObjectnessHeadConfig, shape: DenseShape) -> None:
         super().__init__()
         channels, outputs, self.num_classes = shape.channels, shape.anchors_per_cell, shape.num_classes
         self.class_layers = nn.Sequential(*(_layer(channels, config) for _ in range(config.layers)))
@@ -83,10 +97,8 @@ class _Level(nn.Module):
         self.classify = nn.Conv2d(channels, outputs * shape.num_classes, 3, padding=1)
         self.regress = nn.Conv2d(channels, outputs * 5, 3, padding=1)
         assert self.classify.bias is not None
-        assert self.regress.bias is not None
         with torch.no_grad():
             self.classify.bias += math.log(config.prior / (shape.num_classes - 0.99))
-            self.regress.bias.view(outputs, 5)[:, 4] += math.log(config.objects / (640 / stride) ** 2)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Class logits, objectness logits and raw boxes, anchor by anchor."""
