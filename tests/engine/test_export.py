@@ -25,7 +25,8 @@ RECIPES = {
     "supervised": ["views.test=[{type: resize, short: 80, long: 120}]", "detector.test.at_most=300"],
     "supervised_retinanet": ["detector.anchors.inside=canvas", "detector.test.at_most=300"],
     "supervised_fam3d": ["views.size={type: resize, short: 130}"],
-    "supervised_fcos": ["evaluation.thresholds=[0.005]"],
+    "supervised_fcos": [],
+    "supervised_objectness": ["evaluation.thresholds=[0.00001]", "detector.head.objects=3000.0"],
 }
 """Enlarging, reducing, neither; few and hundreds of detections."""
 
