@@ -28,7 +28,7 @@ class ObjectnessHeadConfig(DenseHeadConfig):
     type: Literal["objectness"] = "objectness"
 
     shared: bool = False
-    """Whether all levels have the same weights: better where labels are few. The published detector shares none."""
+    """Whether all levels have the same weights. The published detector shares none."""
 
     layers: int = Field(4, ge=1, le=100)
     """3x3 convolutions before the outputs of each tower."""
