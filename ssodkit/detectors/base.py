@@ -12,7 +12,7 @@ from ssodkit.detectors.anchors import Anchored
 from ssodkit.detectors.portable.parts import Suppress
 from ssodkit.detectors.rules import StageRule, TestRule
 from ssodkit.plugins import BuildContext, PluginConfig
-from ssodkit.structures.predictions import Candidates, Detections, Features, Predictions, Stages
+from ssodkit.structures.predictions import Candidates, Detections, Features, Predictions, Stages, stage_of
 from ssodkit.structures.progress import Progress
 from ssodkit.structures.teaching import Supervision
 from ssodkit.structures.views import View
@@ -40,7 +40,8 @@ class DetectorConfig(PluginConfig, ABC):
         """Stage -> what else its rule, matcher and criteria may build on.
 
         `predictions`: it has them before matching; `places`: its candidates lie somewhere; `strides`: on cells of the
-        pyramid; `sigmoid` or `softmax`: what its class logits are for; `no_classes`: it tells things from background.
+        pyramid; `sigmoid` or `softmax`: what its class logits are for; `no_classes`: it tells things from background;
+        `own_plan`: it knows itself what its candidates learn from, so that its rule has neither matcher nor sampler.
         """
 
     @model_validator(mode="after")
@@ -48,6 +49,14 @@ class DetectorConfig(PluginConfig, ABC):
         if set(self.stages) != set(self.stage_answers):
             own, given = (" and ".join(names) for names in (self.stage_answers, self.stages))
             raise ValueError(f"the stages of {self.type} are {own}, not {given or 'none'}")
+        for name, rule in self.stages.items():
+            plans = "own_plan" in self.stage_provides[name]
+            if plans and (rule.matchers or rule.sampler is not None):
+                raise ValueError(
+                    f"stages.{name} knows what its candidates learn from; its matcher and sampler are null"
+                )
+            if not plans and rule.matcher is None:
+                raise ValueError(f"stages.{name}.matcher cannot be null: which candidate learns from which target?")
         return self
 
     @abstractmethod
@@ -67,12 +76,13 @@ class Detector(nn.Module, ABC):
     anchored: Anchored | None = None
     """The stage whose candidates are anchors, where there is one."""
 
-    def rule(self, stage: str, progress: Progress) -> StageRule:
-        """How a stage learns in this step."""
-        return self.stage_rules[stage].at(progress)
+    def rule(self, name: str, progress: Progress) -> StageRule:
+        """How a stage, or a layer of one, learns in this step."""
+        return self.stage_rules[stage_of(name)].at(progress)
 
-    def matcher(self, stage: str, progress: Progress) -> Matcher:
-        """The matcher of a stage in this step."""
+    def matcher(self, name: str, progress: Progress) -> Matcher:
+        """The matcher of a stage, or of a layer of one, in this step."""
+        stage = stage_of(name)
         rule = self.stage_rules[stage]
         own = [place for place in rule.begun(progress) if rule.phases[place].matcher is not None]
         matcher = self.matchers[f"{stage}@{own[-1]}" if own else stage]

@@ -10,15 +10,16 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ssodkit.assigners.matchers.base import Question
 from ssodkit.detectors.base import Detector
 from ssodkit.detectors.rules import TermChange, TermRule, changes_of
 from ssodkit.detectors.sampling import match, sample, taught_sets
 from ssodkit.ops.boxes import at_least_fp32
 from ssodkit.structures.lessons import Lesson
-from ssodkit.structures.predictions import Predictions, Stages
+from ssodkit.structures.predictions import Predictions, Stages, stage_of
 from ssodkit.structures.records import join
 from ssodkit.structures.run import Losses, Term
-from ssodkit.structures.teaching import Assignment, Plan, Supervision, Targets
+from ssodkit.structures.teaching import Plan, Supervision, Targets
 from ssodkit.structures.views import View
 
 Joined = Literal["auto", "always", "never"]
@@ -46,24 +47,34 @@ def predict_together(
 
 @torch.no_grad()
 def assign(detector: Detector, stages: Stages, supervision: Supervision) -> Plan:
-    """Who learns from what, per stage and term: matched and sampled once per distinct set of targets.
+    """Who learns from what, per stage and term: matched and sampled once per distinct set of targets, all together.
 
-    The plan of a stage that had to sample before it could predict is taken over.
+    The plan of a stage that had one before it could predict is taken over.
     """
-    plan: dict[str, dict[str, Assignment]] = {}
     progress = supervision.progress
+    questions: list[Question] = []
+    asked_by: list[str] = []
+    answered_at: dict[str, dict[str, int]] = {}  # name in `stages` -> term -> place in `questions`
     for name, predictions in stages.by_name.items():
         if predictions.plan is not None:
-            plan[name] = dict(predictions.plan)
             continue
-        rule, done = detector.rule(name, progress), {}
+        rule = detector.rule(name, progress)
         if rule.crossing == "ignore":
             predictions = _without_crossing(predictions, stages.view.sizes)
+        done: dict[int, int] = {}
         for term, targets in taught_sets(rule, supervision).items():
             if id(targets) not in done:
-                matched = match(detector.matcher(name, progress), predictions, targets, progress)
-                done[id(targets)] = sample(matched, rule.sampler, stages.view.keys, name)
-            plan.setdefault(name, {})[term] = done[id(targets)]
+                done[id(targets)] = len(questions)
+                questions.append(Question(detector.matcher(name, progress), predictions, targets))
+                asked_by.append(name)
+            answered_at.setdefault(name, {})[term] = done[id(targets)]
+    drawn = [
+        sample(matched, detector.rule(name, progress).sampler, stages.view.keys, name)
+        for name, matched in zip(asked_by, match(questions, progress), strict=True)
+    ]
+    plan = {name: dict(predictions.plan or {}) for name, predictions in stages.by_name.items()}
+    for name, places in answered_at.items():
+        plan[name] = {term: drawn[place] for term, place in places.items()}
     return plan
 
 
@@ -84,8 +95,8 @@ def loss(
         rule = detector.rule(name, progress)
         taught, quota = taught_sets(rule, supervision), rule.sampler.per_image if rule.sampler is not None else 0
         for term, term_rule in rule.terms.items():
-            factor = detector.stage_rules[name].weight(term, progress)
-            for change in changes_of(changes, name, term):
+            factor = detector.stage_rules[stage_of(name)].weight(term, progress)
+            for change in changes_of(changes, stage_of(name), term, term_rule.criterion.teaches):
                 term_rule, factor = term_rule.changed(change), factor * change.weight.at(progress)
             lesson = Lesson(plan[name][term], _at_least_one(taught[term]), predictions.num_classes)
             losses, weights = _losses_and_weights(predictions, lesson, term_rule)

@@ -112,7 +112,8 @@ class Phase(Config):
 class StageRule(Config):
     """How one stage learns."""
 
-    matcher: Slot[MatcherConfig]
+    matcher: Slot[MatcherConfig] | None
+    """Null where the stage itself knows what its candidates learn from, as queries made from targets do."""
     sampler: Sampler | None = None
     one_class: bool = False
     """The stage knows one class: all targets are class 0."""
@@ -125,8 +126,8 @@ class StageRule(Config):
 
     @property
     def key_needs(self) -> Mapping[str, str]:
-        """Candidates are left out of a match between predictions and targets; only without classes are all one."""
-        crossing = {"crossing": "predictions"} if self.crossing == "ignore" else {}
+        """Only what lies on cells may reach beyond its image before matching; only without classes are all one."""
+        crossing = {"crossing": "strides"} if self.crossing == "ignore" else {}
         return crossing | ({"one_class": "no_classes"} if self.one_class else {})
 
     @field_validator("terms", mode="before")
@@ -151,8 +152,8 @@ class StageRule(Config):
     @property
     def matchers(self) -> Mapping[str, MatcherConfig]:
         """Its matcher, named "", and those of its phases, named `@0` by their places."""
-        later = {f"@{place}": phase.matcher for place, phase in enumerate(self.phases) if phase.matcher is not None}
-        return {"": self.matcher, **later}
+        all_of = {"": self.matcher} | {f"@{place}": phase.matcher for place, phase in enumerate(self.phases)}
+        return {name: matcher for name, matcher in all_of.items() if matcher is not None}
 
     def begun(self, progress: Progress) -> tuple[int, ...]:
         """Places of the phases that have begun before this step."""
@@ -175,10 +176,11 @@ class StageRule(Config):
         return self.model_copy(update={"matcher": phase.matcher or self.matcher, "terms": terms})
 
 
-def changes_of(changes: Mapping[str, TermChange], stage: str, term: str) -> list[TermChange]:
-    """Those whose key names the stage (`roi`), the term of every stage (`box`), or this term alone (`roi/box`), in this
-    order: weights are multiplied, and of the rest the later counts."""
-    return [changes[key] for key in (stage, term, f"{stage}/{term}") if key in changes]
+def changes_of(changes: Mapping[str, TermChange], stage: str, term: str, answer: str) -> list[TermChange]:
+    """Those whose key names the stage (`roi`), what the term teaches (`box`) or the term (`l1`) in every stage, or
+    either in this one (`roi/box`), in this order: weights are multiplied, and of the rest the later counts."""
+    keys = (stage, answer, term, f"{stage}/{answer}", f"{stage}/{term}")
+    return [changes[key] for key in dict.fromkeys(keys) if key in changes]
 
 
 class TestRule(Config):
@@ -188,7 +190,9 @@ class TestRule(Config):
 
     score: float = Field(0.05, ge=0.0, le=1.0)
     """Detections need a score above this."""
-    nms: float = Field(0.5, gt=0.0, le=1.0)
+    nms: float | None = Field(0.5, gt=0.0, le=1.0)
+    """Detections of a class that overlap a better one by more than this are dropped. Null: none, where each object is
+    found by one candidate alone."""
     rank: dict[str, Power] = Field(default_factory=lambda: {"class": 1.0})
     """Answer -> its power in the product that ranks detections and is their confidence, such as {class: 1.0,
     quality: 1.0}."""

@@ -1,13 +1,13 @@
 """From matches to what a stage learns: ignored candidates, and the random sample, drawn from the views' keys."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from ssodkit.assigners.matchers.base import Matcher
+from ssodkit.assigners.matchers.base import Matcher, Question, ask
 from ssodkit.detectors.rules import Sampler, StageRule
 from ssodkit.ops.boxes import at_least_fp32, has_area
 from ssodkit.ops.coding import BoxCoder
@@ -34,20 +34,33 @@ def taught_sets(rule: StageRule, supervision: Supervision) -> Mapping[str, Targe
 
 
 @torch.no_grad()
-def match(matcher: Matcher, predictions: Predictions, targets: Targets, progress: Progress) -> Assignment:
-    """What every candidate could learn from; a positive's weight is its target's.
+def match(questions: Sequence[Question], progress: Progress) -> list[Assignment]:
+    """What every candidate could learn from, for each question; a positive's weight is its target's.
 
     Targets of weight above 0 are matched first. A candidate left as background is ignored if the same matcher would
     have given it to a target of weight 0, or if half of its area lies in a crowd.
     """
-    teaches = (targets.weight > 0.0) & ~targets.crowd
-    assignment = matcher(predictions, targets.where(teaches), progress)
-    if not targets.boxes.shape[1]:
-        return assignment
-    undecided = matcher(predictions, targets.where(~teaches & ~targets.crowd), progress).positive
-    boxes = at_least_fp32(predictions.candidates.boxes)
+    teaching = [_about(asked, asked.targets.weight > 0.0) for asked in questions]
+    others = [_about(asked, asked.targets.weight <= 0.0) for asked in questions if asked.targets.boxes.shape[1]]
+    answers = ask([*teaching, *others], progress)
+    undecided = iter(answers[len(questions) :])
+    return [
+        _ignoring(assignment, next(undecided), asked) if asked.targets.boxes.shape[1] else assignment
+        for assignment, asked in zip(answers, questions, strict=False)
+    ]
+
+
+def _about(asked: Question, these: Bool[Tensor, "batch targets"]) -> Question:
+    """The same question about some of its targets, crowds excepted."""
+    return replace(asked, targets=asked.targets.where(these & ~asked.targets.crowd))
+
+
+def _ignoring(assignment: Assignment, undecided: Assignment, asked: Question) -> Assignment:
+    """The same assignment with the weights of its targets; ignored is what `undecided` takes, or a crowd holds."""
+    predictions, targets = asked.predictions, asked.targets
+    boxes = at_least_fp32(predictions.candidates.boxes) if predictions.candidates.lie else predictions.decode()
     crowded = best_coverage(boxes, targets.boxes, targets.valid & targets.crowd) >= CROWD_COVERAGE
-    index = torch.where(assignment.background & (undecided | crowded), IGNORE, assignment.index)
+    index = torch.where(assignment.background & (undecided.positive | crowded), IGNORE, assignment.index)
     weight = torch.where(index >= 0, targets.weight.gather(1, index.clamp(min=0)), assignment.weight)
     return replace(assignment, index=index, weight=weight.to(assignment.weight.dtype))
 
@@ -89,7 +102,7 @@ def sample_regions(
 
     def draw(targets: Targets) -> tuple[Candidates, Assignment]:
         pool = _append(proposals, targets) if append_targets else proposals
-        matched = match(matcher, _unanswered(pool), targets, supervision.progress)
+        (matched,) = match([Question(matcher, _unanswered(pool), targets)], supervision.progress)
         if append_targets:
             matched = _with_own_targets(matched, pool, targets)
         return pool, sample(matched, rule.sampler, keys, "regions")

@@ -79,9 +79,9 @@ class PseudoLabelConfig(MethodConfig):
     unlabeled_weight: LossWeight = ConstantConfig(value=1.0)
     """Multiplies all unlabeled terms: the papers' alpha or lambda."""
     unlabeled_terms: dict[str, TermChange] = Field(default_factory=dict)
-    """What is different about unlabeled terms: by stage (`roi`), by term of all stages (`box`), or by term of one
-    (`roi/box`). A number is a weight; weights are multiplied where several name a term, and of the rest the most
-    particular counts. The printed class loss of Soft Teacher is {roi/class: {normalizer: two_means}}."""
+    """What is different about unlabeled terms: by stage (`roi`), by term or what it teaches in all stages (`box`),
+    or in one (`roi/box`). A number is a weight; weights are multiplied where several name a term, and of the rest the
+    most particular counts. The printed class loss of Soft Teacher is {roi/class: {normalizer: two_means}}."""
     background_factor: BackgroundFactor | None = None
     """A further factor of all unlabeled terms in steps with few pseudo-boxes: the papers' beta."""
     while_unweighted: Literal["skip", "look"] | None = None

@@ -15,13 +15,14 @@ def batched_nms(
     scores: Float[Tensor, "batch boxes"],
     groups: Int64[Tensor, "batch boxes"],
     valid: Bool[Tensor, "batch boxes"],
-    iou: float,
+    iou: float | None,
     keep: int,
 ) -> tuple[Int64[Tensor, "batch kept"], Bool[Tensor, "batch kept"]]:
     """The places of each image's `keep` best boxes after greedy suppression, best first, and which of them are valid.
 
-    Boxes suppress boxes of their own image and group only, where they overlap by more than `iou`. `groups` are small
-    numbers from 0, such as levels or classes. `kept` is `keep`, or `boxes` if that is less.
+    Boxes suppress boxes of their own image and group only, where they overlap by more than `iou`; None: nothing is
+    suppressed. `groups` are small numbers from 0, such as levels or classes. `kept` is `keep`, or `boxes` if that is
+    less.
     """
     image = torch.arange(len(boxes), device=boxes.device)[:, None]
     # A box without area neither suppresses nor is suppressed, so invalid ones need no compaction, which asks the host.
@@ -38,16 +39,18 @@ def batched_nms(
 
 
 def suppress(
-    boxes: Float[Tensor, "boxes 4"], scores: Float[Tensor, "boxes"], groups: Int64[Tensor, "boxes"], iou: float
+    boxes: Float[Tensor, "boxes 4"], scores: Float[Tensor, "boxes"], groups: Int64[Tensor, "boxes"], iou: float | None
 ) -> Bool[Tensor, "boxes"]:
     """Which boxes survive greedy suppression within their group: none better overlaps them by more than `iou`.
+
+    All where `iou` is None, of which the host is asked nothing.
 
     Groups are moved apart in float64: in fp32 the offsets cost enough precision to change the answer.
     """
     from torchvision.ops import nms
 
-    survives = torch.zeros_like(scores, dtype=torch.bool)
-    if not len(boxes):
+    survives = torch.full_like(scores, iou is None, dtype=torch.bool)
+    if iou is None or not len(boxes):
         return survives
     wide, order = boxes.double(), scores.double()
     apart = wide + (groups * (wide.amax() - wide.amin() + 1.0))[:, None]

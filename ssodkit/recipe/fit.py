@@ -84,16 +84,16 @@ def _unmet(
 def _term_changes(recipe: Recipe, parts: Parts) -> Iterator[Problem]:
     """What the method changes about terms: names of none, and changes that do not fit the terms they name."""
     detector = recipe.detector
-    terms = [(stage, term) for stage, rule in detector.stages.items() for term in rule.terms]
+    terms = {(stage, term): own for stage, rule in detector.stages.items() for term, own in rule.terms.items()}
     names = list(dict.fromkeys([*detector.stages, *(term for _, term in terms), *map("/".join, terms)]))
     for key, changes in recipe.method.term_changes.items():
         for name, change in changes.items():
             path: Location = ("method", key, name)
-            named = [(stage, term) for stage, term in terms if changes_of({name: change}, stage, term)]
+            named = {at: own for at, own in terms.items() if changes_of({name: change}, *at, own.criterion.teaches)}
             if not named:
                 yield path, f"no stage or loss term has this name; {suggest(name, names)}"
-            for stage, term in named:
-                if text := detector.stages[stage].terms[term].misfit_of(change):
+            for (stage, _), own in named.items():
+                if text := own.misfit_of(change):
                     yield path, f"{text} (in the stage '{stage}')"
                 around = _around(recipe, ("detector", "stages", stage), parts)
                 for part in (change.criterion, change.normalizer):

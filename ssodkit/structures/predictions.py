@@ -38,6 +38,8 @@ class Candidates(Record):
     """Pixels per cell of that level; None likewise."""
     lengths: tuple[int, ...] = ()
     """Candidates of each level, which lie one behind the other; empty where candidates have no levels."""
+    lie: bool = True
+    """False for queries: where they are is what they answer, and each of their `boxes` is the whole image."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,10 @@ class Predictions(Record):
 
 @dataclass(frozen=True)
 class Stages(Record):
-    """The answers of all stages of a detector, in the order in which they are computed."""
+    """The answers of all stages of a detector, in the order in which they are computed.
+
+    A stage that answers in layers has a name for each, such as `decoder.1`: one rule, see `stage_of`, is for all.
+    """
 
     by_name: Mapping[str, Predictions]
     view: View
@@ -96,6 +101,11 @@ class Stages(Record):
     def last(self) -> Predictions:
         """The stage whose answers become detections."""
         return self.by_name[list(self.by_name)[-1]]
+
+
+def stage_of(name: str) -> str:
+    """The stage in a name of `Stages`, which may be that of one of its layers."""
+    return name.partition(".")[0]
 
 
 @dataclass(frozen=True)

@@ -100,4 +100,4 @@ class Assignment(Record):
 
 
 Plan = Mapping[str, Mapping[str, Assignment]]
-"""Stage name -> term name (`class`, `box`) -> what its candidates learn from."""
+"""Name in `Stages` -> term name, such as `class` -> what its candidates learn from."""

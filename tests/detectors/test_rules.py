@@ -26,11 +26,17 @@ def rule(*phases) -> StageRule:
 
 def test_changes_of__come_from_the_stage_to_the_single_term():
     changes = {"roi/box": TermChange(), "box": TermChange(), "roi": TermChange(), "rpn": TermChange()}
-    assert [id(change) for change in changes_of(changes, "roi", "box")] == [
+    assert [id(change) for change in changes_of(changes, "roi", "box", "box")] == [
         id(changes[key]) for key in ("roi", "box", "roi/box")
     ]
-    assert changes_of(changes, "roi", "class") == [changes["roi"]]
-    assert changes_of({"box": TermChange()}, "roi", "roibox") == []
+    assert changes_of(changes, "roi", "class", "class") == [changes["roi"]]
+    assert changes_of({"box": TermChange()}, "roi", "roibox", "quality") == []
+
+
+def test_changes_of__name_a_term_or_what_it_teaches():
+    changes = {name: TermChange(weight=weight) for weight, name in enumerate(("box", "l1", "roi/box", "roi/l1"))}
+    assert changes_of(changes, "roi", "l1", "box") == [changes[name] for name in ("box", "l1", "roi/box", "roi/l1")]
+    assert changes_of(changes, "rpn", "giou", "box") == [changes["box"]]
 
 
 def test_term_change__a_number_is_a_weight_and_is_written_as_one():

@@ -3,12 +3,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from ssodkit.assigners.matchers.base import Question
 from ssodkit.assigners.matchers.max_iou import MaxIou, MaxIouConfig
 from ssodkit.detectors.criteria.l1 import L1Config
 from ssodkit.detectors.criteria.softmax import SoftmaxConfig
 from ssodkit.detectors.rules import Sampler, StageRule
 from ssodkit.detectors.sampling import match, sample, sample_regions, taught_sets
-from ssodkit.ops.coding import BoxCoder
+from ssodkit.ops.coding import BoxCoder, EdgeCoder
 from ssodkit.structures.predictions import Candidates, Predictions
 from ssodkit.structures.progress import Progress
 from ssodkit.structures.teaching import BACKGROUND, IGNORE, Assignment, Supervision, Targets
@@ -62,40 +63,71 @@ def assignment(kinds: str) -> Assignment:
     return Assignment(index, ones, ones, torch.zeros(1))
 
 
+def matched(answers: Predictions, taught: Targets) -> Assignment:
+    (found,) = match([Question(MATCHER, answers, taught)], PROGRESS)
+    return found
+
+
 def test_match__a_positive_weighs_what_its_target_weighs():
-    found = match(MATCHER, predictions(torch.tensor([[LEFT, RIGHT]])), targets([LEFT, RIGHT], [0.25, 1.0]), PROGRESS)
+    found = matched(predictions(torch.tensor([[LEFT, RIGHT]])), targets([LEFT, RIGHT], [0.25, 1.0]))
     assert found.index.tolist() == [[0, 1]]
     assert found.weight.tolist() == [[0.25, 1.0]]
 
 
 def test_match__candidates_of_a_target_of_weight_zero_are_ignored():
-    found = match(MATCHER, predictions(torch.tensor([[LEFT, RIGHT]])), targets([LEFT], [0.0]), PROGRESS)
+    found = matched(predictions(torch.tensor([[LEFT, RIGHT]])), targets([LEFT], [0.0]))
     assert found.index.tolist() == [[IGNORE, BACKGROUND]]
 
 
 def test_match__targets_that_teach_come_first():
     nearer = (0.0, 0.0, 10.0, 9.0)
-    found = match(MATCHER, predictions(torch.tensor([[nearer]])), targets([LEFT, nearer], [1.0, 0.0]), PROGRESS)
+    found = matched(predictions(torch.tensor([[nearer]])), targets([LEFT, nearer], [1.0, 0.0]))
     assert found.index.tolist() == [[0]]
 
 
 @pytest.mark.parametrize(("top", "index"), [(5.0, IGNORE), (5.1, BACKGROUND)])
 def test_match__what_lies_half_in_a_crowd_is_ignored(top: float, index: int):
     crowd = targets([(0.0, top, 1000.0, 1000.0)], crowd=[True])
-    assert match(MATCHER, predictions(torch.tensor([[LEFT]])), crowd, PROGRESS).index.tolist() == [[index]]
+    assert matched(predictions(torch.tensor([[LEFT]])), crowd).index.tolist() == [[index]]
 
 
 def test_match__a_crowd_takes_no_positive_and_teaches_nothing():
-    found = match(
-        MATCHER, predictions(torch.tensor([[LEFT, RIGHT]])), targets([LEFT, LEFT], crowd=[False, True]), PROGRESS
-    )
+    found = matched(predictions(torch.tensor([[LEFT, RIGHT]])), targets([LEFT, LEFT], crowd=[False, True]))
     assert found.index.tolist() == [[0, BACKGROUND]]
-    found = match(MATCHER, predictions(torch.tensor([[LEFT]])), targets([LEFT], crowd=[True]), PROGRESS)
+    found = matched(predictions(torch.tensor([[LEFT]])), targets([LEFT], crowd=[True]))
     assert found.index.tolist() == [[IGNORE]]
 
 
+def test_match__queries_lie_in_a_crowd_where_their_answers_do():
+    crowd = targets([(20.0, 0.0, 1000.0, 1000.0)], crowd=[True])
+    asked = predictions(torch.tensor([[LEFT, LEFT]]))
+    codes = EdgeCoder().encode(asked.candidates.boxes, torch.tensor([[LEFT, RIGHT]]))[:, :, None]
+    asked = replace(asked, box_codes=codes, coder=EdgeCoder())
+    queries = replace(asked, candidates=replace(asked.candidates, lie=False))
+    assert matched(asked, crowd).index.tolist() == [[BACKGROUND, BACKGROUND]]
+    assert matched(queries, crowd).index.tolist() == [[BACKGROUND, IGNORE]]
+
+
+def test_match__matchers_of_one_class_are_asked_together_and_answers_keep_their_order():
+    class Joint(MaxIou):
+        calls = 0
+
+        @staticmethod
+        def answer(questions, progress):
+            Joint.calls += 1
+            return MaxIou.answer(questions, progress)
+
+    joint, other = Joint(MATCHER.config), MATCHER
+    boxes, taught = [torch.tensor([[LEFT, RIGHT]]), torch.tensor([[RIGHT, LEFT]])], targets([LEFT], [1.0])
+    kinds = zip((joint, other, joint), (boxes[0], boxes[1], boxes[0]), strict=True)
+    questions = [Question(kind, predictions(row), taught) for kind, row in kinds]
+    found = match([*questions, replace(questions[0], targets=Targets.empty(1))], PROGRESS)
+    assert [one.index.tolist() for one in found] == [[[0, -1]], [[-1, 0]], [[0, -1]], [[-1, -1]]]
+    assert Joint.calls == 1
+
+
 def test_match__without_targets_all_is_background():
-    found = match(MATCHER, predictions(torch.tensor([[LEFT, RIGHT]])), Targets.empty(1), PROGRESS)
+    found = matched(predictions(torch.tensor([[LEFT, RIGHT]])), Targets.empty(1))
     assert found.index.tolist() == [[BACKGROUND, BACKGROUND]]
 
 

@@ -29,6 +29,17 @@ def test_batched_nms__equals_torchvision_image_by_image():
     assert_equal_to_torchvision(boxes, scores, groups, valid, iou=0.5, keep=30)
 
 
+def test_batched_nms__without_suppression_gives_the_best_and_asks_the_host_nothing(host_questions):
+    boxes, scores, groups = scene(batch=3, count=100, groups=4)
+    valid = torch.rand(3, 100, generator=torch.Generator().manual_seed(1)) > 0.2
+    with host_questions() as asked:
+        index, kept = batched_nms(boxes, scores, groups, valid, None, keep=85)
+    assert not asked
+    for row in range(3):
+        best = [place for place in scores[row].argsort(descending=True).tolist() if valid[row, place]]
+        assert index[row][kept[row]].tolist() == best[:85]
+
+
 def test_batched_nms__equals_torchvision_where_it_needs_many_calls():
     boxes, scores, groups = scene(batch=3, count=900, groups=7)
     assert_equal_to_torchvision(boxes, scores, groups, torch.ones_like(scores, dtype=torch.bool), iou=0.6, keep=900)

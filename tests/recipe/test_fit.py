@@ -288,7 +288,7 @@ def test_check_fit__keys_of_a_stage_need_what_they_speak_of(refused: Refused):
     roi = "the stage 'roi' of 'toy_two_stage' does not provide, but"
     overrides = ("detector.stages.roi.one_class=true", "detector.stages.roi.crossing=ignore")
     assert [line.split(": ", 1)[1] for line in refused(overrides=overrides)] == [
-        f"detector.stages.roi.crossing: `ignore` needs 'predictions', which {roi}: stage 'rpn'; leave it out",
+        f"detector.stages.roi.crossing: `ignore` needs 'strides', which {roi}: stage 'rpn'; leave it out",
         f"detector.stages.roi.one_class: `true` needs 'no_classes', which {roi}: nothing installed; leave it out",
     ]
 
@@ -298,7 +298,7 @@ def test_check_fit__keys_of_a_stage_need_what_they_speak_of(refused: Refused):
     [
         ("supervised", "detector.stages.roi.one_class=true", "`true` needs 'no_classes', which the stage 'roi' of"),
         ("supervised_retinanet", "detector.stages.dense.one_class=true", "`true` needs 'no_classes', which the stage"),
-        ("supervised", "detector.stages.roi.crossing=ignore", "`ignore` needs 'predictions', which the stage 'roi' of"),
+        ("supervised", "detector.stages.roi.crossing=ignore", "`ignore` needs 'strides', which the stage 'roi' of"),
         ("mean_teacher", "method.teacher.proposals=test", "`test` needs 'proposals', which 'retinanet' does not provi"),
         ("supervised", "detector.neck.extra_relu=true", "`extra_relu` has no effect without two `extra_levels` or"),
         ("supervised", "detector.stages.roi.matcher.best_learns=its_own", "`best_learns` has no effect without"),

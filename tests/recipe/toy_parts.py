@@ -90,7 +90,10 @@ class _ToyDetectorConfig(DetectorConfig):
 
     @property
     def stage_provides(self) -> dict[str, frozenset[str]]:
-        return {"rpn": frozenset({"predictions", "places", "sigmoid"}), "roi": frozenset({"places", "softmax"})}
+        return {
+            "rpn": frozenset({"predictions", "places", "strides", "sigmoid"}),
+            "roi": frozenset({"places", "softmax"}),
+        }
 
     def build(self, context: BuildContext) -> Detector:
         raise NotImplementedError

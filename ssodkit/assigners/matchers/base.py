@@ -1,6 +1,8 @@
 """Matchers say which candidate learns from which target. They serve labeled and pseudo-labeled data alike."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import nn
@@ -31,8 +33,35 @@ class MatcherConfig(PluginConfig, ABC):
 
 
 class Matcher(nn.Module, ABC):
-    """Called without gradient, in fp32; targets of weight 0 and crowds never reach it (see `detectors.learning`)."""
+    """Called without gradient, in fp32; targets of weight 0 and crowds never reach it (see `detectors.sampling`)."""
 
     @abstractmethod
     def forward(self, predictions: Predictions, targets: Targets, progress: Progress) -> Assignment:
         """Every valid candidate's target, BACKGROUND or IGNORE; weight 1, nothing sampled yet."""
+
+    @staticmethod
+    def answer(questions: Sequence["Question"], progress: Progress) -> list[Assignment]:
+        """What `forward` says to each question put to matchers of this class; here one after the other.
+
+        A class that asks the host overrides it, and asks once for all questions of a step.
+        """
+        return [asked.matcher(asked.predictions, asked.targets, progress) for asked in questions]
+
+
+@dataclass(frozen=True)
+class Question:
+    """Which of a stage's candidates learns from which of these targets?"""
+
+    matcher: Matcher
+    predictions: Predictions
+    targets: Targets
+
+
+def ask(questions: Sequence[Question], progress: Progress) -> list[Assignment]:
+    """The answers, in the order of the questions; those to matchers of one class are asked together."""
+    answers: dict[int, Assignment] = {}
+    kinds = [type(question.matcher) for question in questions]
+    for kind in dict.fromkeys(kinds):
+        places = [place for place, own in enumerate(kinds) if own is kind]
+        answers |= zip(places, kind.answer([questions[place] for place in places], progress), strict=True)
+    return [answers[place] for place in range(len(questions))]

@@ -16,6 +16,7 @@ from ssodkit.detectors.portable.parts import (
     lay_anchors,
     normalized,
     rows_at,
+    surviving,
 )
 from ssodkit.nn.roi_head import region_levels
 
@@ -92,7 +93,7 @@ class PortableFasterRcnn(nn.Module):
         boxes = boxes.transpose(1, 2).expand(-1, classes, count, 4)
         stays = (boxes[..., 2:] - boxes[..., :2] > config.test.minimum_side).all(dim=-1)
         scores = scores.masked_fill(~(stays & valid[:, None] & (scores > self.score)), -torch.inf)
-        survives = self.suppress(boxes.reshape(-1, count, 4), scores.reshape(-1, count), config.test.nms)
+        survives = surviving(self.suppress, boxes.reshape(-1, count, 4), scores.reshape(-1, count), config.test.nms)
         scores = scores.masked_fill(~survives.view(-1, classes, count), -torch.inf).flatten(1)
         score, place = best(scores, config.test.at_most)
         labels = torch.div(place, count, rounding_mode="floor").clamp(max=classes - 1)

@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ssodkit.detectors.portable.parts import Answer, Suppress, best, clipped, lay_anchors, normalized, rows_at
+from ssodkit.detectors.portable.parts import (
+    Answer,
+    Suppress,
+    best,
+    clipped,
+    lay_anchors,
+    normalized,
+    rows_at,
+    surviving,
+)
 
 if TYPE_CHECKING:
     from ssodkit.detectors.one_stage import OneStage
@@ -51,6 +60,7 @@ class PortableOneStage(nn.Module):
         is_own = labels[:, None] == torch.arange(classes, device=labels.device)[:, None]  # batch classes boxes
         of_class = scores[:, None].masked_fill(~is_own, -torch.inf)
         groups = boxes[:, None].expand(-1, classes, count, 4).reshape(-1, count, 4)
-        survives = self.suppress(groups, of_class.reshape(-1, count), rule.nms).view(-1, classes, count).any(dim=1)
+        survives = surviving(self.suppress, groups, of_class.reshape(-1, count), rule.nms)
+        survives = survives.view(-1, classes, count).any(dim=1)
         score, place = best(scores.masked_fill(~survives, -torch.inf), rule.at_most)
         return Answer(rows_at(boxes, place), score, rows_at(labels[..., None], place)[..., 0])

@@ -13,7 +13,7 @@ from ssodkit.structures.predictions import Candidates
 
 Suppress = Callable[[Tensor, Tensor, float], Tensor]
 """Boxes (groups, n, 4), scores (groups, n) and an IoU -> which boxes survive in their group (groups, n); boxes that
-score -inf are none."""
+score -inf are none. See `surviving` for rules that may suppress nothing."""
 NO_SCORE = -1e30
 """Below every score but -inf."""
 
@@ -81,6 +81,11 @@ def rows_at(values: Tensor, places: Tensor) -> Tensor:
 def counted(like: Tensor) -> Tensor:
     """0, 1, 2, ... as long as `like` (n,): a tracer keeps no `arange` of a length that it does not know."""
     return torch.ones_like(like).cumsum(0) - 1.0
+
+
+def surviving(suppress: Suppress, boxes: Tensor, scores: Tensor, iou: float | None) -> Tensor:
+    """What `suppress` leaves, or all that has a score where nothing is suppressed."""
+    return scores > NO_SCORE if iou is None else suppress(boxes, scores, iou)
 
 
 def suppress_by_torch(boxes: Tensor, scores: Tensor, iou: float) -> Tensor:

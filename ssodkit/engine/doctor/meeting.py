@@ -64,7 +64,8 @@ def check_meeting(recipe: Recipe, sets: DataSets, networks: Mapping[str, Detecto
 
 def _check_anchors(recipe: Recipe, trained: ViewedBoxes, anchored: Anchored) -> list[Finding]:
     config, strides = anchored.config, anchored.strides
-    threshold = recipe.detector.stages[anchored.stage].matcher.learns_from
+    matcher = recipe.detector.stages[anchored.stage].matcher
+    threshold = matcher.learns_from if matcher is not None else None
     sides = box_sides(trained.boxes)
     findings = []
     small = float((sides < strides[0]).mean())

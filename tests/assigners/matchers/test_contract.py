@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from ssodkit.assigners.matchers.base import Question
 from ssodkit.detectors.sampling import match
 from ssodkit.plugins import BuildContext, load_plugins, members
 from ssodkit.structures.predictions import Predictions
@@ -171,7 +172,7 @@ def test_matcher__half_precision_answers_are_compared_in_fp32(matcher, scene):
 def test_matcher__candidates_of_targets_of_weight_zero_are_ignored(matcher, scene):
     predictions, targets = scene
     weight = torch.tensor([1.0, 0.0, 1.0, 0.0, 0.0]).expand(3, -1)
-    found = match(matcher, predictions, replace(targets, weight=weight), PROGRESS)
+    (found,) = match([Question(matcher, predictions, replace(targets, weight=weight))], PROGRESS)
     taught = matcher(predictions, targets.where(weight > 0.0), PROGRESS)
     undecided = matcher(predictions, targets.where(weight == 0.0), PROGRESS).positive & taught.background
     assert undecided.any()
@@ -182,7 +183,8 @@ def test_matcher__candidates_of_targets_of_weight_zero_are_ignored(matcher, scen
 def test_matcher__what_lies_in_a_crowd_is_ignored(matcher, scene):
     crowd = Targets.empty(3, length=1)
     crowd = replace(crowd, boxes=crowd.boxes + torch.tensor([-99.0, -99.0, 999.0, 999.0]), weight=crowd.weight + 1.0)
-    found = match(matcher, scene[0], replace(crowd, valid=~crowd.valid, crowd=~crowd.crowd), PROGRESS)
+    crowd = replace(crowd, valid=~crowd.valid, crowd=~crowd.crowd)
+    (found,) = match([Question(matcher, scene[0], crowd)], PROGRESS)
     assert (found.index == IGNORE).all()
 
 
