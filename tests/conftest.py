@@ -53,7 +53,7 @@ class _Operators(TorchDispatchMode):
     """Counts operators whose answer, or its size, the host waits for on a GPU."""
 
     waiting = frozenset({torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output})
-    untagged = frozenset({"torchvision::nms", "aten::_linalg_check_errors"})
+    untagged = frozenset({"torchvision::nms", "aten::_linalg_check_errors", "ssodkit::least_cost"})
 
     def __init__(self, asked):
         super().__init__()

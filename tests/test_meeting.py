@@ -55,6 +55,7 @@ SELECTORS = {  # with thresholds that a new network passes
     "boxes: {score: box_jitter, below: 10.0}}",
 }
 MATCHERS = {
+    "hungarian": "{type: hungarian}",
     "max_iou": "{type: max_iou, positive: 0.4, negative: 0.3}",
     "adaptive": "{type: adaptive}",
     "one_to_many": "{type: one_to_many}",

@@ -77,6 +77,29 @@ class EdgeCoder(Coder):
         return candidates + codes * _sides(candidates)
 
 
+@dataclass(frozen=True)
+class FrameCoder(Coder):
+    """Center and sides in candidate sides from its corner: of a query, whose candidate is its image, 0 to 1 across it.
+
+    Source: Carion et al., DETR, ECCV 2020, arXiv:2005.12872, section 3.1.
+    """
+
+    def encode(
+        self, candidates: Float[Tensor, "*batch 4"], boxes: Float[Tensor, "*batch 4"]
+    ) -> Float[Tensor, "*batch 4"]:
+        """Codes of `boxes` seen from `candidates`, row by row; only the candidates' sides must be above zero."""
+        center, side = _center_and_side((boxes - candidates[..., :2].tile(2)) / _sides(candidates))
+        return torch.cat([center, side], dim=-1)
+
+    def decode(
+        self, candidates: Float[Tensor, "*batch 4"], codes: Float[Tensor, "*batch 4"]
+    ) -> Float[Tensor, "*batch 4"]:
+        """The boxes that `codes` mean."""
+        center, half = codes[..., :2], 0.5 * codes[..., 2:]
+        edges = torch.cat([center - half, center + half], dim=-1)
+        return candidates[..., :2].tile(2) + edges * _sides(candidates)
+
+
 def _sides(boxes: Tensor) -> Tensor:
     """Width, height, width, height."""
     return (boxes[..., 2:] - boxes[..., :2]).tile(2)

@@ -3,7 +3,7 @@ import math
 import torch
 
 from ssodkit.ops.boxes import pairwise_iou
-from ssodkit.ops.coding import BoxCoder, EdgeCoder
+from ssodkit.ops.coding import BoxCoder, EdgeCoder, FrameCoder
 
 PROPOSAL = torch.tensor([[10.0, 20.0, 50.0, 100.0]], dtype=torch.float64)
 TARGET = torch.tensor([[12.0, 18.0, 60.0, 110.0]], dtype=torch.float64)
@@ -50,3 +50,11 @@ def test_edge_coder__writes_any_box_even_inside_out():
     boxes = torch.tensor([[12.0, 18.0, 60.0, 110.0], [70.0, 90.0, 10.0, 5.0], [3.0, 3.0, 3.0, 3.0]]).double()
     candidates = PROPOSAL.expand(3, 4)
     torch.testing.assert_close(EdgeCoder().decode(candidates, EdgeCoder().encode(candidates, boxes)), boxes)
+
+
+def test_frame_coder__writes_center_and_sides_in_sides_of_the_frame():
+    frame = torch.tensor([[0.0, 0.0, 200.0, 100.0], [10.0, 20.0, 30.0, 60.0]])
+    boxes = torch.tensor([[60.0, 30.0, 140.0, 70.0], [10.0, 20.0, 20.0, 60.0]])
+    code = FrameCoder().encode(frame, boxes)
+    torch.testing.assert_close(code, torch.tensor([[0.5, 0.5, 0.4, 0.4], [0.25, 0.5, 0.5, 1.0]]))
+    torch.testing.assert_close(FrameCoder().decode(frame, code), boxes)

@@ -35,6 +35,9 @@ class MatcherConfig(PluginConfig, ABC):
 class Matcher(nn.Module, ABC):
     """Called without gradient, in fp32; targets of weight 0 and crowds never reach it (see `detectors.sampling`)."""
 
+    asks_host: ClassVar[bool] = False
+    """Whether the host is waited for, once for all questions of a step."""
+
     @abstractmethod
     def forward(self, predictions: Predictions, targets: Targets, progress: Progress) -> Assignment:
         """Every valid candidate's target, BACKGROUND or IGNORE; weight 1, nothing sampled yet."""
