@@ -109,11 +109,31 @@ TINY_OBJECTNESS = {
         "per_level": 40,
     },
 }
+QUERY_TERMS = {
+    "class": {"taught_by": "classes", "criterion": {"type": "focal"}, "normalizer": "positives"},
+    "l1": {"taught_by": "boxes", "criterion": {"type": "l1"}, "normalizer": "positives", "weight": 5.0},
+    "giou": {"taught_by": "boxes", "criterion": {"type": "giou"}, "normalizer": "positives", "weight": 2.0},
+}
+TINY_DINO = {
+    "type": "dino",
+    "backbone": TINY_RETINANET["backbone"],
+    "neck": {"channels": 16, "extra_levels": 1, "groups": 4},
+    "transformer": {"heads": 2, "points": 2, "encoder_layers": 1, "decoder_layers": 2, "width": 32},
+    "queries": 20,
+    "denoising": {"queries": 6},
+    "stages": {
+        "encoder": {"matcher": {"type": "hungarian"}, "terms": QUERY_TERMS},
+        "denoising": {"matcher": None, "terms": QUERY_TERMS},
+        "decoder": {"matcher": {"type": "hungarian"}, "terms": QUERY_TERMS},
+    },
+    "test": {"score": 0.0, "nms": None, "at_most": 12, "per_level": 40},
+}
 TINY_DETECTORS = {
     "faster_rcnn": TINY_FASTER_RCNN,
     "retinanet": TINY_RETINANET,
     "fcos": TINY_FCOS,
     "dense_objectness": TINY_OBJECTNESS,
+    "dino": TINY_DINO,
 }
 
 

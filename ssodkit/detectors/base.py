@@ -102,9 +102,12 @@ class Detector(nn.Module, ABC):
     ) -> Stages:
         """Raw predictions of every stage. `supervision` serves detectors that sample before they predict."""
 
-    @abstractmethod
     def score_regions(self, features: Features, regions: Candidates) -> Predictions:
-        """The last stage's answer about any box in the frame of `features`, differentiably."""
+        """The last stage's answer about any box in the frame of `features`, differentiably.
+
+        Raises NotImplementedError where a region alone cannot be asked about; recipes say so by `exact_regions`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot be asked about a region")
 
     @abstractmethod
     def detect(self, stages: Stages, score: float | None = None) -> Detections:

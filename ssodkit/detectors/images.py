@@ -6,11 +6,12 @@ from torch import Tensor
 
 from ssodkit.detectors.backbones.base import Backbone
 from ssodkit.nn.fpn import Fpn
+from ssodkit.nn.projection import Projection
 from ssodkit.structures.predictions import Features
 from ssodkit.structures.views import View
 
 
-def make_pyramid(view: View, backbone: Backbone, neck: Fpn) -> Features:
+def make_pyramid(view: View, backbone: Backbone, neck: Fpn | Projection) -> Features:
     """The pyramid of the normalized images; the padding is 0 after normalizing."""
     images = _normalize(view, backbone.mean, backbone.std)
     return Features(neck(backbone(images)), neck.strides, view.without_pixels())

@@ -25,6 +25,8 @@ class SmallConfig(BackboneConfig):
     """Channels at stride 2."""
     channels: tuple[Width, ...] = Field((24, 48), min_length=1, max_length=10)
     """Of the stages, which are the feature maps: strides 4, 8, and so on."""
+    finest: int = Field(4, ge=4)
+    """Stride of the first map that is given."""
     blocks: int = Field(1, ge=1, le=100)
     """Residual blocks per stage."""
     group: int = Field(8, ge=1)
@@ -37,21 +39,32 @@ class SmallConfig(BackboneConfig):
                 raise ValueError(f"{width} channels are no multiple of a group of {self.group}")
         return self
 
+    @model_validator(mode="after")
+    def _finest_is_a_stage(self) -> "SmallConfig":
+        if self.finest not in self.strides:
+            raise ValueError(f"`finest` is one of the strides {', '.join(map(str, self.strides))}, not {self.finest}")
+        return self
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Of all stages."""
+        return tuple(4 * 2**stage for stage in range(len(self.channels)))
+
     @property
     def levels(self) -> int:
-        return len(self.channels)
+        return len(self.strides[self.strides.index(self.finest) :])
 
     def build(self, context: BuildContext) -> "Small":
         return Small(self)
 
 
 class Small(Backbone):
-    """Maps of stride 4, 8, ...; pixels are normalized to about -2 to 2."""
+    """Maps of stride 4, 8, ... or from another one on; pixels are normalized to about -2 to 2."""
 
     def __init__(self, config: SmallConfig) -> None:
         super().__init__()
-        self.strides = tuple(4 * 2**stage for stage in range(len(config.channels)))
-        self.channels = config.channels
+        self.first = config.strides.index(config.finest)
+        self.strides, self.channels = config.strides[self.first :], config.channels[self.first :]
         self.register_buffer("mean", torch.full((3,), 0.5))
         self.register_buffer("std", torch.full((3,), 0.25))
         self.stem = nn.Conv2d(3, config.stem, 3, stride=2, padding=1, bias=False)
@@ -74,7 +87,7 @@ class Small(Backbone):
         for stage in self.stages:
             answer = stage(answer)
             maps.append(answer)
-        return maps
+        return maps[self.first :]
 
 
 class _Block(nn.Module):

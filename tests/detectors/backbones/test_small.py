@@ -13,6 +13,17 @@ def test_small__has_the_maps_it_says():
         assert level.shape == (2, width, 64 // stride, 32 // stride)
 
 
+def test_small__may_begin_with_a_coarser_map():
+    whole, coarse = (Small(SmallConfig(stem=8, channels=(8, 16, 24), finest=finest)) for finest in (4, 8))
+    coarse.load_state_dict(whole.state_dict())
+    images = torch.randn(1, 3, 64, 32)
+    assert (coarse.strides, coarse.channels) == ((8, 16), (16, 24))
+    for map, expected in zip(coarse(images), whole(images)[1:], strict=True):
+        assert torch.equal(map, expected)
+    with pytest.raises(ValidationError, match="`finest` is one of the strides 4, 8, not 16"):
+        SmallConfig(channels=(8, 16), finest=16)
+
+
 def test_small__every_weight_learns():
     backbone = Small(SmallConfig(stem=8, channels=(8, 16)))
     sum(level.square().sum() for level in backbone(torch.randn(1, 3, 32, 32))).backward()
