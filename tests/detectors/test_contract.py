@@ -223,6 +223,25 @@ def test_loss__learns_to_find_what_it_is_taught(make_detector, make_view, make_t
     assert pairwise_iou(found.boxes[:, :1], targets.boxes[:, :1]).min() > 0.5
 
 
+@pytest.mark.parametrize(
+    "boxes",
+    [
+        [],
+        [(4, 4, 28, 40, 0)],
+        [(20, 30, 21, 31, 1)],
+        [(0, 0, 64, 64, 2)],
+        [(30, 0, 31, 64, 1), (30, 0, 31, 64, 1)],
+        [(x, y, x + 6, y + 9, (x + y) % 3) for x in range(0, 54, 3) for y in range(0, 51, 3)][:300],
+    ],
+    ids=["none", "one", "a pixel", "the image", "a line twice", "300"],
+)
+def test_step__on_any_boxes_losses_and_gradients_are_finite(detector, make_view, make_targets, boxes):
+    values = learn(detector, make_view("a", [1, 2]), Supervision.uniform(make_targets([boxes, []]), PROGRESS))
+    assert all(value.isfinite() for value in values.values())
+    sum(values.values()).backward()
+    assert all(parameter.grad.isfinite().all() for parameter in detector.parameters())
+
+
 @pytest.mark.parametrize("classes", [1, 3])
 def test_step__works_on_no_image_and_one_class(make_detector, make_view, classes: int):
     detector = make_detector(classes)

@@ -157,17 +157,8 @@ def test_loss__more_targets_than_queries_teach_as_many(detector, make_view, make
     assert all(value.isfinite() for value in losses.values(losses.denominators()).values())
 
 
-def test_step__waits_for_the_host_once_and_detects_without(detector, make_view, make_targets, host_questions):
-    view, supervision = make_view("a", [1, 2, 3]), Supervision.uniform(make_targets(BOXES), PROGRESS)
-    with host_questions() as asked:
-        (stages,) = predict_together(detector, [view], [supervision])
-        losses = loss(detector, stages, assign(detector, stages, supervision), supervision)
-        sum(losses.values(losses.denominators()).values()).backward()
-    assert asked == {"ssodkit::least_cost": 1}
-    with host_questions() as asked:
-        found = detector.detect(detector.predict(detector.extract(view)))
-    assert not asked
-    assert found.valid.any(dim=1).all()
+def test_step__asks_the_host_once_for_each_stream(detector, questions_of_a_step):
+    assert questions_of_a_step(detector) == {"ssodkit::least_cost": 2}  # labeled and unlabeled; detecting asks nothing
 
 
 def test_config__without_denoising_has_no_such_stage(tiny_context, make_view, make_targets):
