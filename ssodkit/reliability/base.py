@@ -16,7 +16,7 @@ from ssodkit.teachers.base import Teacher
 
 
 class Asks(Config):
-    """About which detections a scorer is asked; the others score infinity."""
+    """About which detections a scorer is asked; the others score NaN, which no rule lets through."""
 
     score: str = "confidence"
     above: float = 0.5
@@ -39,11 +39,18 @@ class Asks(Config):
 
 
 def answer(
-    found: Detections, name: str, score: Float[Tensor, "batch asked"], rows: Int64[Tensor, "batch asked"]
+    found: Detections,
+    name: str,
+    score: Float[Tensor, "batch asked"],
+    asked: Detections,
+    rows: Int64[Tensor, "batch asked"],
 ) -> Detections:
-    """`found` with the score `name`: what was answered about its `rows`, and infinity where nobody asked."""
-    unasked = torch.full_like(found.confidence, torch.inf, dtype=score.dtype)
-    return found.with_score(name, unasked.scatter(1, rows, score))
+    """`found` with the score `name`: what was answered about the `asked` that are valid, which stand in its `rows`.
+
+    NaN where nobody asked: neither above any threshold nor below it, whichever way a score is good.
+    """
+    unasked = torch.full_like(found.confidence, torch.nan, dtype=score.dtype)
+    return found.with_score(name, unasked.scatter(1, rows, score.masked_fill(~asked.valid, torch.nan)))
 
 
 class InstanceScorerConfig(PluginConfig, ABC):

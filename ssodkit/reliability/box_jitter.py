@@ -73,7 +73,7 @@ class BoxJitter(InstanceScorer):
             spread = spread_in_mean_sides(refined)
         else:
             spread = spread_in_candidate_sides(refined, asked.boxes)
-        return answer(found, self.config.writes, spread.masked_fill(~asked.valid, torch.inf), rows)
+        return answer(found, self.config.writes, spread, asked, rows)
 
 
 def shake(

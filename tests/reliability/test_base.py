@@ -1,7 +1,10 @@
+import math
 from dataclasses import replace
 
 import torch
 
+from ssodkit.assigners.selectors.base import SetRule
+from ssodkit.assigners.selectors.target_sets import is_ignored, passes
 from ssodkit.reliability.base import Asks, answer
 from ssodkit.structures.predictions import Detections
 
@@ -41,8 +44,14 @@ def test_asks__nothing_found_asks_nothing():
     assert rows.shape == (3, 0)
 
 
-def test_answer__everything_that_was_not_asked_scores_infinity():
+def test_answer__what_was_not_asked_passes_no_rule():
     found = detections([0.6, 0.9, 0.4])
-    answered = answer(found, "jitter", torch.tensor([[0.1, 0.2]]), torch.tensor([[1, 0]]))
-    assert answered.scores["jitter"].tolist()[0] == [torch.tensor(0.2).item(), torch.tensor(0.1).item(), float("inf")]
+    asked, rows = Asks(above=0.5, at_most=3).choose(found)
+    answered = answer(found, "jitter", torch.tensor([[0.1, 0.2, 0.3]]), asked, rows)
+    jitter = answered.scores["jitter"]
+    torch.testing.assert_close(jitter, torch.tensor([[0.2, 0.1, torch.nan]]), equal_nan=True)
+    for rule in (SetRule(score="jitter", above=0.0), SetRule(score="jitter", below=math.inf)):
+        assert passes(jitter, rule).tolist() == [[True, True, False]]
+    ignores = SetRule(score="jitter", below=0.05, ignore_from=math.inf)
+    assert is_ignored(jitter, ignores).tolist() == [[True, True, False]]
     assert answered.scores["confidence"] is found.scores["confidence"]
