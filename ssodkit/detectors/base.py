@@ -44,6 +44,11 @@ class DetectorConfig(PluginConfig, ABC):
         `own_plan`: it knows itself what its candidates learn from, so that its rule has neither matcher nor sampler.
         """
 
+    @property
+    def stage_levels(self) -> Mapping[str, int]:
+        """Stage that lies on the cells of a pyramid -> how many levels that has."""
+        return {}
+
     @model_validator(mode="after")
     def _all_stages_have_rules(self) -> "DetectorConfig":
         if set(self.stages) != set(self.stage_answers):
@@ -57,6 +62,16 @@ class DetectorConfig(PluginConfig, ABC):
                 )
             if not plans and rule.matcher is None:
                 raise ValueError(f"stages.{name}.matcher cannot be null: which candidate learns from which target?")
+        return self
+
+    @model_validator(mode="after")
+    def _rules_fit_the_pyramid(self) -> "DetectorConfig":
+        for name, levels in self.stage_levels.items():
+            rule = self.stages[name]
+            misfits = [matcher.misfit(levels) for matcher in rule.matchers.values()]
+            for text in misfits + [normalizer.misfit(levels) for normalizer in rule.normalizers]:
+                if text is not None:
+                    raise ValueError(text)
         return self
 
     @abstractmethod
@@ -125,11 +140,3 @@ def build_matchers(rules: Mapping[str, StageRule], context: BuildContext) -> nn.
     return nn.ModuleDict(
         {f"{name}{of}": matcher.build(context) for name, rule in rules.items() for of, matcher in rule.matchers.items()}
     )
-
-
-def check_levels(rule: StageRule, levels: int) -> None:
-    """Raise ValueError unless all matchers and normalizers of a stage can serve a pyramid of so many levels."""
-    misfits = [matcher.misfit(levels) for matcher in rule.matchers.values()]
-    for misfit in misfits + [term.normalizer.misfit(levels) for term in rule.terms.values()]:
-        if misfit is not None:
-            raise ValueError(misfit)

@@ -13,7 +13,7 @@ from torch import nn
 
 from ssodkit.detectors.anchors import AnchorConfig, Anchored, check_sides, make_anchors
 from ssodkit.detectors.backbones.base import Backbone, BackboneConfig
-from ssodkit.detectors.base import Detector, DetectorConfig, build_matchers, check_levels
+from ssodkit.detectors.base import Detector, DetectorConfig, build_matchers
 from ssodkit.detectors.detections import find
 from ssodkit.detectors.images import make_pyramid
 from ssodkit.detectors.portable.faster_rcnn import PortableFasterRcnn
@@ -64,13 +64,17 @@ class FasterRcnnConfig(DetectorConfig):
             "roi": frozenset({"places", "softmax"}),
         }
 
+    @property
+    def stage_levels(self) -> Mapping[str, int]:
+        """Anchors lie on the whole pyramid."""
+        return {"rpn": self.backbone.levels + self.neck.extra_levels}
+
     @model_validator(mode="after")
     def _parts_fit(self) -> "FasterRcnnConfig":
         if not self.stages["rpn"].one_class:
             raise ValueError("stages.rpn.one_class must be true: proposals have no class")
-        levels = self.backbone.levels + self.neck.extra_levels
+        levels = self.stage_levels["rpn"]
         check_sides(self.anchors, levels)
-        check_levels(self.stages["rpn"], levels)
         if self.roi.levels > levels:
             raise ValueError(f"roi.levels is {self.roi.levels}, but the pyramid has {levels}")
         return self

@@ -13,7 +13,7 @@ from pydantic import model_validator
 
 from ssodkit.detectors.anchors import AnchorConfig, Anchored, make_anchors
 from ssodkit.detectors.backbones.base import Backbone, BackboneConfig
-from ssodkit.detectors.base import Detector, DetectorConfig, build_matchers, check_levels
+from ssodkit.detectors.base import Detector, DetectorConfig, build_matchers
 from ssodkit.detectors.detections import find_by_level
 from ssodkit.detectors.heads.base import DenseHeadConfig
 from ssodkit.detectors.images import make_pyramid
@@ -63,12 +63,16 @@ class OneStageConfig(DetectorConfig):
         """Of the pyramid."""
         return self.backbone.levels + self.neck.extra_levels
 
+    @property
+    def stage_levels(self) -> Mapping[str, int]:
+        """Anchors lie on all of them."""
+        return {"dense": self.levels}
+
     @model_validator(mode="after")
     def _parts_fit(self) -> "OneStageConfig":
         misfit = self.head.misfit(self.neck.channels, self.anchors_per_cell)
         if misfit is not None:
             raise ValueError(misfit)
-        check_levels(self.stages["dense"], self.levels)
         return self
 
     def build(self, context: BuildContext) -> "OneStage":

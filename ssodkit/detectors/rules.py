@@ -155,6 +155,12 @@ class StageRule(Config):
         all_of = {"": self.matcher} | {f"@{place}": phase.matcher for place, phase in enumerate(self.phases)}
         return {name: matcher for name, matcher in all_of.items() if matcher is not None}
 
+    @property
+    def normalizers(self) -> tuple[NormalizerConfig, ...]:
+        """Those of its terms, and those that its phases give them."""
+        later = [change.normalizer for phase in self.phases for change in phase.terms.values()]
+        return (*(term.normalizer for term in self.terms.values()), *(one for one in later if one is not None))
+
     def begun(self, progress: Progress) -> tuple[int, ...]:
         """Places of the phases that have begun before this step."""
         return tuple(i for i, phase in enumerate(self.phases) if to_step(phase.at, progress.steps) <= progress.step)

@@ -99,6 +99,9 @@ def _term_changes(recipe: Recipe, parts: Parts) -> Iterator[Problem]:
                 for part in (change.criterion, change.normalizer):
                     if part is not None:
                         yield from _unmet(recipe, path, part, *around)
+                levels = detector.stage_levels.get(stage)
+                if change.normalizer is not None and levels and (text := change.normalizer.misfit(levels)):
+                    yield path, text
 
 
 def _idle_keys(recipe: Recipe, parts: Parts) -> Iterator[Problem]:

@@ -188,8 +188,13 @@ def test_config__refuses_what_cannot_work(change, message: str):
 def test_config__a_balance_is_of_the_pyramids_levels():
     load_plugins()
     stages = {"dense": {**TINY_OBJECTNESS["stages"]["dense"]}}
-    terms = {**stages["dense"]["terms"]}
-    terms["objectness"] = {**terms["objectness"], "normalizer": {"type": "level_means", "balance": [4.0, 1.0]}}
-    stages["dense"]["terms"] = terms
-    with pytest.raises(ValidationError, match="`balance` is for 2 levels, but the pyramid has 3"):
-        DenseObjectnessConfig.model_validate({**TINY_OBJECTNESS, "stages": stages})
+    normalizer = {"normalizer": {"type": "level_means", "balance": [4.0, 1.0]}}
+    terms = stages["dense"]["terms"]
+    for change in (
+        {"terms": {**terms, "objectness": {**terms["objectness"], **normalizer}}},
+        {"phases": [{"at": "50 %", "terms": {"objectness": normalizer}}]},
+    ):
+        with pytest.raises(ValidationError, match="`balance` is for 2 levels, but the pyramid has 3"):
+            DenseObjectnessConfig.model_validate(
+                {**TINY_OBJECTNESS, "stages": {"dense": {**stages["dense"], **change}}}
+            )

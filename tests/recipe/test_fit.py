@@ -101,6 +101,10 @@ def test_check_fit__a_score_whose_scorer_the_detector_cannot_serve_is_not_advise
             "method.unlabeled_terms.box: 'quota' needs 'sampler', which the stage 'dense' of 'retinanet'",
         ),
         (
+            "method.unlabeled_terms={class: {normalizer: {type: level_means, balance: [1.0]}}}",
+            "method.unlabeled_terms.class: the normalizer's `balance` is for 1 levels, but the pyramid has 2",
+        ),
+        (
             "method.unlabeled_terms={class: {criterion: {type: softmax}}}",
             "method.unlabeled_terms.class: 'softmax' needs 'softmax', which the stage 'dense' of 'retinanet'",
         ),

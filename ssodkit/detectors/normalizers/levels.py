@@ -3,7 +3,7 @@
 Source: Xu et al., Efficient Teacher, arXiv:2302.07577; the losses of the YOLO detectors of its code.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor
@@ -19,6 +19,7 @@ class LevelMeansConfig(NormalizerConfig):
     """A mean per level, each a term of its own."""
 
     type: Literal["level_means"] = "level_means"
+    needs: ClassVar[frozenset[str]] = frozenset({"strides"})
 
     of: Literal["positives", "all"] = "positives"
     """What a level's mean is over: positives that count, or all candidates that learn something."""
