@@ -120,7 +120,7 @@ class Detector(nn.Module, ABC):
     def score_regions(self, features: Features, regions: Candidates) -> Predictions:
         """The last stage's answer about any box in the frame of `features`, differentiably.
 
-        Raises NotImplementedError where a region alone cannot be asked about; recipes say so by `exact_regions`.
+        Raises NotImplementedError where regions alone cannot be asked about: for detectors without `exact_regions`.
         """
         raise NotImplementedError(f"{type(self).__name__} cannot be asked about a region")
 

@@ -5,10 +5,8 @@ Source: Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, arXiv:1708
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Literal
 
-import torch
 from pydantic import model_validator
 
 from ssodkit.detectors.anchors import AnchorConfig, Anchored, make_anchors
@@ -22,11 +20,8 @@ from ssodkit.detectors.portable.parts import Suppress
 from ssodkit.detectors.rules import DenseTestRule
 from ssodkit.nn.fpn import Fpn, FpnConfig
 from ssodkit.nn.towers import DenseShape
-from ssodkit.ops.boxes import at_least_fp32
-from ssodkit.ops.matching import best_overlaps
-from ssodkit.ops.rows import take_rows
 from ssodkit.plugins import BuildContext, Slot
-from ssodkit.structures.predictions import Candidates, Detections, Features, Predictions, Stages
+from ssodkit.structures.predictions import Detections, Features, Predictions, Stages
 from ssodkit.structures.teaching import Supervision
 from ssodkit.structures.views import View
 
@@ -80,7 +75,7 @@ class OneStageConfig(DetectorConfig):
 
 
 class OneStage(Detector):
-    """Its answers are about anchors; about any other region it has only the nearest anchor's."""
+    """Its answers are about anchors, and about no other region."""
 
     backbone: Backbone
     neck: Fpn
@@ -114,30 +109,6 @@ class OneStage(Detector):
         said = self.head(features.maps, anchors)
         dense = Predictions(anchors, said.logits, "sigmoid", said.codes, self.head.coder, said.extra)
         return Stages({"dense": dense}, features.view)
-
-    def score_regions(self, features: Features, regions: Candidates) -> Predictions:
-        """For each region the answer of the anchor with the best IoU, which its candidates then are: not exact.
-
-        Regions that are not valid, or overlap no anchor, answer 0 and are not valid.
-        """
-        dense = self.predict(features).last
-        anchors = dense.candidates
-        assert anchors.level is not None
-        assert anchors.stride is not None
-        with torch.no_grad():
-            boxes = at_least_fp32(regions.boxes)
-            found = best_overlaps(boxes, regions.valid, anchors.boxes, anchors.valid)
-        rows, valid = found.target, found.iou > 0.0
-        nearest = Candidates(
-            take_rows(anchors.boxes, rows), valid, take_rows(anchors.level, rows), take_rows(anchors.stride, rows)
-        )
-        return replace(
-            dense,
-            candidates=nearest,
-            class_logits=take_rows(dense.class_logits, rows).masked_fill(~valid[..., None], 0.0),
-            box_codes=take_rows(dense.box_codes, rows).masked_fill(~valid[..., None, None], 0.0),
-            extra={name: take_rows(said, rows).masked_fill(~valid, 0.0) for name, said in dense.extra.items()},
-        )
 
     def detect(self, stages: Stages, score: float | None = None) -> Detections:
         """Final detections."""

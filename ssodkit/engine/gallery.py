@@ -39,7 +39,7 @@ KEPT = 0.3
 SHOWN = 0.5
 """And above this one drawn on the sheet."""
 
-Seen = dict[str, Any]
+Shown = dict[str, Any]
 """One image at one moment, in plain numbers: `id`, `size` (height, width), and lists in the image's pixels:
 `truth` (boxes, labels; None where nobody knows it), `found` (boxes, labels, `scores` by name, `numbers` of the selector
 by name, `verdict` on the class, `places`; None where nothing is pseudo-labeled), and by network `detections` (boxes,
@@ -68,7 +68,7 @@ class Gallery:
         """Whether the step just made is a moment before the run's end."""
         return self.session.step in self.times and self.session.step < self.session.recipe.engine.steps
 
-    def look(self) -> list[tuple[NDArray[np.uint8], Seen]]:
+    def look(self) -> list[tuple[NDArray[np.uint8], Shown]]:
         """Write what is to be seen now; pixels (height, width, 3) with each image."""
         with self.session.pace.paused():
             seen = list(_look(self.session, self.images))[: self.images]
@@ -110,7 +110,7 @@ class Gallery:
 
 
 @torch.no_grad()
-def _look(session: Session, wanted: int) -> Iterator[tuple[NDArray[np.uint8], Seen]]:
+def _look(session: Session, wanted: int) -> Iterator[tuple[NDArray[np.uint8], Shown]]:
     """Unlabeled images of the run's last steps; test images where a step has no weak view.
 
     Of as many steps as it takes, the same on all processes: a method may compute together.
@@ -156,7 +156,7 @@ def _unchanged(method: nn.Module) -> Iterator[None]:
 
 def _describe(
     session: Session, view: View, images: ImageSet | None, report: Report | None, keep: Tensor
-) -> Iterator[tuple[NDArray[np.uint8], Seen]]:
+) -> Iterator[tuple[NDArray[np.uint8], Shown]]:
     """Each image of a view that is to be kept, with its pixels."""
     truth = None if images is None else _truth(images, view).to("cpu")
     detections = {name: found.to("cpu") for name, found in _detections(session, view).items()}
@@ -229,7 +229,7 @@ def _truth(images: ImageSet, view: View) -> Targets:
     return carry_labels(targets, view)
 
 
-def _columns(seen: Seen, names: list[str]) -> Mapping[str, Boxes]:
+def _columns(seen: Shown, names: list[str]) -> Mapping[str, Boxes]:
     """What the sheet shows of an image: title -> boxes."""
     columns = {}
     if seen["truth"] is not None:

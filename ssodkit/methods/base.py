@@ -64,7 +64,12 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def step(self, batch: SemiBatch, progress: Progress) -> Step:
-        """Losses and report of one step; changes no state."""
+        """Losses and report of one step.
+
+        The names of the losses are the same in every micro-batch and process of a step, and every parameter that
+        learns is in their graph, be it with a gradient of 0. What a part wants to remember waits in buffers that no
+        checkpoint holds; what counts changes in `after_update` alone.
+        """
 
     def forward(self, batch: SemiBatch, progress: Progress) -> Step:
         """`step`, by the name under which distributed training calls it."""
@@ -72,7 +77,7 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def after_update(self, progress: Progress, ok: Tensor) -> None:
-        """The one place where state changes. `progress.step` counts the update just made.
+        """The one place where what counts changes. `progress.step` counts the update just made.
 
         `ok`, 0-d and on the device, says whether the step was finite; where it was not, nothing may change.
         """

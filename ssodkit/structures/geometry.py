@@ -15,7 +15,8 @@ from ssodkit.structures.records import Record, join
 from ssodkit.structures.teaching import Supervision, Targets
 from ssodkit.structures.views import View
 
-Boxed = TypeVar("Boxed", Targets, Detections, Supervision)
+Boxed = TypeVar("Boxed", Targets, Detections)
+Carried = TypeVar("Carried", Targets, Detections, Supervision)
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class SemiBatch(Record):
     """None where the method asks for no unlabeled view, or the step's unlabeled weight is 0."""
 
 
-def carry(record: Boxed, source: View, goal: View, visible: float = 0.0) -> Boxed:
+def carry(record: Carried, source: View, goal: View, visible: float = 0.0) -> Carried:
     """Take boxes from one view's frame to another's view of the same images.
 
     A box becomes the hull of its four corners, clipped to the goal's size. What has no area left, or less than
@@ -78,7 +79,6 @@ def carry_labels(targets: Targets, view: View, visible: float = 0.0) -> Targets:
 
 def move_boxes(record: Boxed, homography: Tensor, sizes: Tensor, visible: float) -> Boxed:
     """Boxes moved by homographies (batch, 3, 3) into frames of `sizes`; clipped and dropped as by `carry`."""
-    assert not isinstance(record, Supervision)
     whole = warp_boxes(record.boxes.float(), homography)
     boxes = clip_boxes(whole, sizes)
     stays = has_area(boxes) & (box_area(boxes) >= visible * box_area(whole))

@@ -57,6 +57,9 @@ class Losses:
         return Losses({name: replace(term, rare=rare) for name, term in self.terms.items()})
 
     def __add__(self, other: "Losses") -> "Losses":
+        """The terms of both. Raises ValueError where a name is in both: one loss would be lost."""
+        if twice := self.terms.keys() & other.terms.keys():
+            raise ValueError(f"two losses have the name {sorted(twice)[0]}")
         return Losses({**self.terms, **other.terms})
 
     def __mul__(self, factor: float) -> "Losses":

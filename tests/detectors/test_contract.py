@@ -34,7 +34,7 @@ CASES = {
         "head": {"type": "fam3d", "layers": 1, "groups": 2, "shrink": 2, "shifts_levels": False},
     },
 }
-ANSWERS_REGIONS = [name for name in CASES if name != "dino"]
+ANSWERS_REGIONS = ["faster_rcnn"]
 SPREAD = {
     "objectness": 0.5,
     "codes": 0.1,

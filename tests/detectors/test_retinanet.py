@@ -200,26 +200,6 @@ def test_predict__each_level_has_its_own_scale(detector, make_view):
     torch.testing.assert_close(factor, expected[None, :, None, None].expand(factor.shape))
 
 
-def test_score_regions__answers_as_the_nearest_anchor_does(detector, make_view):
-    features = detector.extract(make_view("a", [1, 2]))
-    dense = detector.predict(features).last
-    places = torch.tensor([[3, 300, 17], [335, 20, 260]])
-    rows = torch.arange(2)[:, None]
-    regions = Candidates(dense.candidates.boxes[rows, places] + 0.25, torch.ones(2, 3, dtype=torch.bool))
-    answer = detector.score_regions(features, regions)
-    assert torch.equal(answer.candidates.boxes, dense.candidates.boxes[rows, places])
-    assert torch.equal(answer.class_logits, dense.class_logits[rows, places])
-    assert torch.equal(answer.decode(), dense.decode()[rows, places])
-    assert answer.candidates.level.tolist() == [[0, 1, 0], [2, 0, 1]]
-
-
-def test_score_regions__a_region_beyond_all_anchors_has_no_answer(detector, make_view):
-    far = Candidates(torch.tensor([[[900.0, 900.0, 950.0, 950.0]]]), torch.ones(1, 1, dtype=torch.bool))
-    answer = detector.score_regions(detector.extract(make_view("a", [1])), far)
-    assert not answer.candidates.valid.any()
-    assert not answer.class_logits.any()
-
-
 def test_fam3d__decodes_to_resampled_boxes_through_which_all_gradients_flow(tiny_context, make_view):
     detector = build(tiny_context(type="retinanet", anchors=SQUARE, head=FAM3D).detector, classes=3)
     features = detector.extract(make_view("a", [1]))

@@ -47,6 +47,11 @@ def test_losses__unbiased_teachers_total_leaves_out_the_unlabeled_boxes():
     assert total["unlabeled/rpn/box"] == total["unlabeled/roi/box"] == 0.0
 
 
+def test_losses__of_one_name_cannot_be_added():
+    with pytest.raises(ValueError, match="two losses have the name roi/box"):
+        Losses({"roi/box": term(1.0), "a": term(1.0)}) + Losses({"roi/box": term(2.0)})
+
+
 def test_losses__named_puts_a_prefix_before_each_name():
     assert list(Losses({"roi/box": term(1.0)}).named("unlabeled")) == ["unlabeled/roi/box"]
 
