@@ -18,7 +18,7 @@ from torchvision_pair import (
     check_detections,
     check_gradients,
     check_pyramid,
-    copy_features,
+    copy_weights,
     make_images,
     read_config,
     spread_layer,
@@ -119,21 +119,6 @@ def build_ours() -> FasterRcnn:
 
 def make_config(overrides: list[str]) -> FasterRcnnConfig:
     return FasterRcnnConfig.model_validate(read_config("faster_rcnn_torchvision", overrides))
-
-
-def copy_weights(theirs: TheirDetector, ours: FasterRcnn) -> None:
-    copy_features(theirs, ours, levels=4)
-    ours.rpn.shared.load_state_dict(theirs.rpn.head.conv[0][0].state_dict())
-    ours.rpn.objectness.load_state_dict(theirs.rpn.head.cls_logits.state_dict())
-    ours.rpn.codes.load_state_dict(theirs.rpn.head.bbox_pred.state_dict())
-    ours.roi.first.load_state_dict(theirs.roi_heads.box_head.fc6.state_dict())
-    ours.roi.second.load_state_dict(theirs.roi_heads.box_head.fc7.state_dict())
-    scores, boxes = theirs.roi_heads.box_predictor.cls_score, theirs.roi_heads.box_predictor.bbox_pred
-    with torch.no_grad():  # background is their first column and our last; it has no boxes in ours
-        ours.roi.classify.weight.copy_(scores.weight.roll(-1, dims=0))
-        ours.roi.classify.bias.copy_(scores.bias.roll(-1, dims=0))
-        ours.roi.regress.weight.copy_(boxes.weight[4:])
-        ours.roi.regress.bias.copy_(boxes.bias[4:])
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from torchvision_pair import (
     check_detections,
     check_gradients,
     check_pyramid,
-    copy_features,
+    copy_weights,
     make_images,
     read_config,
     spread_layer,
@@ -129,7 +129,7 @@ def make_pair(name: str, dtype: torch.dtype) -> Pair:
     spread_answers(case, theirs)
     config = make_config(name, [f"detector.test={{per_level: {PER_LEVEL}, at_most: {AT_MOST}, score: 0.05}}"])
     ours = config.build(BuildContext(num_classes=CLASSES, detector=config, load_weights=False))
-    copy_weights(case, theirs, ours)
+    copy_weights(theirs, ours)
     theirs.to(dtype).eval()
     ours.to(dtype).eval()
     return Pair(case, ours, theirs, make_images(theirs.transform, dtype, first_label=0))
@@ -156,29 +156,8 @@ def make_config(name: str, overrides: list[str]) -> OneStageConfig:
     return CASES[name].config.model_validate(read_config(f"{name}_torchvision", overrides))
 
 
-def copy_weights(case: Case, theirs: nn.Module, ours: OneStage) -> None:
-    copy_features(theirs, ours, levels=3)
-    fpn, classes, boxes = theirs.backbone.fpn, theirs.head.classification_head, theirs.head.regression_head
-    for extra, name in zip(ours.neck.extra, ("p6", "p7"), strict=True):
-        extra.load_state_dict(getattr(fpn.extra_blocks, name).state_dict())
-    towers = ours.head.towers
-    for layers, tower in ((towers.class_layers, classes.conv), (towers.box_layers, boxes.conv)):
-        for layer, other in zip(layers, convolutions(tower), strict=True):
-            layer.convolution.load_state_dict(other.state_dict())
-        for layer, other in zip(layers, norms(tower), strict=case.theirs is FCOS):
-            layer.norm.load_state_dict(other.state_dict())
-    towers.classify.load_state_dict(classes.cls_logits.state_dict())
-    towers.regress.load_state_dict(boxes.bbox_reg.state_dict())
-    if case.theirs is FCOS:
-        ours.head.quality.load_state_dict(boxes.bbox_ctrness.state_dict())
-
-
 def convolutions(tower: nn.Module) -> list[nn.Module]:
     return [module for module in tower.modules() if isinstance(module, nn.Conv2d)]
-
-
-def norms(tower: nn.Module) -> list[nn.Module]:
-    return [module for module in tower.modules() if isinstance(module, nn.GroupNorm)]
 
 
 @pytest.fixture(params=CASES)

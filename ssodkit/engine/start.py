@@ -1,0 +1,143 @@
+"""The weights that a recipe's `detector.weights` names: found, read, and compared with the detector."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ssodkit.detectors.backbones.weights import SUFFIX, is_within_reach
+from ssodkit.detectors.base import DetectorConfig
+from ssodkit.detectors.starting import Source, Start, misfit
+from ssodkit.detectors.torchvision_weights import KNOWN, from_torchvision, is_torchvisions, weights_of
+from ssodkit.engine.checkpoint import NETWORK, STUDENT, read_run
+from ssodkit.errors import RecipeError, SsodkitError
+from ssodkit.plugins import suggest
+from ssodkit.recipe.model import Recipe
+from ssodkit.recipe.read import Mistake, Written, refuse
+from ssodkit.recipe.validate import dotted, locate
+
+KEY = ("detector", "weights")
+AS_TRAINED = "the detector of the recipe that it was trained with"
+
+
+def find_start(config: DetectorConfig, classes: Sequence[str]) -> Start | None:
+    """What a detector of these classes starts from; None where its recipe names no weights.
+
+    Raises RecipeError where they cannot be read or are another detector's. No network has been built then.
+    """
+    if config.weights is None:
+        return None
+    try:
+        return Start(_fitting(config), tuple(classes))
+    except RecipeError as error:
+        raise RecipeError(f"{dotted(KEY)}: {error}") from error
+
+
+def check_start(recipe: Recipe, tree: Written) -> None:
+    """Raise RecipeError with the place in the recipe where its weights cannot be read or are another detector's."""
+    if recipe.detector.weights is None:
+        return
+    try:
+        _fitting(recipe.detector)
+    except RecipeError as error:
+        refuse([Mistake(locate(tree, KEY)[1].place, dotted(KEY), str(error))], error)
+
+
+def kept_file(name: str) -> Path | None:
+    """The file of torchvision's COCO weights of a network, where torch keeps it since it was fetched."""
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights_of(name).url).name
+    return path if path.is_file() else None
+
+
+def read_source(weights: str | Path) -> Source:
+    """The weights by a name of torchvision's network, or at a path. Raises RecipeError where they cannot be read."""
+    if isinstance(weights, str):
+        return from_torchvision(_fetch(weights), f"torchvision's {weights}", published=weights)
+    if weights.is_dir():
+        return _of_run(weights)
+    if not weights.is_file():
+        raise RecipeError(
+            f"there is no file or run {weights}, and no network of this name: {suggest(str(weights), KNOWN)}"
+        )
+    return _of_file(weights)
+
+
+def _fitting(config: DetectorConfig) -> Source:
+    assert config.weights is not None
+    source = read_source(config.weights)
+    why = misfit(source, config)
+    if why is not None:
+        raise RecipeError(why)
+    return source
+
+
+def _fetch(name: str) -> Mapping[str, Tensor]:
+    entry, kept = weights_of(name), kept_file(name)
+    try:
+        if kept is not None:
+            return _read_state(kept)
+        if not is_within_reach(entry.url):
+            raise ConnectionError("there is no network, and torch keeps no copy of them")
+        state: Mapping[str, Tensor] = entry.get_state_dict(progress=True, check_hash=True)
+    except (OSError, RuntimeError) as error:  # the disk, the network, or a file that is not what was asked for
+        raise RecipeError(
+            f"the weights of torchvision's {name} cannot be fetched ({str(error).rstrip('.')}). Run once online, so "
+            f"that torch keeps them; or fetch {entry.url} and name the file here; or take `weights` out, and the "
+            "backbone's are used"
+        ) from error
+    return state
+
+
+def _of_run(run: Path) -> Source:
+    """The result of a run, or of one of its checkpoints."""
+    try:
+        recipe, checkpoint = read_run(run)
+    except SsodkitError as error:
+        raise RecipeError(str(error)) from error
+    result = checkpoint / f"{recipe.evaluation.result}{NETWORK}"
+    return _of_file(result if result.is_file() else checkpoint / STUDENT)
+
+
+def _of_file(path: Path) -> Source:
+    """A file of ours, which says its classes, or a state of torchvision's network."""
+    if path.suffix != SUFFIX:
+        state, about = _read_state(path), dict[str, str]()
+    else:
+        state, about = _read_safetensors(path)
+    if about.get("format", "").startswith("ssodkit"):
+        names = tuple(str(name) for _, name in json.loads(about["categories"]))
+        return Source(str(path), state, len(names), names, AS_TRAINED)
+    if not is_torchvisions(state):
+        raise RecipeError(
+            f"{path} holds weights of no detector that is known. Name a run, a file of `ssodkit export --format "
+            "safetensors`, or the weights of one of torchvision's: " + ", ".join(KNOWN)
+        )
+    published = (name for name in KNOWN if Path(weights_of(name).url).name == path.name)
+    return from_torchvision(state, str(path), next(published, None))
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise RecipeError(f"{path} cannot be read ({error})") from error
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    """A state that torch has saved; nothing in the file can run code."""
+    try:
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a file with other content makes torch's reader raise whatever its bytes lead to
+        raise RecipeError(f"{path} cannot be read as weights. {_AS_STATE}") from error
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise RecipeError(f"{path} holds more than weights. {_AS_STATE}")
+    return state
+
+
+_AS_STATE = "Write them alone, with `torch.save(model.state_dict(), FILE)`"
