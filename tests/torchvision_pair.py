@@ -82,7 +82,8 @@ def spread_norms(theirs: nn.Module) -> None:
 def spread_layer(layer: nn.Module, std: float) -> None:
     """Weights under which its answers differ as well."""
     nn.init.normal_(layer.weight, std=std)
-    nn.init.normal_(layer.bias, std=0.1)
+    if layer.bias is not None:
+        nn.init.normal_(layer.bias, std=0.1)
 
 
 def copy_weights(theirs: nn.Module, ours: Detector) -> None:

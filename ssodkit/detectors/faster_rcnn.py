@@ -97,7 +97,7 @@ class FasterRcnn(Detector):
         self.stage_rules = config.stages
         self.backbone = config.backbone.build(context)
         self.neck = Fpn(config.neck, self.backbone.channels, self.backbone.strides)
-        self.rpn = RpnHead(config.neck.channels, config.anchors.per_cell)
+        self.rpn = RpnHead(config.neck.channels, config.anchors.per_cell, config.rpn.layers)
         regressions = self.num_classes if config.roi.boxes_per_class else 1
         self.roi = RoiHead(config.roi, config.neck.channels, self.neck.strides, self.num_classes + 1, regressions)
         self.anchored = Anchored("rpn", config.anchors, tuple(self.neck.strides))

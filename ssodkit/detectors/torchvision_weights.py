@@ -15,8 +15,10 @@ from ssodkit.detectors.starting import Source
 
 TorchvisionName = Literal[
     "fasterrcnn_resnet50_fpn",
+    "fasterrcnn_resnet50_fpn_v2",
     "fcos_resnet50_fpn",
     "retinanet_resnet50_fpn",
+    "retinanet_resnet50_fpn_v2",
 ]
 
 
@@ -32,8 +34,10 @@ class _Known:
 
 KNOWN: Mapping[str, _Known] = {
     "fasterrcnn_resnet50_fpn": _Known("faster_rcnn_torchvision", has_epsilon=False),
+    "fasterrcnn_resnet50_fpn_v2": _Known("faster_rcnn_torchvision_v2"),
     "fcos_resnet50_fpn": _Known("fcos_torchvision"),
     "retinanet_resnet50_fpn": _Known("retinanet_torchvision", has_epsilon=False),
+    "retinanet_resnet50_fpn_v2": _Known("retinanet_torchvision_v2"),
 }
 """By their names in torchvision; all have weights of COCO."""
 COCO_SLOTS = 91
@@ -49,14 +53,20 @@ _NECK: tuple[Rule, ...] = (
     (r"backbone\.body\.(.+)", r"backbone.network.\1"),
     (r"backbone\.fpn\.inner_blocks\.(\d+)\.(?:0\.)?(weight|bias)", r"neck.lateral.\1.\2"),
     (r"backbone\.fpn\.layer_blocks\.(\d+)\.(?:0\.)?(weight|bias)", r"neck.output.\1.\2"),
+    (r"backbone\.fpn\.inner_blocks\.(\d+)\.1\.(.+)", r"neck.lateral_norms.\1.\2"),
+    (r"backbone\.fpn\.layer_blocks\.(\d+)\.1\.(.+)", r"neck.output_norms.\1.\2"),
     (r"backbone\.fpn\.extra_blocks\.p(\d)\.(.+)", lambda found: f"neck.extra.{int(found[1]) - 6}.{found[2]}"),
 )
 _REGIONS: tuple[Rule, ...] = (
     (r"rpn\.head\.conv\.(?:0\.0\.)?(weight|bias)", r"rpn.shared.\1"),
+    (r"rpn\.head\.conv\.(\d+)\.0\.(.+)", lambda found: f"rpn.further.{int(found[1]) - 1}.{found[2]}"),
     (r"rpn\.head\.cls_logits\.(.+)", r"rpn.objectness.\1"),
     (r"rpn\.head\.bbox_pred\.(.+)", r"rpn.codes.\1"),
     (r"roi_heads\.box_head\.fc6\.(.+)", r"roi.first.\1"),
     (r"roi_heads\.box_head\.fc7\.(.+)", r"roi.second.\1"),
+    (r"roi_heads\.box_head\.(\d+)\.0\.(.+)", r"roi.convolutions.\1.\2"),
+    (r"roi_heads\.box_head\.(\d+)\.1\.(.+)", r"roi.norms.\1.\2"),
+    (r"roi_heads\.box_head\.\d+\.(weight|bias)", r"roi.first.\1"),
     (r"roi_heads\.box_predictor\.cls_score\.(.+)", r"roi.classify.\1"),
     (r"roi_heads\.box_predictor\.bbox_pred\.(.+)", r"roi.regress.\1"),
 )
@@ -129,9 +139,11 @@ def coco_names() -> tuple[str, ...]:
 
 def _kind(state: Mapping[str, Tensor]) -> str:
     """The name in torchvision of the network that these weights are of, or are most like."""
-    if any(name.startswith("rpn.") for name in state):
-        return "fasterrcnn_resnet50_fpn"
-    return "fcos_resnet50_fpn" if "head.regression_head.bbox_ctrness.weight" in state else "retinanet_resnet50_fpn"
+    if "head.regression_head.bbox_ctrness.weight" in state:
+        return "fcos_resnet50_fpn"
+    has_regions = any(name.startswith("rpn.") for name in state)
+    norm = "backbone.fpn.inner_blocks.0.1.weight" if has_regions else "head.regression_head.conv.0.1.weight"
+    return f"{'fasterrcnn' if has_regions else 'retinanet'}_resnet50_fpn{'_v2' if norm in state else ''}"
 
 
 def _towers(kind: str) -> tuple[Rule, ...]:
@@ -150,7 +162,7 @@ def _towers(kind: str) -> tuple[Rule, ...]:
             for part, places in (("convolution", "(0|3|6|9)"), ("norm", "(1|4|7|10)"))
             for pattern, our in (rule("(weight|bias)", part, 3),)
         )
-    return rule(r"0\.(.+)", "convolution", 1), rule("(weight|bias)", "convolution", 2)
+    return rule(r"0\.(.+)", "convolution", 1), rule(r"1\.(.+)", "norm", 1), rule("(weight|bias)", "convolution", 2)
 
 
 def _renamed(name: str, rules: tuple[Rule, ...]) -> str:

@@ -1,4 +1,4 @@
-"""`retinanet_torchvision` and `fcos_torchvision` against torchvision itself: same weights, answers and losses."""
+"""`retinanet_torchvision`, its `_v2`, `fcos_torchvision` against torchvision itself: same weights, answers, losses."""
 
 import inspect
 from collections import OrderedDict
@@ -10,7 +10,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection import FCOS, RetinaNet, fcos_resnet50_fpn, retinanet_resnet50_fpn
+from torchvision.models.detection import (
+    FCOS,
+    RetinaNet,
+    fcos_resnet50_fpn,
+    retinanet_resnet50_fpn,
+    retinanet_resnet50_fpn_v2,
+)
 from torchvision_pair import (
     CLASSES,
     NEAR,
@@ -54,6 +60,7 @@ def numbers_of_fcos(config: OneStageConfig) -> dict[str, Any]:
 class Case:
     """One of torchvision's detectors, and ours of the same kind."""
 
+    preset: str
     config: type[OneStageConfig]
     theirs: type[nn.Module]
     make_theirs: Callable[..., nn.Module]
@@ -66,8 +73,21 @@ class Case:
 
 TWO = {"dense/class": "classification", "dense/box": "bbox_regression"}
 CASES = {
-    "retinanet": Case(RetinaNetConfig, RetinaNet, retinanet_resnet50_fpn, 9, numbers_of_retinanet, TWO, {}),
+    "retinanet": Case(
+        "retinanet_torchvision", RetinaNetConfig, RetinaNet, retinanet_resnet50_fpn, 9, numbers_of_retinanet, TWO, {}
+    ),
+    "retinanet_v2": Case(
+        "retinanet_torchvision_v2",
+        RetinaNetConfig,
+        RetinaNet,
+        retinanet_resnet50_fpn_v2,
+        9,
+        numbers_of_retinanet,
+        TWO,
+        {},
+    ),
     "fcos": Case(
+        "fcos_torchvision",
         FcosConfig,
         FCOS,
         fcos_resnet50_fpn,
@@ -153,7 +173,7 @@ def spread_answers(case: Case, theirs: nn.Module) -> None:
 
 
 def make_config(name: str, overrides: list[str]) -> OneStageConfig:
-    return CASES[name].config.model_validate(read_config(f"{name}_torchvision", overrides))
+    return CASES[name].config.model_validate(read_config(CASES[name].preset, overrides))
 
 
 def convolutions(tower: nn.Module) -> list[nn.Module]:
