@@ -96,7 +96,7 @@ def from_torchvision(state: Mapping[str, Tensor], what: str, published: str | No
     `published` names the network where these are torchvision's own COCO weights of it. Files do not say their classes:
     those with as many as COCO's are taken to be COCO's.
     """
-    kind = _kind(state)
+    kind = kind_of(state)
     has_background = kind.startswith("fasterrcnn")
     rules = _NECK + (_REGIONS if has_background else _DENSE + _towers(kind))
     tensors = {_renamed(name, rules): tensor for name, tensor in state.items()}
@@ -137,7 +137,7 @@ def coco_names() -> tuple[str, ...]:
     return tuple(weights_of("fcos_resnet50_fpn").meta["categories"])
 
 
-def _kind(state: Mapping[str, Tensor]) -> str:
+def kind_of(state: Mapping[str, Tensor]) -> str:
     """The name in torchvision of the network that these weights are of, or are most like."""
     if "head.regression_head.bbox_ctrness.weight" in state:
         return "fcos_resnet50_fpn"

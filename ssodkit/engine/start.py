@@ -1,17 +1,13 @@
 """The weights that a recipe's `detector.weights` names: found, read, and compared with the detector."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import Tensor
-
-from ssodkit.detectors.backbones.weights import SUFFIX, is_within_reach
 from ssodkit.detectors.base import DetectorConfig
 from ssodkit.detectors.starting import Source, Start, misfit
 from ssodkit.detectors.torchvision_weights import KNOWN, from_torchvision, is_torchvisions, weights_of
+from ssodkit.detectors.weight_files import fetch_weights, read_weights
 from ssodkit.engine.checkpoint import NETWORK, STUDENT, read_run
 from ssodkit.errors import RecipeError, SsodkitError
 from ssodkit.plugins import suggest
@@ -46,16 +42,10 @@ def check_start(recipe: Recipe, tree: Written) -> None:
         refuse([Mistake(locate(tree, KEY)[1].place, dotted(KEY), str(error))], error)
 
 
-def kept_file(name: str) -> Path | None:
-    """The file of torchvision's COCO weights of a network, where torch keeps it since it was fetched."""
-    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights_of(name).url).name
-    return path if path.is_file() else None
-
-
 def read_source(weights: str | Path) -> Source:
     """The weights by a name of torchvision's network, or at a path. Raises RecipeError where they cannot be read."""
     if isinstance(weights, str):
-        return from_torchvision(_fetch(weights), f"torchvision's {weights}", published=weights)
+        return from_torchvision(fetch_weights(weights), f"torchvision's {weights}", published=weights)
     if weights.is_dir():
         return _of_run(weights)
     if not weights.is_file():
@@ -74,23 +64,6 @@ def _fitting(config: DetectorConfig) -> Source:
     return source
 
 
-def _fetch(name: str) -> Mapping[str, Tensor]:
-    entry, kept = weights_of(name), kept_file(name)
-    try:
-        if kept is not None:
-            return _read_state(kept)
-        if not is_within_reach(entry.url):
-            raise ConnectionError("there is no network, and torch keeps no copy of them")
-        state: Mapping[str, Tensor] = entry.get_state_dict(progress=True, check_hash=True)
-    except (OSError, RuntimeError) as error:  # the disk, the network, or a file that is not what was asked for
-        raise RecipeError(
-            f"the weights of torchvision's {name} cannot be fetched ({str(error).rstrip('.')}). Run once online, so "
-            f"that torch keeps them; or fetch {entry.url} and name the file here; or take `weights` out, and the "
-            "backbone's are used"
-        ) from error
-    return state
-
-
 def _of_run(run: Path) -> Source:
     """The result of a run, or of one of its checkpoints."""
     try:
@@ -103,10 +76,7 @@ def _of_run(run: Path) -> Source:
 
 def _of_file(path: Path) -> Source:
     """A file of ours, which says its classes, or a state of torchvision's network."""
-    if path.suffix != SUFFIX:
-        state, about = _read_state(path), dict[str, str]()
-    else:
-        state, about = _read_safetensors(path)
+    state, about = read_weights(path)
     if about.get("format", "").startswith("ssodkit"):
         names = tuple(str(name) for _, name in json.loads(about["categories"]))
         return Source(str(path), state, len(names), names, AS_TRAINED)
@@ -117,27 +87,3 @@ def _of_file(path: Path) -> Source:
         )
     published = (name for name in KNOWN if Path(weights_of(name).url).name == path.name)
     return from_torchvision(state, str(path), next(published, None))
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise RecipeError(f"{path} cannot be read ({error})") from error
-
-
-def _read_state(path: Path) -> dict[str, Tensor]:
-    """A state that torch has saved; nothing in the file can run code."""
-    try:
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a file with other content makes torch's reader raise whatever its bytes lead to
-        raise RecipeError(f"{path} cannot be read as weights. {_AS_STATE}") from error
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise RecipeError(f"{path} holds more than weights. {_AS_STATE}")
-    return state
-
-
-_AS_STATE = "Write them alone, with `torch.save(model.state_dict(), FILE)`"

@@ -48,15 +48,14 @@ class RoiHead(nn.Module):
         super().__init__()
         self.config = config
         self.strides = tuple(strides[: config.levels])
-        self.convolutions = nn.ModuleList(
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False) for _ in range(config.convolutions)
-        )
+        convolutions = [nn.Conv2d(channels, channels, 3, padding=1, bias=False) for _ in range(config.convolutions)]
+        self.convolutions = nn.ModuleList(convolutions)
         self.norms = nn.ModuleList(nn.BatchNorm2d(channels) for _ in range(config.convolutions))
         self.first = nn.Linear(channels * config.cells**2, config.width)
         self.second = nn.Linear(config.width, config.width) if config.layers == 2 else None
         self.classify = nn.Linear(config.width, columns)
         self.regress = nn.Linear(config.width, boxes * 4)
-        for convolution in self.convolutions:
+        for convolution in convolutions:
             nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
         layers = [layer for layer in (self.first, self.second) if layer is not None]
         for layer in layers:

@@ -27,7 +27,7 @@ FOUR = ("a", "b", "c", "d")
 def hub(tmp_path, monkeypatch):
     """The empty folder in which torch keeps what it has fetched; no host is within reach."""
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
-    monkeypatch.setattr("ssodkit.engine.start.is_within_reach", lambda url: False)
+    monkeypatch.setattr("ssodkit.detectors.weight_files.is_within_reach", lambda url: False)
     folder = tmp_path / "checkpoints"
     folder.mkdir()
     return folder
