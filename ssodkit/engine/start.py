@@ -46,9 +46,13 @@ def read_source(weights: str | Path) -> Source:
     """The weights by a name of torchvision's network, or at a path. Raises RecipeError where they cannot be read."""
     if isinstance(weights, str):
         return from_torchvision(fetch_weights(weights), f"torchvision's {weights}", published=weights)
-    if weights.is_dir():
+    try:
+        is_run, is_file = weights.is_dir(), weights.is_file()
+    except OSError as error:  # such as a name that is too long
+        raise RecipeError(f"{weights} cannot be looked for: {error.strerror}") from error
+    if is_run:
         return _of_run(weights)
-    if not weights.is_file():
+    if not is_file:
         raise RecipeError(
             f"there is no file or run {weights}, and no network of this name: {suggest(str(weights), KNOWN)}"
         )

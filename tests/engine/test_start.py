@@ -190,6 +190,11 @@ def test_run__says_where_weights_are_named_that_cannot_be_read(call, tmp_path, t
     assert_says(ended.err, sentence)
 
 
+def test_read_source__a_path_that_no_file_can_have_is_a_sentence(tmp_path):
+    with pytest.raises(RecipeError, match="cannot be looked for: File name too long"):
+        read_source(tmp_path / ("a" * 300))
+
+
 def test_run__names_the_preset_that_other_weights_fit(call, tmp_path, torchvision_recipe):
     with torch.device("meta"):
         other = get_model("fcos_resnet50_fpn", weights=None, weights_backbone=None)
