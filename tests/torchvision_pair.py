@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 
 from ssodkit.detectors.base import Detector
+from ssodkit.detectors.starting import Start, misfit
+from ssodkit.detectors.torchvision_weights import from_torchvision
 from ssodkit.plugins import load_plugins
 from ssodkit.recipe.merge import read_tree
 from ssodkit.structures.predictions import Detections
@@ -80,17 +82,17 @@ def spread_norms(theirs: nn.Module) -> None:
 def spread_layer(layer: nn.Module, std: float) -> None:
     """Weights under which its answers differ as well."""
     nn.init.normal_(layer.weight, std=std)
-    nn.init.normal_(layer.bias, std=0.1)
+    if layer.bias is not None:
+        nn.init.normal_(layer.bias, std=0.1)
 
 
-def copy_features(theirs: nn.Module, ours: Detector, levels: int) -> None:
-    """Backbone, its normalization, and the pyramid's convolutions for the `levels` maps of the backbone."""
-    ours.backbone.network.load_state_dict(theirs.backbone.body.state_dict())
+def copy_weights(theirs: nn.Module, ours: Detector) -> None:
+    """As a recipe's `detector.weights` does; how pixels are normalized in float64."""
+    source = from_torchvision(theirs.state_dict(), "theirs")
+    assert misfit(source, ours.config) is None
+    Start(source, tuple("abcd")).put_into(ours)
     ours.backbone.mean = torch.tensor(theirs.transform.image_mean, dtype=torch.float64)
     ours.backbone.std = torch.tensor(theirs.transform.image_std, dtype=torch.float64)
-    for level in range(levels):
-        ours.neck.lateral[level].load_state_dict(theirs.backbone.fpn.inner_blocks[level][0].state_dict())
-        ours.neck.output[level].load_state_dict(theirs.backbone.fpn.layer_blocks[level][0].state_dict())
 
 
 def check_pyramid(ours: tuple[Tensor, ...], theirs: list[Tensor]) -> None:

@@ -78,9 +78,13 @@ def run(
         raise typer.BadParameter("--folds are draws of a comparison: add --compare supervised")
     if compare is not None and stop_after is not None:
         raise typer.BadParameter("a comparison trains to the end: leave out --stop-after, and stop it with Ctrl-C")
-    from ssodkit.recipe.check import load_recipe
+    from ssodkit.engine.start import check_start
+    from ssodkit.recipe.check import load_with_places
 
-    loaded = load_recipe(recipe, overrides or (), trust_plugins=True) if recipe is not None else None
+    loaded = None
+    if recipe is not None:
+        loaded, tree = load_with_places(recipe, overrides or (), trust_plugins=True)
+        check_start(loaded, tree)
     if processes > 1:
         _launch(processes)
         return

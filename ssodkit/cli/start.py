@@ -35,8 +35,9 @@ def init(
         str,
         typer.Option(
             metavar="auto|none|NAME|FILE",
-            help="What the network starts from: a network of timm by its name, a .safetensors file of one, or none: a "
-            "light detector with new weights. auto: resnet50.tv_in1k where there is a GPU and timm has its weights.",
+            help="What the network starts from: torchvision's Faster R-CNN, trained on COCO, or a network of timm, by "
+            "its name or as a file; or none: a light detector with new weights. auto: where there is a GPU, what torch "
+            "keeps of the former, or timm of resnet50.tv_in1k.",
         ),
     ] = "auto",
 ) -> None:

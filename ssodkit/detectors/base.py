@@ -2,15 +2,17 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import model_validator
-from torch import nn
+from pydantic import field_validator, model_validator
+from torch import Tensor, nn
 
 from ssodkit.assigners.matchers.base import Matcher
 from ssodkit.detectors.anchors import Anchored
 from ssodkit.detectors.portable.parts import Suppress
 from ssodkit.detectors.rules import StageRule, TestRule
+from ssodkit.detectors.torchvision_weights import TorchvisionName, plain_name
 from ssodkit.plugins import BuildContext, PluginConfig
 from ssodkit.structures.predictions import Candidates, Detections, Features, Predictions, Stages, stage_of
 from ssodkit.structures.progress import Progress
@@ -25,6 +27,15 @@ class DetectorConfig(PluginConfig, ABC):
 
     stages: Mapping[str, StageRule]
     test: TestRule = TestRule()
+    weights: TorchvisionName | Path | None = None
+    """What the whole detector starts from: torchvision's COCO weights, by the name of their network; a file of weights
+    of such a network; the folder of a run or of one of its checkpoints, or a safetensors file of either. The backbone
+    fetches none of its own then. What says classes that these weights do not know is new."""
+
+    @field_validator("weights", mode="before")
+    @classmethod
+    def _as_torchvision_names_it(cls, weights: object) -> object:
+        return plain_name(weights) if isinstance(weights, str) else weights
 
     @property
     @abstractmethod
@@ -127,6 +138,12 @@ class Detector(nn.Module, ABC):
     @abstractmethod
     def detect(self, stages: Stages, score: float | None = None) -> Detections:
         """Final detections in the frame of `stages.view`; `score` overrides the test threshold."""
+
+    def class_layers(self, num_classes: int) -> Mapping[str, Tensor]:
+        """Layers that say classes, and for each which outputs speak of which class, if there were so many: (classes,
+        outputs). So weights are taken over by the names of classes; what is not listed is taken where it has the same
+        shape."""
+        return {}
 
     def portable(self, suppress: Suppress, score: float) -> nn.Module | None:
         """This detector in operations that a file can hold: gray levels (batch, 3, height, width), and the one size

@@ -187,6 +187,11 @@ class Dino(Detector):
             by_name[f"decoder.{place}"] = said
         return Stages(by_name, view)
 
+    def class_layers(self, num_classes: int) -> Mapping[str, Tensor]:
+        """What all heads call `classify`, and the names from which questions of denoising are made."""
+        rows = torch.arange(num_classes)[:, None]
+        return {name: rows for name, _ in self.named_modules() if name == "names" or name.endswith(".classify")}
+
 
 def _frames(view: View) -> Float[Tensor, "batch 4"]:
     """Each whole image as a box, without padding, at least one pixel wide and high."""

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar, Literal
 
+import torch
 from pydantic import model_validator
-from torch import nn
+from torch import Tensor, nn
 
 from ssodkit.detectors.anchors import AnchorConfig, Anchored, check_sides, make_anchors
 from ssodkit.detectors.backbones.base import Backbone, BackboneConfig
@@ -96,7 +97,7 @@ class FasterRcnn(Detector):
         self.stage_rules = config.stages
         self.backbone = config.backbone.build(context)
         self.neck = Fpn(config.neck, self.backbone.channels, self.backbone.strides)
-        self.rpn = RpnHead(config.neck.channels, config.anchors.per_cell)
+        self.rpn = RpnHead(config.neck.channels, config.anchors.per_cell, config.rpn.layers)
         regressions = self.num_classes if config.roi.boxes_per_class else 1
         self.roi = RoiHead(config.roi, config.neck.channels, self.neck.strides, self.num_classes + 1, regressions)
         self.anchored = Anchored("rpn", config.anchors, tuple(self.neck.strides))
@@ -139,6 +140,13 @@ class FasterRcnn(Detector):
     def detect(self, stages: Stages, score: float | None = None) -> Detections:
         """Final detections of the last stage."""
         return find(stages.last, stages.view.sizes, self.config.test, score)
+
+    def class_layers(self, num_classes: int) -> Mapping[str, Tensor]:
+        """Of the box head; its background is behind the classes."""
+        layers = {"roi.classify": torch.arange(num_classes)[:, None]}
+        if self.config.roi.boxes_per_class:
+            layers["roi.regress"] = torch.arange(4 * num_classes).unflatten(0, (-1, 4))
+        return layers
 
     def portable(self, suppress: Suppress, score: float) -> nn.Module:
         """The same in operations that a file can hold."""

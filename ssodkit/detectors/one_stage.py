@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import model_validator
+from torch import Tensor
 
 from ssodkit.detectors.anchors import AnchorConfig, Anchored, make_anchors
 from ssodkit.detectors.backbones.base import Backbone, BackboneConfig
@@ -113,6 +114,11 @@ class OneStage(Detector):
     def detect(self, stages: Stages, score: float | None = None) -> Detections:
         """Final detections."""
         return find_by_level(stages.last, stages.view.sizes, self.config.test, score)
+
+    def class_layers(self, num_classes: int) -> Mapping[str, Tensor]:
+        """Whatever the head calls `classify`: all classes of a cell's first anchor, then those of the next."""
+        rows = torch.arange(self.config.anchors_per_cell * num_classes).unflatten(0, (-1, num_classes)).T
+        return {name: rows for name, _ in self.head.named_modules(prefix="head") if name.endswith(".classify")}
 
     def portable(self, suppress: Suppress, score: float) -> PortableOneStage:
         """The same in operations that a file can hold."""

@@ -22,6 +22,8 @@ from ssodkit.structures.predictions import Candidates, Predictions
 class RpnConfig(Config):
     """The dense head; it is as wide as the pyramid."""
 
+    layers: int = Field(1, ge=1, le=100)
+    """3x3 convolutions before the outputs."""
     code: BoxCodeConfig = BoxCodeConfig()
 
 
@@ -48,13 +50,14 @@ class ProposalRule(Config):
 
 
 class RpnHead(nn.Module):
-    """A 3x3 convolution, then objectness and box code of every anchor, shared by all levels."""
+    """3x3 convolutions, then objectness and box code of every anchor, shared by all levels."""
 
-    def __init__(self, channels: int, anchors_per_cell: int) -> None:
+    def __init__(self, channels: int, anchors_per_cell: int, layers: int = 1) -> None:
         super().__init__()
         self.shared = nn.Conv2d(channels, channels, 3, padding=1)
         self.objectness = nn.Conv2d(channels, anchors_per_cell, 1)
         self.codes = nn.Conv2d(channels, anchors_per_cell * 4, 1)
+        self.further = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(layers - 1))
         for parameter in self.parameters():
             nn.init.normal_(parameter, std=0.01 if parameter.dim() > 1 else 0.0)
 
@@ -63,6 +66,8 @@ class RpnHead(nn.Module):
     ) -> tuple[Float[Tensor, "batch anchors 1"], Float[Tensor, "batch anchors 1 4"]]:
         """Objectness logits and box codes, in the order of the anchors."""
         hidden = [relu(self.shared(level)) for level in maps]
+        for convolution in self.further:
+            hidden = [relu(convolution(level)) for level in hidden]
         logits = [self.objectness(level).permute(0, 2, 3, 1).flatten(1) for level in hidden]
         codes = [self.codes(level).permute(0, 2, 3, 1).flatten(1).unflatten(1, (-1, 1, 4)) for level in hidden]
         return torch.cat(logits, dim=1)[..., None], torch.cat(codes, dim=1)

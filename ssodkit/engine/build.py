@@ -2,6 +2,7 @@
 
 import torch
 
+from ssodkit.detectors.starting import Start
 from ssodkit.methods.base import Method
 from ssodkit.ops.random import make_key
 from ssodkit.plugins import BuildContext
@@ -12,12 +13,14 @@ def build_method(
     recipe: Recipe,
     num_classes: int,
     load_weights: bool = True,
+    start: Start | None = None,
     labeled_boxes_per_image: tuple[float, ...] | None = None,
 ) -> Method:
     """The method of a recipe, on the CPU; new weights are drawn from the recipe's seed alone.
 
-    Without `load_weights`, backbones have random weights and no network is needed: for what loads a checkpoint, for
-    tests and benchmarks.
+    `start` holds weights of a whole detector, which all networks begin with; backbones fetch none then. Without
+    `load_weights`, backbones have random weights and no network is needed: for what loads a checkpoint, for tests and
+    benchmarks.
     """
     context = BuildContext(
         num_classes=num_classes,
@@ -26,11 +29,15 @@ def build_method(
         labeled_boxes_per_image=labeled_boxes_per_image,
         minimum_visible=recipe.views.minimum_visible,
         joined=recipe.engine.joined,
-        load_weights=load_weights,
+        load_weights=load_weights and start is None,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(make_key(recipe.seed, "weights"))
-        return recipe.method.build(context)
+        method = recipe.method.build(context)
+    if start is not None:
+        for network in method.networks().values():
+            start.put_into(network)
+    return method
 
 
 def place(method: Method, recipe: Recipe, device: torch.device) -> Method:

@@ -37,6 +37,7 @@ from ssodkit.engine.origin import Origin
 from ssodkit.engine.pace import Pace
 from ssodkit.engine.precision import precision_on
 from ssodkit.engine.replay import not_finite, save_replay
+from ssodkit.engine.start import find_start
 from ssodkit.engine.tables import classes_in_words
 from ssodkit.engine.update import Numbers, Outcome, Updater
 from ssodkit.engine.versions import device_name, source, versions
@@ -73,10 +74,12 @@ class Session:
         processes.agree({"recipe": recipe_hash(recipe), "labeled fold": fold})
         self.plan = derive_batch(recipe.data.batch, processes.count, engine.images_per_device, engine.lr_for_images)
         labeled = self.sets.labeled
+        self.start = None if checkpoint else find_start(recipe.detector, [category.name for category in categories])
         method = build_method(
             recipe,
             len(categories),
             load_weights=checkpoint is None,
+            start=self.start,
             labeled_boxes_per_image=tuple((labeled.boxes_per_class() / max(1, len(labeled))).tolist()),
         )
         self.method = place(method, recipe, processes.device)
@@ -93,8 +96,7 @@ class Session:
         self.stored = describe_stored(self.sets.unlabeled, self.sets.hidden, self.sets.labeled, self.sets.labeled_too)
         self.pace = Pace(processes)
         self.origin = Origin.of(recipe, categories, fold)
-        self.step, self.seconds = 0, 0.0
-        self.best, self.best_step = -1.0, 0
+        self.step, self.seconds, self.best, self.best_step = 0, 0.0, -1.0, 0
         self.sources = [source()]
         self.averages: dict[int, dict[str, float]] = {}
         self._saved_step = -1
@@ -238,8 +240,7 @@ class Session:
             self.log.warn(alarm)
 
     def validation_averages(self, step: int) -> dict[str, float] | None:
-        """Network -> its AP on the validation images after a step whose networks are at hand; None without such
-        images."""
+        """Network -> its AP on the validation images after a step whose networks are at hand; None without images."""
         if self.sets.validation is None:
             return None
         if step not in self.averages:  # scored by a part of the run that a crash made this one forget
@@ -284,9 +285,9 @@ class Session:
             f"data     {len(sets.labeled)} labeled images ({fold.describe()}, hash {fold.hash}), "
             f"{unlabeled} unlabeled, {validation}{len(sets.test)} test; {len(sets.categories)} classes"
         )
-        self.log.say(f"batch    {self.plan.describe()}")
-        for note in sets.notes:
-            self.log.say(f"note     {note}")
+        weights = () if self.start is None else (f"weights  {self.start.describe()}",)
+        for line in (f"batch    {self.plan.describe()}", *weights, *(f"note     {note}" for note in sets.notes)):
+            self.log.say(line)
         if self.stored is not None and not self.log.has("health", 0):
             self.log.record("health", 0, self.stored)
         if not self.step:

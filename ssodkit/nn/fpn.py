@@ -26,6 +26,8 @@ class FpnConfig(Config):
     the first reads the last level (`output`) or the backbone's last map (`input`)."""
     extra_relu: bool = False
     """Whether a ReLU lies before the second and further of these convolutions (RetinaNet's paper, torchvision)."""
+    norm: Literal["batch"] | None = None
+    """Behind each lateral and output convolution, which have no biases then; the statistics of `batch` learn."""
     init: Literal["fan_in", "xavier"] = "fan_in"
     """Uniform weights of variance 1 / inputs (torchvision, detectron2) or 2 / (inputs + outputs) (mmdetection)."""
 
@@ -37,7 +39,7 @@ class FpnConfig(Config):
 
 
 class Fpn(nn.Module):
-    """Lateral 1x1 and output 3x3 convolutions without normalization, nearest up-sampling.
+    """Lateral 1x1 and output 3x3 convolutions, nearest up-sampling.
 
     `strides` are those of the pyramid's levels, extra ones included.
     """
@@ -46,28 +48,34 @@ class Fpn(nn.Module):
         super().__init__()
         self.config = config
         self.strides = (*strides, *(strides[-1] * 2**level for level in range(1, config.extra_levels + 1)))
-        self.lateral = nn.ModuleList(nn.Conv2d(width, config.channels, 1) for width in in_channels)
-        self.output = nn.ModuleList(nn.Conv2d(config.channels, config.channels, 3, padding=1) for _ in in_channels)
-        first = in_channels[-1] if config.extra_from == "input" else config.channels
+        channels, bias = config.channels, config.norm is None
+        self.lateral = nn.ModuleList(nn.Conv2d(width, channels, 1, bias=bias) for width in in_channels)
+        self.output = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1, bias=bias) for _ in in_channels)
+        self.lateral_norms, self.output_norms = (
+            nn.ModuleList(nn.Identity() if config.norm is None else nn.BatchNorm2d(channels) for _ in in_channels)
+            for _ in range(2)
+        )
+        first = in_channels[-1] if config.extra_from == "input" else channels
         convolutions = config.extra_levels if config.extra_from != "cells" else 0
         self.extra = nn.ModuleList(
-            nn.Conv2d(config.channels if level else first, config.channels, 3, stride=2, padding=1)
-            for level in range(convolutions)
+            nn.Conv2d(channels if level else first, channels, 3, stride=2, padding=1) for level in range(convolutions)
         )
-        for name, parameter in self.named_parameters():
-            if name.endswith("bias"):
-                nn.init.zeros_(parameter)
-            elif config.init == "xavier":
-                nn.init.xavier_uniform_(parameter)
+        for convolution in (*self.lateral, *self.output, *self.extra):
+            if convolution.bias is not None:
+                nn.init.zeros_(convolution.bias)
+            if config.init == "xavier":
+                nn.init.xavier_uniform_(convolution.weight)
             else:
-                nn.init.kaiming_uniform_(parameter, a=1)
+                nn.init.kaiming_uniform_(convolution.weight, a=1)
 
     def forward(self, maps: Sequence[Float[Tensor, "batch _ _ _"]]) -> tuple[Float[Tensor, "batch channels _ _"], ...]:
         """The pyramid of `maps`, finest first."""
-        merged = [lateral(level) for lateral, level in zip(self.lateral, maps, strict=True)]
+        rows = zip(self.lateral_norms, self.lateral, maps, strict=True)
+        merged = [norm(lateral(level)) for norm, lateral, level in rows]
         for finer in reversed(range(len(merged) - 1)):
             merged[finer] = merged[finer] + interpolate(merged[finer + 1], merged[finer].shape[-2:], mode="nearest")
-        levels = [output(level) for output, level in zip(self.output, merged, strict=True)]
+        rows = zip(self.output_norms, self.output, merged, strict=True)
+        levels = [norm(output(level)) for norm, output, level in rows]
         if self.config.extra_from == "cells":
             for _ in range(self.config.extra_levels):
                 levels.append(max_pool2d(levels[-1], kernel_size=1, stride=2))

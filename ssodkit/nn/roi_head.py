@@ -1,16 +1,17 @@
-"""RoI head: RoIAlign from the pyramid level that fits a region's size, two layers, class logits and box codes.
+"""RoI head: RoIAlign from the pyramid level that fits a region's size, a few layers, class logits and box codes.
 
 Source: Lin et al., Feature Pyramid Networks, arXiv:1612.03144, section 4.2 and eq. 1; RoIAlign: He et al., Mask R-CNN,
 arXiv:1703.06870, section 3.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import relu
+from torch.nn.functional import batch_norm, relu
 
 from ssodkit.ops.boxes import at_least_fp32, box_area, has_area
 from ssodkit.ops.roi_align import roi_align
@@ -30,8 +31,12 @@ class RoiHeadConfig(Config):
     """The finest pyramid levels, which are read."""
     finest_side: float = Field(56.0, ge=1.0, le=100_000.0)
     """Pixels: level k reads squares from 2^k times this side up, the first and last level whatever is beyond."""
+    convolutions: int = Field(0, ge=0, le=100)
+    """3x3 convolutions, each with a batch normalization whose statistics learn, before the layers."""
+    layers: Literal[1, 2] = 2
+    """Fully connected, before the outputs."""
     width: int = Field(1024, ge=1, le=65_536)
-    """Of the two layers."""
+    """Of these layers."""
     boxes_per_class: bool = True
     """Whether every class has its own box regression, or all share one."""
 
@@ -43,15 +48,21 @@ class RoiHead(nn.Module):
         super().__init__()
         self.config = config
         self.strides = tuple(strides[: config.levels])
+        convolutions = [nn.Conv2d(channels, channels, 3, padding=1, bias=False) for _ in range(config.convolutions)]
+        self.convolutions = nn.ModuleList(convolutions)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(channels) for _ in range(config.convolutions))
         self.first = nn.Linear(channels * config.cells**2, config.width)
-        self.second = nn.Linear(config.width, config.width)
+        self.second = nn.Linear(config.width, config.width) if config.layers == 2 else None
         self.classify = nn.Linear(config.width, columns)
         self.regress = nn.Linear(config.width, boxes * 4)
-        for layer in (self.first, self.second):
+        for convolution in convolutions:
+            nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+        layers = [layer for layer in (self.first, self.second) if layer is not None]
+        for layer in layers:
             nn.init.xavier_uniform_(layer.weight)
         nn.init.normal_(self.classify.weight, std=0.01)
         nn.init.normal_(self.regress.weight, std=0.001)
-        for layer in (self.first, self.second, self.classify, self.regress):
+        for layer in (*layers, self.classify, self.regress):
             nn.init.zeros_(layer.bias)
 
     def forward(
@@ -62,10 +73,22 @@ class RoiHead(nn.Module):
     ) -> tuple[Float[Tensor, "batch regions columns"], Float[Tensor, "batch regions boxes 4"]]:
         """Class logits and box codes of every region."""
         pooled, places = self._pool(maps, boxes, valid & has_area(boxes))
-        hidden = relu(self.second(relu(self.first(pooled.flatten(1)))))
+        hidden = self.read(pooled)
         logits = _put_back(self.classify(hidden), places, valid.shape)
         codes = _put_back(self.regress(hidden), places, valid.shape)
         return logits, codes.unflatten(-1, (-1, 4))
+
+    def read(self, pooled: Float[Tensor, "regions channels cells cells"]) -> Float[Tensor, "regions width"]:
+        """What the outputs are made of."""
+        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+            assert isinstance(norm, nn.BatchNorm2d)
+            pooled = convolution(pooled)
+            if norm.training and not len(pooled):  # the statistics of no region are no numbers, and would stay
+                pooled = batch_norm(pooled, norm.running_mean, norm.running_var, norm.weight, norm.bias)
+            else:
+                pooled = relu(norm(pooled))
+        hidden = relu(self.first(pooled.flatten(1)))
+        return hidden if self.second is None else relu(self.second(hidden))
 
     def _pool(self, maps: Sequence[Tensor], boxes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Features of the valid regions, sorted by level, and their places in the flattened batch."""

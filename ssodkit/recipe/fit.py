@@ -12,6 +12,8 @@ from pydantic.fields import FieldInfo
 from ssodkit.data.config import StoredSource
 from ssodkit.detectors.backbones.base import BackboneConfig
 from ssodkit.detectors.rules import changes_of
+from ssodkit.detectors.starting import misfit
+from ssodkit.detectors.torchvision_weights import promised
 from ssodkit.plugins import Config, PluginConfig, members, slots, suggest
 from ssodkit.recipe.model import AdamWConfig, Recipe
 from ssodkit.recipe.read import Mistake, Written, refuse
@@ -38,7 +40,8 @@ def check_fit(recipe: Recipe, tree: Written) -> None:
         *_term_changes(recipe, parts),
         *_untaught_answers(recipe),
         *_unanswered_ranks(recipe),
-        *_frozen_noise(parts),
+        *_frozen_noise(recipe, parts),
+        *_other_weights(recipe),
         *_late_steps(recipe),
         *_unmeasured_peak(recipe),
         *_high_rates(recipe),
@@ -253,8 +256,16 @@ def _unanswered_ranks(recipe: Recipe) -> Iterator[Problem]:
         yield ("detector", "test", "rank", name), f"the stage '{stage}' has no such answer; answers to rank by: {known}"
 
 
-def _frozen_noise(parts: Parts) -> Iterator[Problem]:
-    for path, part in parts:
+def _other_weights(recipe: Recipe) -> Iterator[Problem]:
+    """torchvision's weights by a name say what they are of before they are there; files are read when a run begins."""
+    name = recipe.detector.weights
+    text = misfit(promised(name), recipe.detector) if isinstance(name, str) else None
+    if text is not None:
+        yield ("detector", "weights"), text
+
+
+def _frozen_noise(recipe: Recipe, parts: Parts) -> Iterator[Problem]:
+    for path, part in parts if recipe.detector.weights is None else ():
         if isinstance(part, BackboneConfig) and part.freezes and not part.is_pretrained:
             yield path, f"'{part.type}' freezes layers that have random weights; give it weights, or freeze nothing"
 

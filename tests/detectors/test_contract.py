@@ -78,6 +78,18 @@ def learn(detector: Detector, view, supervision) -> dict[str, torch.Tensor]:
     return losses.values(losses.denominators())
 
 
+def test_class_layers__are_all_that_depends_on_the_number_of_classes(make_detector):
+    few, many = make_detector(3), make_detector(5)
+    shapes = {name: tensor.shape for name, tensor in few.state_dict().items()}
+    other = {name: tensor for name, tensor in many.state_dict().items() if tensor.shape != shapes[name]}
+    layers = many.class_layers(5)
+    assert {name.rpartition(".")[0] for name in other} == set(layers)
+    for name, tensor in other.items():
+        rows = layers[name.rpartition(".")[0]]
+        assert rows.flatten().sort().values.tolist() == list(range(rows.numel()))  # an output speaks of one class
+        assert (len(rows), 2 * rows.shape[1]) == (5, len(tensor) - shapes[name][0])
+
+
 def test_cases__are_all_detectors_and_heads():
     load_plugins()
     ours = {

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from ssodkit.detectors.faster_rcnn import FasterRcnn, FasterRcnnConfig
 from ssodkit.detectors.learning import assign, loss, predict_together
+from ssodkit.ops.boxes import pairwise_iou
 from ssodkit.plugins import BuildContext, load_plugins
 from ssodkit.recipe.merge import read_tree
 from ssodkit.structures.predictions import Candidates
@@ -196,3 +197,23 @@ def test_step__draws_from_the_keys_alone(detector, make_view, make_targets):
 def test_step__asks_the_host_six_times(detector, questions_of_a_step):
     # Teacher: proposals, regions, what is above the threshold, detections. Student: proposals, regions.
     assert questions_of_a_step(detector) == {"torchvision::nms": 3, "tolist": 2, "aten::nonzero": 1}
+
+
+def test_step__with_batch_normalization_learns_what_it_finds_in_the_test(tiny_context, make_view, make_targets):
+    roi = {"cells": 3, "samples": 1, "levels": 2, "finest_side": 20.0, "width": 16, "convolutions": 2, "layers": 1}
+    neck = {"channels": 8, "extra_levels": 0, "norm": "batch"}
+    context = tiny_context(neck=neck, rpn={"layers": 2}, roi=roi)
+    detector = context.detector.build(context)
+    view, targets = make_view("a", [1, 2]), make_targets([[(4, 4, 28, 40, 0)], [(30, 20, 56, 50, 2)]])
+    optimizer = torch.optim.SGD(detector.parameters(), lr=0.05, momentum=0.9, nesterov=True)
+    for step in range(160):
+        losses = learn(detector, replace(view, keys=view.keys + step), Supervision.uniform(targets, PROGRESS))
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        torch.nn.utils.clip_grad_norm_(detector.parameters(), 5.0)
+        optimizer.step()
+    detector.eval()
+    with torch.no_grad():
+        found = detector.detect(detector.predict(detector.extract(view)))
+    assert found.labels[:, 0].tolist() == [0, 2]
+    assert pairwise_iou(found.boxes[:, :1], targets.boxes[:, :1]).min() > 0.5

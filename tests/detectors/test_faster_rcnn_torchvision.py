@@ -1,14 +1,15 @@
-"""The preset `faster_rcnn_torchvision` against torchvision itself: same weights, same answers, same losses."""
+"""The presets `faster_rcnn_torchvision` and its `_v2` against torchvision itself: same weights, answers and losses."""
 
 import inspect
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import cache
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN as TheirDetector
-from torchvision.models.detection import fasterrcnn_resnet50_fpn
+from torchvision.models.detection import fasterrcnn_resnet50_fpn, fasterrcnn_resnet50_fpn_v2
 from torchvision.models.detection.rpn import concat_box_prediction_layers
 from torchvision_pair import (
     CLASSES,
@@ -18,7 +19,7 @@ from torchvision_pair import (
     check_detections,
     check_gradients,
     check_pyramid,
-    copy_features,
+    copy_weights,
     make_images,
     read_config,
     spread_layer,
@@ -32,6 +33,10 @@ from ssodkit.structures.predictions import Features
 
 EVERYTHING = 10**6
 """A sample so large that all candidates are taken on both sides."""
+PRESETS = {
+    "faster_rcnn_torchvision": fasterrcnn_resnet50_fpn,
+    "faster_rcnn_torchvision_v2": fasterrcnn_resnet50_fpn_v2,
+}
 LOSS_NAMES = {
     "rpn/class": "loss_objectness",
     "rpn/box": "loss_rpn_box_reg",
@@ -55,7 +60,7 @@ class Pair:
 
     def their_losses(self, maps: "OrderedDict[str, Tensor]") -> dict[str, Tensor]:
         """Their four losses on `maps`, the first from labels of our dtype: their own, in fp32, would round it."""
-        rpn, levels = self.theirs.rpn.train(), list(maps.values())
+        rpn, levels = training(self.theirs.rpn), list(maps.values())
         canvas, their_targets = self.images.canvas, self.images.their_targets
         proposals, _ = rpn(canvas, maps, their_targets)
         logits, codes = concat_box_prediction_layers(*rpn.head(levels))
@@ -63,13 +68,22 @@ class Pair:
         labels, boxes = rpn.assign_targets_to_anchors(anchors, their_targets)
         labels = [label.to(codes.dtype) for label in labels]
         class_loss, box_loss = rpn.compute_loss(logits, codes, labels, rpn.box_coder.encode(boxes, anchors))
-        _, roi = self.theirs.roi_heads.train()(maps, proposals, SIZES, their_targets)
+        _, roi = training(self.theirs.roi_heads)(maps, proposals, SIZES, their_targets)
         return {"loss_objectness": class_loss, "loss_rpn_box_reg": box_loss, **roi}
 
 
-def make_pair(dtype: torch.dtype) -> Pair:
+def training(part: nn.Module) -> nn.Module:
+    """It samples and has losses; its batch normalization stays as it is."""
+    part.train()
+    for module in part.modules():
+        module.train(not isinstance(module, nn.BatchNorm2d))
+    return part
+
+
+@cache
+def make_pair(preset: str, dtype: torch.dtype) -> Pair:
     torch.manual_seed(0)
-    theirs = fasterrcnn_resnet50_fpn(
+    theirs = PRESETS[preset](
         weights=None,
         weights_backbone=None,
         num_classes=CLASSES + 1,
@@ -83,7 +97,8 @@ def make_pair(dtype: torch.dtype) -> Pair:
         box_positive_fraction=1.0,
     )
     spread_answers(theirs)
-    ours = build_ours()
+    spread_regions(theirs)
+    ours = build_ours(preset)
     copy_weights(theirs, ours)
     theirs.to(dtype).eval()
     ours.to(dtype).eval()
@@ -93,74 +108,82 @@ def make_pair(dtype: torch.dtype) -> Pair:
 def spread_answers(theirs: TheirDetector) -> None:
     """Random weights under which scores and boxes differ from place to place; those of a fresh network hardly do."""
     spread_norms(theirs)
-    head, layers, predictor = theirs.rpn.head, theirs.roi_heads.box_head, theirs.roi_heads.box_predictor
+    head, predictor = theirs.rpn.head, theirs.roi_heads.box_predictor
     for layer, std in (
-        (head.conv[0][0], 0.05),
+        *((block[0], 0.05) for block in head.conv),
         (head.cls_logits, 0.2),
         (head.bbox_pred, 0.03),
-        (layers.fc6, 0.03),
-        (layers.fc7, 0.06),
+        *zip(hidden_layers(theirs), (0.03, 0.06), strict=False),
         (predictor.cls_score, 0.1),
         (predictor.bbox_pred, 0.05),
     ):
         spread_layer(layer, std)
 
 
-def build_ours() -> FasterRcnn:
+def spread_regions(theirs: TheirDetector) -> None:
+    """Where the box head has batch normalization, its statistics are those of regions, which get all classes."""
+    norms = [module for module in theirs.roi_heads.box_head.modules() if isinstance(module, nn.BatchNorm2d)]
+    if not norms:
+        return
+    for norm in norms:
+        norm.momentum = 1.0
+    canvas = make_images(theirs.transform, torch.float32, first_label=1).canvas
+    with torch.no_grad():
+        maps = theirs.eval().backbone(canvas.tensors)
+        regions, _ = theirs.rpn(canvas, maps)
+        hidden = theirs.roi_heads.box_head.train()(theirs.roi_heads.box_roi_pool(maps, regions, SIZES))
+        classify = theirs.roi_heads.box_predictor.cls_score
+        classify.bias -= classify(hidden).mean(dim=0)
+
+
+def hidden_layers(theirs: TheirDetector) -> list[nn.Module]:
+    return [module for module in theirs.roi_heads.box_head.modules() if isinstance(module, nn.Linear)]
+
+
+def build_ours(preset: str) -> FasterRcnn:
     overrides = [
         "detector.proposals.training={per_level: 300, keep: 400}",
         "detector.proposals.test={per_level: 200, keep: 80}",
         f"detector.stages.rpn.sampler={{per_image: {EVERYTHING}, positive_share: 1.0}}",
         f"detector.stages.roi.sampler={{per_image: {EVERYTHING}, positive_share: 1.0}}",
     ]
-    config = make_config(overrides)
+    config = make_config(preset, overrides)
     return config.build(BuildContext(num_classes=CLASSES, detector=config, load_weights=False))
 
 
-def make_config(overrides: list[str]) -> FasterRcnnConfig:
-    return FasterRcnnConfig.model_validate(read_config("faster_rcnn_torchvision", overrides))
+def make_config(preset: str, overrides: list[str]) -> FasterRcnnConfig:
+    return FasterRcnnConfig.model_validate(read_config(preset, overrides))
 
 
-def copy_weights(theirs: TheirDetector, ours: FasterRcnn) -> None:
-    copy_features(theirs, ours, levels=4)
-    ours.rpn.shared.load_state_dict(theirs.rpn.head.conv[0][0].state_dict())
-    ours.rpn.objectness.load_state_dict(theirs.rpn.head.cls_logits.state_dict())
-    ours.rpn.codes.load_state_dict(theirs.rpn.head.bbox_pred.state_dict())
-    ours.roi.first.load_state_dict(theirs.roi_heads.box_head.fc6.state_dict())
-    ours.roi.second.load_state_dict(theirs.roi_heads.box_head.fc7.state_dict())
-    scores, boxes = theirs.roi_heads.box_predictor.cls_score, theirs.roi_heads.box_predictor.bbox_pred
-    with torch.no_grad():  # background is their first column and our last; it has no boxes in ours
-        ours.roi.classify.weight.copy_(scores.weight.roll(-1, dims=0))
-        ours.roi.classify.bias.copy_(scores.bias.roll(-1, dims=0))
-        ours.roi.regress.weight.copy_(boxes.weight[4:])
-        ours.roi.regress.bias.copy_(boxes.bias[4:])
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture
 def exact() -> Pair:
-    return make_pair(torch.float64)
+    return make_pair("faster_rcnn_torchvision", torch.float64)
 
 
-@pytest.fixture(scope="module")
-def single() -> Pair:
-    return make_pair(torch.float32)
-
-
-@pytest.fixture(params=["exact", "single"])
+@pytest.fixture(
+    params=[
+        ("faster_rcnn_torchvision", torch.float64),
+        ("faster_rcnn_torchvision", torch.float32),
+        ("faster_rcnn_torchvision_v2", torch.float32),  # whose box head is slow
+    ],
+    ids=["exact", "single", "v2"],
+)
 def case(request: pytest.FixtureRequest) -> tuple[Pair, Features, "OrderedDict[str, Tensor]", dict[str, float]]:
     """A pair in float64 or fp32, with their pyramid in both forms, and how near the answers must be."""
-    pair: Pair = request.getfixturevalue(request.param)
+    preset, dtype = request.param
+    pair = make_pair(preset, dtype)
     with torch.no_grad():
-        return pair, *pair.features(), NEAR[torch.float64 if request.param == "exact" else torch.float32]
+        return pair, *pair.features(), NEAR[dtype]
 
 
-def test_preset__has_torchvisions_numbers():
+@pytest.mark.parametrize("preset", PRESETS)
+def test_preset__has_torchvisions_numbers(preset: str):
     theirs = {
         name: parameter.default
         for name, parameter in inspect.signature(TheirDetector.__init__).parameters.items()
         if isinstance(parameter.default, int | float)
     }
-    config = make_config([])
+    config = make_config(preset, [])
     rpn, roi = config.stages["rpn"], config.stages["roi"]
     assert rpn.sampler is not None
     assert roi.sampler is not None
@@ -185,9 +208,11 @@ def test_preset__has_torchvisions_numbers():
     }.items() <= theirs.items()
 
 
-def test_extract__equals_torchvision(exact: Pair):
+@pytest.mark.parametrize("preset", PRESETS)
+def test_extract__equals_torchvision(preset: str):
+    pair = make_pair(preset, torch.float64)
     with torch.no_grad():
-        ours, (_, theirs) = exact.ours.extract(exact.images.view), exact.features()
+        ours, (_, theirs) = pair.ours.extract(pair.images.view), pair.features()
     check_pyramid(ours.maps, list(theirs.values()))
 
 
@@ -237,6 +262,6 @@ def test_loss__has_torchvisions_gradients(exact: Pair):
         "pyramid": (exact.ours.neck.lateral[0], exact.theirs.backbone.fpn.inner_blocks[0][0]),
         "objectness": (exact.ours.rpn.objectness, exact.theirs.rpn.head.cls_logits),
         "anchor codes": (exact.ours.rpn.codes, exact.theirs.rpn.head.bbox_pred),
-        "first layer": (exact.ours.roi.first, exact.theirs.roi_heads.box_head.fc6),
+        "first layer": (exact.ours.roi.first, hidden_layers(exact.theirs)[0]),
     }
     check_gradients(ours, theirs, layers, least=1e-4)

@@ -1,4 +1,4 @@
-"""`retinanet_torchvision` and `fcos_torchvision` against torchvision itself: same weights, answers and losses."""
+"""`retinanet_torchvision`, its `_v2`, `fcos_torchvision` against torchvision itself: same weights, answers, losses."""
 
 import inspect
 from collections import OrderedDict
@@ -10,7 +10,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection import FCOS, RetinaNet, fcos_resnet50_fpn, retinanet_resnet50_fpn
+from torchvision.models.detection import (
+    FCOS,
+    RetinaNet,
+    fcos_resnet50_fpn,
+    retinanet_resnet50_fpn,
+    retinanet_resnet50_fpn_v2,
+)
 from torchvision_pair import (
     CLASSES,
     NEAR,
@@ -19,7 +25,7 @@ from torchvision_pair import (
     check_detections,
     check_gradients,
     check_pyramid,
-    copy_features,
+    copy_weights,
     make_images,
     read_config,
     spread_layer,
@@ -54,6 +60,7 @@ def numbers_of_fcos(config: OneStageConfig) -> dict[str, Any]:
 class Case:
     """One of torchvision's detectors, and ours of the same kind."""
 
+    preset: str
     config: type[OneStageConfig]
     theirs: type[nn.Module]
     make_theirs: Callable[..., nn.Module]
@@ -66,8 +73,21 @@ class Case:
 
 TWO = {"dense/class": "classification", "dense/box": "bbox_regression"}
 CASES = {
-    "retinanet": Case(RetinaNetConfig, RetinaNet, retinanet_resnet50_fpn, 9, numbers_of_retinanet, TWO, {}),
+    "retinanet": Case(
+        "retinanet_torchvision", RetinaNetConfig, RetinaNet, retinanet_resnet50_fpn, 9, numbers_of_retinanet, TWO, {}
+    ),
+    "retinanet_v2": Case(
+        "retinanet_torchvision_v2",
+        RetinaNetConfig,
+        RetinaNet,
+        retinanet_resnet50_fpn_v2,
+        9,
+        numbers_of_retinanet,
+        TWO,
+        {},
+    ),
     "fcos": Case(
+        "fcos_torchvision",
         FcosConfig,
         FCOS,
         fcos_resnet50_fpn,
@@ -129,7 +149,7 @@ def make_pair(name: str, dtype: torch.dtype) -> Pair:
     spread_answers(case, theirs)
     config = make_config(name, [f"detector.test={{per_level: {PER_LEVEL}, at_most: {AT_MOST}, score: 0.05}}"])
     ours = config.build(BuildContext(num_classes=CLASSES, detector=config, load_weights=False))
-    copy_weights(case, theirs, ours)
+    copy_weights(theirs, ours)
     theirs.to(dtype).eval()
     ours.to(dtype).eval()
     return Pair(case, ours, theirs, make_images(theirs.transform, dtype, first_label=0))
@@ -153,32 +173,11 @@ def spread_answers(case: Case, theirs: nn.Module) -> None:
 
 
 def make_config(name: str, overrides: list[str]) -> OneStageConfig:
-    return CASES[name].config.model_validate(read_config(f"{name}_torchvision", overrides))
-
-
-def copy_weights(case: Case, theirs: nn.Module, ours: OneStage) -> None:
-    copy_features(theirs, ours, levels=3)
-    fpn, classes, boxes = theirs.backbone.fpn, theirs.head.classification_head, theirs.head.regression_head
-    for extra, name in zip(ours.neck.extra, ("p6", "p7"), strict=True):
-        extra.load_state_dict(getattr(fpn.extra_blocks, name).state_dict())
-    towers = ours.head.towers
-    for layers, tower in ((towers.class_layers, classes.conv), (towers.box_layers, boxes.conv)):
-        for layer, other in zip(layers, convolutions(tower), strict=True):
-            layer.convolution.load_state_dict(other.state_dict())
-        for layer, other in zip(layers, norms(tower), strict=case.theirs is FCOS):
-            layer.norm.load_state_dict(other.state_dict())
-    towers.classify.load_state_dict(classes.cls_logits.state_dict())
-    towers.regress.load_state_dict(boxes.bbox_reg.state_dict())
-    if case.theirs is FCOS:
-        ours.head.quality.load_state_dict(boxes.bbox_ctrness.state_dict())
+    return CASES[name].config.model_validate(read_config(CASES[name].preset, overrides))
 
 
 def convolutions(tower: nn.Module) -> list[nn.Module]:
     return [module for module in tower.modules() if isinstance(module, nn.Conv2d)]
-
-
-def norms(tower: nn.Module) -> list[nn.Module]:
-    return [module for module in tower.modules() if isinstance(module, nn.GroupNorm)]
 
 
 @pytest.fixture(params=CASES)

@@ -99,3 +99,14 @@ def test_roi_head__reads_the_finest_levels_alone():
     valid = torch.ones(2, 40, dtype=torch.bool)
     silenced = [maps[0], *(torch.zeros_like(level) for level in maps[1:])]
     assert torch.equal(head(maps, boxes, valid)[0], head(silenced, boxes, valid)[0])
+
+
+def test_roi_head__statistics_of_no_region_are_not_taken():
+    head, maps, boxes = make(convolutions=1).train(), pyramid(), regions()
+    logits, codes = head(maps, boxes, torch.zeros(2, 40, dtype=torch.bool))
+    (logits.sum() + codes.sum()).backward()
+    assert torch.equal(head.norms[0].running_mean, torch.zeros(3))
+    assert all(torch.equal(each.grad, torch.zeros_like(each)) for each in head.norms.parameters())  # not None
+    head(maps, boxes, torch.ones(2, 40, dtype=torch.bool))
+    assert head.norms[0].running_mean.abs().min() > 0.0
+    head.eval()(maps, boxes, torch.zeros(2, 40, dtype=torch.bool))

@@ -13,7 +13,7 @@ from ssodkit.errors import RecipeError
 SUFFIX = ".safetensors"
 """Of the files that are read; other kinds may run code when they are."""
 HUB_PATIENCE = 5.0
-"""Seconds until the host of timm's weights counts as out of reach."""
+"""Seconds until a host of weights counts as out of reach."""
 CACHE_PREFIX = "models--timm--"
 """Before the network's name, of its folder in the cache."""
 
@@ -31,10 +31,13 @@ def is_hub_within_reach() -> bool:
     fail."""
     from huggingface_hub import constants
 
-    if constants.HF_HUB_OFFLINE:
-        return False
+    return not constants.HF_HUB_OFFLINE and is_within_reach(constants.ENDPOINT)
+
+
+def is_within_reach(url: str) -> bool:
+    """Whether a host answers within seconds; nothing is fetched."""
     try:
-        urllib.request.urlopen(constants.ENDPOINT, timeout=HUB_PATIENCE).close()
+        urllib.request.urlopen(url, timeout=HUB_PATIENCE).close()
     except urllib.error.HTTPError:
         return True  # it answered
     except OSError:

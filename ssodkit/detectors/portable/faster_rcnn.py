@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import relu
 
 from ssodkit.detectors.portable.parts import (
     Answer,
@@ -80,7 +79,7 @@ class PortableFasterRcnn(nn.Module):
                 aligned=head.config.aligned,
             )
             pooled = pooled + cells * here.flatten()[:, None, None, None]
-        hidden = relu(head.second(relu(head.first(pooled.flatten(1)))))
+        hidden = head.read(pooled)
         shape = (-1, regions.shape[1])
         logits, codes = head.classify(hidden), head.regress(hidden)
         return logits.view(*shape, logits.shape[1]), codes.view(*shape, codes.shape[1] // 4, 4)

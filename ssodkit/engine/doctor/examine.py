@@ -25,6 +25,7 @@ from ssodkit.engine.doctor.labels import check_labels
 from ssodkit.engine.doctor.meeting import check_meeting
 from ssodkit.engine.doctor.trial import Cost, try_out
 from ssodkit.engine.failures import explained
+from ssodkit.engine.start import find_start
 from ssodkit.errors import DataError, RecipeError, SsodkitError
 from ssodkit.recipe.check import first_stage, load_recipe
 from ssodkit.recipe.model import Recipe
@@ -133,7 +134,8 @@ def _try(
     per_image = tuple((sets.labeled.boxes_per_class() / len(sets.labeled)).tolist())
     try:
         with explained():
-            method = build_method(recipe, len(sets.categories), labeled_boxes_per_image=per_image)
+            start = find_start(recipe.detector, [category.name for category in sets.categories])
+            method = build_method(recipe, len(sets.categories), start=start, labeled_boxes_per_image=per_image)
             more = check_meeting(recipe, sets, method.networks())
             if processes is None or any(finding.severity == "mistake" for finding in findings):
                 return more, None

@@ -11,6 +11,7 @@ from ssodkit.data.anchor_choice import AnchorChoice
 from ssodkit.data.config import BatchConfig
 from ssodkit.data.sets import DataSets
 from ssodkit.data.survey import Survey, is_learned, survey
+from ssodkit.detectors.torchvision_weights import KNOWN
 from ssodkit.recipe.draft.numbers import (
     PYRAMID_IOU,
     Boxes,
@@ -125,7 +126,7 @@ class Plan:
 
 def scale_of(start: Start) -> Scale:
     """Networks with pre-trained weights are large ones."""
-    return LIGHT if start.network is None else LARGE
+    return LIGHT if start.is_new else LARGE
 
 
 def batch_of(method: str, start: Start) -> BatchConfig:
@@ -151,10 +152,11 @@ def plan_recipe(
     boxes, batch = sets.labeled.boxes[is_learned(sets.labeled)], batch_of(method, start)
     short, long = scale.size(sets.labeled.sizes, boxes)
     factor = short / max(1.0, seen.short_sides.median)
+    detector = scale.detector if start.detector is None else KNOWN[start.detector].preset
     plan = Plan(
         head=(*head, _describe(seen, sets)),
         extends=(
-            (f"bases/detectors/{scale.detector}.yaml", f"weights: {start.describe()}"),
+            (f"bases/detectors/{detector}.yaml", f"weights: {start.describe()}"),
             ANY_WAY_UP if any_way_up else UPRIGHT,
             (f"bases/methods/{preset.base}.yaml", preset.words),
             (f"bases/schedules/{scale.schedule}.yaml", scale.schedule_words),
@@ -164,7 +166,8 @@ def plan_recipe(
     plan.lines += data
     plan.add("data.batch", {"labeled": batch.labeled, "unlabeled": batch.unlabeled})
     plan.add("views.size", {"type": "resize", "short": short, "long": long}, _why_size(seen, factor))
-    _add_anchors(plan, scale, scale.anchors(boxes * factor))
+    if start.detector is None:
+        _add_anchors(plan, scale, scale.anchors(boxes * factor))
     most = round(seen.per_image.most)
     plan.add("detector.test.at_most", limit(most), f"a labeled picture has up to {most} boxes")
     if preset.learns_unlabeled:
@@ -177,8 +180,8 @@ def plan_recipe(
         plan.add("engine.evaluate_every", steps // 10, "on the validation pictures")
         plan.add("engine.patience", PATIENCE, "it ends where so many of these in a row are no better than the best")
         plan.add("evaluation.checkpoint", "best", "by them")
-    if start.network is not None:
-        _add_network(plan, start, steps)
+    if not start.is_new:
+        _add_weights(plan, start, steps)
     if start.gpu is not None and scale is LARGE:
         at_once = images_at_once(short * long, start.gpu, batch.labeled, batch.unlabeled)
         why = f"of the {batch.slots} of a step: a guess for {start.gpu / 1e9:.0f} GB"
@@ -196,10 +199,14 @@ def _add_anchors(plan: Plan, scale: Scale, anchors: AnchorChoice) -> None:
     plan.add("detector.anchors.ratios", list(anchors.ratios), "height / width")
 
 
-def _add_network(plan: Plan, start: Start, steps: int) -> None:
-    plan.add("detector.backbone.name", start.network, "of timm")
-    if start.file is not None:
-        plan.add("detector.backbone.weights", str(start.file))
+def _add_weights(plan: Plan, start: Start, steps: int) -> None:
+    file = None if start.file is None else str(start.file)
+    if start.detector is not None:
+        plan.add("detector.weights", file or start.detector, "of torchvision; anchors stay as they learned them")
+    else:
+        plan.add("detector.backbone.name", start.network, "of timm")
+        if file is not None:
+            plan.add("detector.backbone.weights", file)
     why = "the teacher is an average over a tenth of the run, or 1,000 steps"
     plan.add("method.teacher.momentum.cap", average_over(steps), why)
 

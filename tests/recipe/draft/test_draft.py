@@ -143,6 +143,17 @@ def test_draft__the_large_detectors_anchors_are_those_that_its_matcher_learns_fr
     assert len(recipe.detector.anchors.sides) == len(PYRAMID)
 
 
+def test_draft__a_detector_of_torchvision_keeps_its_anchors(labels, tmp_path):
+    name = "fasterrcnn_resnet50_fpn_v2"
+    made = draft(Wish(labels, method="supervised", weights=name), "mine")
+    recipe = loaded(made.text, tmp_path)
+    assert recipe.detector.weights == name
+    assert recipe.detector.roi.convolutions == 4
+    assert recipe.detector.anchors.sides == ((32.0,), (64.0,), (128.0,), (256.0,), (512.0,))
+    assert f"weights    of {name}, as --weights says; torch fetches them" in made.found
+    assert "of torchvision; anchors stay as they learned them" in made.text
+
+
 def test_draft__with_weights_it_takes_two_steps(labels, weights, tmp_path):
     text = draft(Wish(labels, tmp_path / "pictures", tmp_path / "more", weights=str(weights)), "mine").text
     file = tmp_path / "mine.yaml"
