@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Literal
 
+import torch
 from pydantic import model_validator
 from torch import Tensor
 

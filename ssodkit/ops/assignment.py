@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 LIMIT = 1e6
@@ -57,6 +56,8 @@ def _(costs: Tensor, shapes: list[int]) -> Tensor:
 
 def _pairs(cost: np.ndarray) -> np.ndarray:
     """The target of each candidate, or -1."""
+    from scipy.optimize import linear_sum_assignment
+
     finite = np.isfinite(cost)
     rows, columns = finite.any(axis=1).nonzero()[0], finite.any(axis=0).nonzero()[0]
     found = np.full(len(cost), -1, dtype=np.int64)
