@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ssodkit.ops.boxes import pairwise_iou
+from ssodkit.ops.boxes import elementwise_iou, pairwise_iou
 from ssodkit.ops.nms import batched_nms
 from ssodkit.ops.rows import take_rows
 from ssodkit.structures.predictions import Detections
@@ -13,12 +13,14 @@ from ssodkit.structures.predictions import Detections
 
 @torch.no_grad()
 def fuse(answers: Sequence[Detections], iou: float) -> Detections:
-    """The answers of several looks, all carried into one frame: best first, with `confidence` alone.
+    """The answers of several looks, all carried into one frame: best first, with `confidence` and `agreement`.
 
     The boxes that survive greedy suppression over all answers, within their class and at `iou`, stand for an object
     each. A box votes for the object that it overlaps most, and of each answer the nearest vote counts: an object's box
     is the mean of these, weighed by their confidence, and its confidence the mean over all answers, 0 where an answer
-    has none. What is seen once of four times counts a quarter. As many are kept as the longest answer has rows.
+    has none. What is seen once of four times counts a quarter. Its agreement is the mean IoU of the box with its votes,
+    again 0 where an answer has none: near 1 where all looks place it alike. As many are kept as the longest answer has
+    rows.
 
     Source: Solovyev et al., Weighted Boxes Fusion, Image and Vision Computing 2021, arXiv:1910.13302. There, objects
     move while boxes join them one by one; here, they stay where the most confident box is until all have voted.
@@ -38,20 +40,25 @@ def fuse(answers: Sequence[Detections], iou: float) -> Detections:
         overlap = overlap.masked_fill(overlap.argmax(dim=1, keepdim=True) != place, 0.0)
     weight = boxes.new_zeros(heads.shape)
     total = boxes.new_zeros(head_boxes.shape)
-    begin = 0
+    begin, votes = 0, []
     for found in answers:
         end = begin + found.boxes.shape[1]
         if end > begin:
             best, place = overlap[:, :, begin:end].max(dim=2)
-            score = take_rows(scores[:, begin:end], place) * (best > 0.0)
+            vote, score = take_rows(boxes[:, begin:end], place), take_rows(scores[:, begin:end], place) * (best > 0.0)
             weight += score
-            total += take_rows(boxes[:, begin:end], place) * score[..., None]
+            total += vote * score[..., None]
+            votes.append((vote, best > 0.0))
         begin = end
+    fused = total / weight.clamp(min=1e-12)[..., None]
+    agreement = torch.zeros_like(weight)
+    for vote, is_one in votes:
+        agreement += elementwise_iou(fused, vote) * is_one
     most = max(found.boxes.shape[1] for found in answers)
-    return _best(most, total / weight.clamp(min=1e-12)[..., None], head_labels, weight / len(answers), stands)
+    return _best(most, fused, head_labels, weight / len(answers), agreement / len(answers), stands)
 
 
-def _best(most: int, boxes: Tensor, labels: Tensor, confidence: Tensor, valid: Tensor) -> Detections:
+def _best(most: int, boxes: Tensor, labels: Tensor, confidence: Tensor, agreement: Tensor, valid: Tensor) -> Detections:
     confidence = confidence.masked_fill(~valid, -1.0)
     confidence, order = (part[:, :most] for part in confidence.sort(dim=1, descending=True, stable=True))
     valid = take_rows(valid, order)
@@ -59,5 +66,8 @@ def _best(most: int, boxes: Tensor, labels: Tensor, confidence: Tensor, valid: T
         boxes=take_rows(boxes, order).masked_fill(~valid[..., None], 0.0),
         labels=take_rows(labels, order).masked_fill(~valid, 0),
         valid=valid,
-        scores={"confidence": confidence.masked_fill(~valid, 0.0)},
+        scores={
+            "confidence": confidence.masked_fill(~valid, 0.0),
+            "agreement": take_rows(agreement, order).masked_fill(~valid, 0.0),
+        },
     )

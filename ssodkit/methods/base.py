@@ -53,6 +53,14 @@ class MethodConfig(PluginConfig, ABC):
         """What to change where pseudo-boxes are too few, and where they are too many: middles of sentences."""
         return "take more of them", "take fewer of them"
 
+    scored_by: ClassVar[Mapping[str, str]] = {}
+    """A score that this method can give detections -> the setting that makes it do so: the middle of a sentence."""
+
+    @property
+    def scores(self) -> frozenset[str]:
+        """What the teacher's detections are scored by, beside their confidence, before any scorer sees them."""
+        return frozenset()
+
     @property
     def term_changes(self) -> Mapping[str, Mapping[str, TermChange]]:
         """Key of this config -> what it changes about the detector's terms, by their names; see `changes_of`."""

@@ -8,7 +8,7 @@ Source: Xu et al., Soft Teacher, ICCV 2021, arXiv:2106.09018, figure 2. Mean Tea
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field, ValidationError, model_validator
@@ -68,6 +68,7 @@ class PseudoLabelConfig(MethodConfig):
     """Which teacher labels, how far its answers are trusted, and how much they count."""
 
     type: Literal["pseudo_label"] = "pseudo_label"
+    scored_by: ClassVar[Mapping[str, str]] = {"agreement": "name further views in `method.ensemble`"}
     teacher: Slot[TeacherConfig]
     ensemble: Ensemble | None = None
     """Further views that the teacher looks at."""
@@ -115,6 +116,11 @@ class PseudoLabelConfig(MethodConfig):
     def advice(self) -> tuple[str, str]:
         """The selector's."""
         return self.selector.more_boxes, self.selector.fewer_boxes
+
+    @property
+    def scores(self) -> frozenset[str]:
+        """`agreement`, where the teacher looks at several views."""
+        return frozenset({"agreement"} if self.ensemble is not None else ())
 
     @property
     def term_changes(self) -> Mapping[str, Mapping[str, TermChange]]:

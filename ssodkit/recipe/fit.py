@@ -160,8 +160,8 @@ def _providers(recipe: Recipe, missing: frozenset[str]) -> list[str]:
 
 def _unwritten_scores(recipe: Recipe, parts: Parts) -> Iterator[Problem]:
     """Scorers run in the order of their list, so each reads only what those before it wrote."""
-    written = [ALWAYS_SCORED]
-    everything = [ALWAYS_SCORED, *(part.writes for _, part in parts if part.writes)]
+    written = [ALWAYS_SCORED, *sorted(recipe.method.scores)]
+    everything = [*written, *(part.writes for _, part in parts if part.writes)]
     for path, part in parts:
         known = written if part.writes else everything
         for score in sorted(part.reads - set(known)):
@@ -177,6 +177,8 @@ def _unwritten(recipe: Recipe, parts: Parts, score: str, known: list[str], every
     fitting = [name for name in writers if not lacking[name]]
     if score in everything:
         cure = "change the order of the scorers"
+    elif score in recipe.method.scored_by:
+        cure = recipe.method.scored_by[score]
     elif fitting:
         cure = f"add `- {{type: {fitting[0]}}}` to method.scorers, or choose one of these"
     elif writers:

@@ -134,3 +134,15 @@ def test_fuse__many_boxes_agree_with_an_object_by_object_sum():
         assert ours[0] == pytest.approx(theirs[0], abs=1e-3)
         assert ours[2] == pytest.approx(theirs[2], abs=1e-5)
     assert len(found) == 10
+
+
+def test_fuse__agreement_is_the_mean_overlap_with_what_the_answers_say():
+    wide, high = [0.0, 0.0, 10.0, 8.0], [0.0, 0.0, 8.0, 10.0]
+    answers = [answer([(wide, 1, 0.5)]), answer([(high, 1, 0.5)]), answer([]), answer([(wide, 0, 0.5)])]
+    found = fuse(answers, IOU)
+    fused = torch.tensor([[0.0, 0.0, 9.0, 9.0]])
+    expected = box_iou(fused, torch.tensor([wide, high])).sum() / 4
+    assert found.scores["agreement"][found.valid].tolist() == pytest.approx([float(expected), 0.25])
+    assert (found.scores["agreement"][~found.valid] == 0.0).all()
+    same = answer([(wide, 1, 0.5)])
+    assert fuse([same, same], IOU).scores["agreement"][0, 0] == pytest.approx(1.0)

@@ -76,6 +76,15 @@ def test_check_fit__a_score_that_nobody_writes_names_the_scorer_that_would(refus
     ]
 
 
+def test_check_fit__a_score_that_the_method_gives_names_the_setting():
+    selector = "method.selector={type: label_distribution, places: {score: agreement, above: 0.9}}"
+    with pytest.raises(RecipeError) as refusal:
+        load_recipe("mean_teacher", [selector])
+    assert "reads the score 'agreement', which no scorer writes" in str(refusal.value)
+    assert str(refusal.value).endswith("; name further views in `method.ensemble`")
+    load_recipe("mean_teacher", [selector, "views.unlabeled.still=[]", "method.ensemble={views: [still]}"])
+
+
 def test_check_fit__a_score_whose_scorer_the_detector_cannot_serve_is_not_advised():
     with pytest.raises(RecipeError) as refusal:
         load_recipe("consistent_teacher", ["method.selector={type: fixed, score: box_jitter, below: 0.02}"])

@@ -8,6 +8,7 @@ Source: Chen et al., LabelMatch, CVPR 2022, arXiv:2206.06608: the adaptive label
 (ACT), in its online form. There the unsure boxes have soft labels; here they are ignored.
 """
 
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import torch
@@ -15,9 +16,9 @@ from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from ssodkit.assigners.selectors.base import SelectionContext, Selector, SelectorConfig
+from ssodkit.assigners.selectors.base import SelectionContext, Selector, SelectorConfig, SetRule
 from ssodkit.assigners.selectors.shortlist import shortlist
-from ssodkit.assigners.selectors.target_sets import targets_of
+from ssodkit.assigners.selectors.target_sets import passes, targets_of
 from ssodkit.ops.collect import sum_over_processes
 from ssodkit.ops.ranks import bin_at_place, bin_of, count_scores
 from ssodkit.plugins import BuildContext, register
@@ -48,6 +49,9 @@ class LabelDistributionSelectorConfig(SelectorConfig):
     is below is ignored, as far as `uncertain` reaches."""
     floor: float = Field(0.05, ge=0.0, le=1.0)
     """Boxes below this confidence neither teach nor are ignored."""
+    places: SetRule | None = None
+    """Which of the boxes that teach also say where exactly they are, such as {score: agreement, above: 0.9}: those that
+    several looks (`method.ensemble`) place alike. Null: all."""
     window: int = Field(12_800, ge=1)
     """Unlabeled images over which the scores of a class are remembered: each step fades what was seen before by its
     images / `window`."""
@@ -60,8 +64,8 @@ class LabelDistributionSelectorConfig(SelectorConfig):
 
     @property
     def reads(self) -> frozenset[str]:
-        """Confidence alone."""
-        return frozenset({"confidence"})
+        """Confidence, and the score of `places`."""
+        return frozenset({"confidence"} | ({self.places.score} if self.places is not None else set()))
 
     def build(self, context: BuildContext) -> "LabelDistributionSelector":
         return LabelDistributionSelector(self, context)
@@ -92,7 +96,8 @@ class LabelDistributionSelector(Selector):
         self.register_buffer("pending_images", torch.zeros((), dtype=torch.float64), persistent=False)
 
     def forward(self, found: Detections, context: SelectionContext) -> Selection:
-        """One target set, thrice; `passed` names the shortlist's filters, then `uncertain` and `reliable`.
+        """One target set, thrice, in which with `places` some boxes have no weight; `passed` names the shortlist's
+        filters, then `uncertain`, `reliable` and `boxes`.
 
         Thresholds see the step's own scores. All processes must call it.
         """
@@ -109,9 +114,13 @@ class LabelDistributionSelector(Selector):
         passed["uncertain"] = is_sure & (bins >= uncertain[found.labels])
         passed["reliable"] = is_sure & (bins >= reliable[found.labels]) & (confidence >= self.config.least)
         targets = targets_of(found, passed["reliable"], passed["uncertain"] & ~passed["reliable"])
+        supervision = Supervision.uniform(targets, context.progress)
+        if self.config.places is not None:
+            passed["boxes"] = passed["reliable"] & passes(found.scores[self.config.places.score], self.config.places)
+            supervision = replace(supervision, boxes=replace(targets, weight=targets.weight * passed["boxes"]))
         lowest = max(self.config.floor, self.config.least)
         threshold = (reliable / BINS).clamp(min=lowest).float()[found.labels]
-        return Selection(Supervision.uniform(targets, context.progress), passed, {"threshold": threshold})
+        return Selection(supervision, passed, {"threshold": threshold})
 
     def _note(self, found: Detections, listed: Tensor) -> None:
         counts = count_scores(found.confidence, found.labels, listed, len(self.histogram), BINS)

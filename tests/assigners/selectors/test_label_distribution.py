@@ -102,3 +102,16 @@ def test_label_distribution__micro_batches_of_a_step_count_once_each():
 def test_label_distribution__ignoring_less_than_what_teaches_is_refused():
     with pytest.raises(ValidationError, match="`uncertain` is below `reliable`"):
         build(reliable=0.8, uncertain=0.5)
+
+
+def test_label_distribution__boxes_that_looks_place_differently_teach_their_class_alone():
+    found = detections([[0.9, 0.8, 0.7], []])
+    found = found.with_score("agreement", torch.tensor([[0.95, 0.5, 0.99]]))
+    selector = build(reliable=2.0, uncertain=3.0, places={"score": "agreement", "above": 0.9})
+    selection = select(selector, found)
+    taught = selection.supervision
+    assert taught.classes is taught.objectness
+    assert kept(found, taught.classes.weight > 0) == [0.7, 0.8, 0.9]
+    assert kept(found, taught.boxes.weight > 0) == kept(found, selection.passed["boxes"]) == [0.7, 0.9]
+    assert torch.equal(taught.boxes.valid, taught.classes.valid)
+    assert selector.config.reads == {"confidence", "agreement"}
