@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from ssodkit.recipe.model import AdamWConfig, SgdConfig
 
+NORMALIZATIONS = (nn.GroupNorm, nn.LayerNorm, nn.modules.batchnorm._BatchNorm)
+
 
 def build_optimizer(module: nn.Module, config: SgdConfig | AdamWConfig) -> torch.optim.Optimizer:
     """The optimizer of all parameters of `module` that learn; each group's `lr_factor` multiplies the schedule."""
@@ -74,14 +76,17 @@ class LossScale:
 
 
 def _group(module: nn.Module, config: SgdConfig | AdamWConfig) -> list[dict[str, object]]:
-    backbone_factor = config.backbone_lr if isinstance(config, AdamWConfig) else 1.0
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
-        if parameter.requires_grad:
-            # Fewer than two dimensions: a bias, or the scale or shift of a normalization.
-            is_spared = config.decay == "weights" and parameter.dim() < 2
-            factor = backbone_factor if "backbone" in name.split(".") else 1.0
-            groups.setdefault((0.0 if is_spared else config.weight_decay, factor), []).append(parameter)
+        if not parameter.requires_grad:
+            continue
+        # Fewer than two dimensions: a bias, or the scale or shift of a normalization.
+        is_spared = config.decay == "weights" and parameter.dim() < 2
+        owner, _, last = name.rpartition(".")
+        factor = config.backbone_lr if "backbone" in owner.split(".") else 1.0
+        if last == "bias" and not isinstance(module.get_submodule(owner), NORMALIZATIONS):
+            factor *= config.bias_lr
+        groups.setdefault((0.0 if is_spared else config.weight_decay, factor), []).append(parameter)
     return [
         {"params": parameters, "weight_decay": decay, "lr_factor": factor}
         for (decay, factor), parameters in groups.items()

@@ -1,7 +1,7 @@
 """Whether the parts of a recipe fit together, before a network exists.
 
-Parts declare what they need, provide, read and write, and this compares them; of single parts it knows stored labels,
-backbones and AdamW, each in one check.
+Parts declare what they need, provide, read and write, and this compares them; of single parts it knows stored labels
+and backbones, each in one check.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,7 +15,7 @@ from ssodkit.detectors.rules import changes_of
 from ssodkit.detectors.starting import misfit
 from ssodkit.detectors.torchvision_weights import promised
 from ssodkit.plugins import Config, PluginConfig, members, slots, suggest
-from ssodkit.recipe.model import AdamWConfig, Recipe
+from ssodkit.recipe.model import Recipe
 from ssodkit.recipe.read import Mistake, Written, refuse
 from ssodkit.recipe.validate import Location, dotted, locate
 from ssodkit.schedules.base import HIGHEST_RATE, StepMarker
@@ -308,7 +308,7 @@ def _high_rates(recipe: Recipe) -> Iterator[Problem]:
     if rate > HIGHEST_RATE:
         text = f"for the {images} images of a step, the learning rate reaches {rate:g}, which is above {HIGHEST_RATE:g}"
         yield ("engine", "lr_for_images"), text
-    factor = max(1.0, engine.optimizer.backbone_lr) if isinstance(engine.optimizer, AdamWConfig) else 1.0
+    factor = max(1.0, engine.optimizer.backbone_lr) * max(1.0, engine.optimizer.bias_lr)
     if rate * factor * engine.optimizer.weight_decay > 1.0:
         text = f"times the learning rate, which reaches {rate * factor:g}, it is above 1: weights would grow, not decay"
         yield ("engine", "optimizer", "weight_decay"), text

@@ -16,7 +16,19 @@ NAME = r"^[A-Za-z0-9_.-]+$"
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
-class SgdConfig(Config):
+RateFactor = Annotated[float, Field(gt=0.0, le=100.0)]
+
+
+class OptimizerConfig(Config):
+    """What every optimizer may do differently for some parameters."""
+
+    backbone_lr: RateFactor = 1.0
+    """Factor on the backbone's learning rate."""
+    bias_lr: RateFactor = 1.0
+    """Factor on that of biases, those of normalization excepted."""
+
+
+class SgdConfig(OptimizerConfig):
     """Stochastic gradient descent, one fused or foreach kernel per group."""
 
     type: Literal["sgd"] = "sgd"
@@ -33,15 +45,13 @@ class SgdConfig(Config):
         return self
 
 
-class AdamWConfig(Config):
+class AdamWConfig(OptimizerConfig):
     """AdamW, one fused or foreach kernel per group."""
 
     type: Literal["adamw"] = "adamw"
     betas: tuple[Beta, Beta] = (0.9, 0.999)
     weight_decay: float = Field(0.05, ge=0.0, le=10.0)
     decay: Literal["all", "weights"] = "weights"
-    backbone_lr: float = Field(1.0, gt=0.0, le=100.0)
-    """Factor on the backbone's learning rate."""
 
 
 class CheckpointConfig(Config):

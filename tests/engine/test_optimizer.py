@@ -37,6 +37,12 @@ def test_build_optimizer__the_backbone_has_its_own_rate():
     assert sorted(group["lr"] for group in optimizer.param_groups) == [0.05, 0.05, 0.5, 0.5]
 
 
+def test_build_optimizer__biases_that_are_not_normalizations_have_their_own_rate():
+    config = SgdConfig(weight_decay=0.01, decay="weights", bias_lr=2.0, backbone_lr=0.1)
+    optimizer = build_optimizer(Network(), config)
+    assert sizes(optimizer) == {(0.01, 0.1): 12, (0.0, 0.2): 4, (0.0, 0.1): 8, (0.01, 1.0): 8, (0.0, 2.0): 2}
+
+
 @pytest.mark.parametrize("config", [SgdConfig(nesterov=True), AdamWConfig()], ids=lambda config: config.type)
 def test_build_optimizer__a_skipped_first_step_leaves_no_trace(config):
     torch.manual_seed(0)
