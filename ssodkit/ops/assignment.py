@@ -30,12 +30,11 @@ def least_cost(
     finite = [cost.float().nan_to_num(LIMIT, LIMIT, -LIMIT).clamp(-LIMIT, LIMIT) for cost in costs]
     masked = [cost.masked_fill(~may, torch.inf) for cost, may in zip(finite, possible, strict=True)]
     shapes = [length for cost in costs for length in cost.shape]
-    found = _solve(torch.cat([cost.flatten() for cost in masked]), shapes)
+    found: Tensor = torch.ops.ssodkit.least_cost(torch.cat([cost.flatten() for cost in masked]), shapes)
     rows = found.split([cost.shape[0] * cost.shape[1] for cost in costs])
     return [row.view(cost.shape[:2]) for row, cost in zip(rows, costs, strict=True)]
 
 
-@torch.library.custom_op("ssodkit::least_cost", mutates_args=())
 def _solve(costs: Tensor, shapes: list[int]) -> Tensor:
     """Of matrices of these shapes (batch, candidates, targets), one behind the other, infinite where nothing pairs."""
     numbers, answers, start = costs.cpu().numpy(), [], 0
@@ -48,10 +47,17 @@ def _solve(costs: Tensor, shapes: list[int]) -> Tensor:
     return found if costs.is_cpu else found.pin_memory().to(costs.device, non_blocking=True)
 
 
-@_solve.register_fake
-def _(costs: Tensor, shapes: list[int]) -> Tensor:
+def _shape_of(costs: Tensor, shapes: list[int]) -> Tensor:
+    """What `_solve` would answer, as far as it is known where nothing is computed."""
     count = sum(math.prod(shapes[place : place + 2]) for place in range(0, len(shapes), 3))
     return costs.new_empty(count, dtype=torch.int64)
+
+
+# One operator to whoever counts, traces or fakes them. `torch.library.custom_op` would load the compiler with it.
+LIBRARY = torch.library.Library("ssodkit", "DEF")
+LIBRARY.define("least_cost(Tensor costs, int[] shapes) -> Tensor")
+LIBRARY.impl("least_cost", _solve, "CompositeExplicitAutograd")
+LIBRARY.impl("least_cost", _shape_of, "Meta")
 
 
 def _pairs(cost: np.ndarray) -> np.ndarray:
