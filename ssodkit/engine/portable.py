@@ -30,7 +30,8 @@ class Portable(nn.Module):
         if form is None:
             kind = type(detector).__name__
             raise TrainingError(
-                f"{kind} has no form that a file can hold: its class must override `Detector.portable`."
+                f"{kind} cannot be written as ONNX or TorchScript, for which its class would override "
+                "`Detector.portable`; `--format safetensors` holds it for `ssodkit.load`, predict and eval."
             )
         self.form: nn.Module = form
         self.short, self.long = _sides(views)

@@ -174,3 +174,9 @@ def test_load__other_files_are_refused_in_a_sentence(runs, tmp_path):
         load(tmp_path / "mine.safetensors")
     with pytest.raises(TrainingError, match="holds weights alone, not what they belong to"):
         load(runs["supervised"] / "checkpoints" / "last" / "teacher.safetensors")
+
+
+def test_portable__a_detector_that_no_such_file_can_hold_names_the_file_that_can(tiny_context, tiny_recipe):
+    context = tiny_context(type="dino")
+    with pytest.raises(TrainingError, match=r"Dino cannot be written as ONNX or TorchScript.*`--format safetensors`"):
+        Portable(context.detector.build(context), tiny_recipe().views, suppress_by_torch, 0.5)
