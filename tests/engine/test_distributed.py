@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny import TINY_DINO
 
 import ssodkit
 from ssodkit.data.batch_plan import derive_batch
@@ -57,7 +58,8 @@ def cases(tiny_recipe):
     """Name -> recipe, global batch and weights. In `uneven`, the second process has no labeled box, the first no
     pseudo-box; `adaptive` is the same with a matcher that reads answers, whose terms are divided by the positives' IoU;
     `rare` is the same with a background factor, which acts only if one process decides for itself; in `gmm` the
-    processes share a queue; in `bad`, the features of the second are no numbers."""
+    processes share a queue; `dino` is a transformer, whose second process has no labeled box; in `bad`, the features of
+    the second are no numbers."""
     recipe = tiny_recipe()
     (batch,) = next(
         training_batches(open_data(recipe.data), recipe.views, derive_batch(recipe.data.batch), 0, range(1))
@@ -78,6 +80,12 @@ def cases(tiny_recipe):
     uneven, adaptive = tiny_recipe(*thresholds), tiny_recipe(*thresholds, *ADAPTIVE)
     rare = tiny_recipe(*thresholds, "method.background_factor={below: 0.5, factor: 0.01}")
     gmm = tiny_recipe("method.selector={type: gmm}", "method.background_factor={}")
+    dino = tiny_recipe(
+        f"detector={json.dumps({**TINY_DINO, 'prior': 0.2})}",
+        "method.selector={type: fixed, above: 0.05, ignore_from: null}",
+        "method.background_factor=null",
+        name="mean_teacher",
+    )
     shared = {"method": method.state_dict()}
     return {
         "plain": {"recipe": recipe, "batch": batch, **shared},
@@ -85,6 +93,11 @@ def cases(tiny_recipe):
         "adaptive": {"recipe": adaptive, "batch": without_labels_of_the_second(batch), **shared},
         "rare": {"recipe": rare, "batch": without_labels_of_the_second(batch), **shared},
         "gmm": {"recipe": gmm, "batch": batch, "method": with_a_queue(gmm, method, batch.unlabeled.views["weak"])},
+        "dino": {
+            "recipe": dino,
+            "batch": without_labels_of_the_second(batch),
+            "method": build_method(dino, CLASSES).state_dict(),
+        },
         "bad": {"recipe": recipe, "batch": batch, "poisoned": 1, **shared},
     }
 
@@ -148,7 +161,7 @@ def write_a_case_with_an_image_to_break(tiny_recipe, folder):
     (folder / "broken.txt").write_text(str(folder / "pictures" / f"{number}.png"))
 
 
-@pytest.mark.parametrize("name", ["plain", "uneven", "adaptive", "rare", "gmm"])
+@pytest.mark.parametrize("name", ["plain", "uneven", "adaptive", "rare", "gmm", "dino"])
 def test_two_processes__have_the_gradients_of_one(cases, answers, name):
     one, two = update(cases[name]), answers[0][0][name]
     assert one["gradients"].keys() == two["gradients"].keys()
