@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
+from torch.library import Library
 
 LIMIT = 1e6
 """Costs are compared up to this size, and what is no number has it: SciPy refuses those of a network that diverges."""
@@ -53,11 +54,11 @@ def _shape_of(costs: Tensor, shapes: list[int]) -> Tensor:
     return costs.new_empty(count, dtype=torch.int64)
 
 
-# One operator to whoever counts, traces or fakes them. `torch.library.custom_op` would load the compiler with it.
-LIBRARY = torch.library.Library("ssodkit", "DEF")
-LIBRARY.define("least_cost(Tensor costs, int[] shapes) -> Tensor")
-LIBRARY.impl("least_cost", _solve, "CompositeExplicitAutograd")
-LIBRARY.impl("least_cost", _shape_of, "Meta")
+# One operator to whoever counts, traces or fakes them; torch's `custom_op` would load the compiler with it.
+OPERATORS = Library("ssodkit", "DEF")
+OPERATORS.define("least_cost(Tensor costs, int[] shapes) -> Tensor")
+OPERATORS.impl("least_cost", _solve, "CompositeExplicitAutograd")
+OPERATORS.impl("least_cost", _shape_of, "Meta")
 
 
 def _pairs(cost: np.ndarray) -> np.ndarray:
