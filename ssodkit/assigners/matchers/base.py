@@ -36,7 +36,7 @@ class Matcher(nn.Module, ABC):
     """Called without gradient, in fp32; targets of weight 0 and crowds never reach it (see `detectors.sampling`)."""
 
     asks_host: ClassVar[bool] = False
-    """Whether the host is waited for, once for all questions of a step."""
+    """Whether the host is waited for, once for all questions of a stream."""
 
     @abstractmethod
     def forward(self, predictions: Predictions, targets: Targets, progress: Progress) -> Assignment:
@@ -46,7 +46,7 @@ class Matcher(nn.Module, ABC):
     def answer(questions: Sequence["Question"], progress: Progress) -> list[Assignment]:
         """What `forward` says to each question put to matchers of this class; here one after the other.
 
-        A class that asks the host overrides it, and asks once for all questions of a step.
+        A class that asks the host overrides it, and asks once for all questions of a stream.
         """
         return [asked.matcher(asked.predictions, asked.targets, progress) for asked in questions]
 
