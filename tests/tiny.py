@@ -1,6 +1,7 @@
 """Tiny detectors and batches for them, as plain values and functions: what fixtures and scripts share."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -160,7 +161,7 @@ def make_targets(images: list[list[tuple[float, ...]]]) -> Targets:
             targets.labels[place, row] = int(label)
             targets.valid[place, row] = True
             targets.weight[place, row] = 1.0
-    return targets
+    return replace(targets, all_teach=True)
 
 
 def make_semi_batch(views: Sequence[str] = ()) -> SemiBatch:

@@ -142,6 +142,7 @@ class ImageSet:
             valid=padded(np.ones(len(rows)), np.bool_),
             weight=padded(taught, np.float32),
             crowd=padded(self.crowd[rows], np.bool_),
+            all_teach=bool(taught.all()),
         )
 
     def _with_box_rows(self, rows: NDArray[np.int64], offsets: NDArray[np.int64]) -> "ImageSet":

@@ -40,14 +40,16 @@ def match(questions: Sequence[Question], progress: Progress) -> list[Assignment]
     Targets of weight above 0 are matched first. A candidate left as background is ignored if the same matcher would
     have given it to a target of weight 0, or if half of its area lies in a crowd.
     """
-    teaching = [_about(asked, asked.targets.weight > 0.0) for asked in questions]
-    others = [_about(asked, asked.targets.weight <= 0.0) for asked in questions if asked.targets.boxes.shape[1]]
+    doubtful = [place for place, asked in enumerate(questions) if not asked.targets.all_teach]
+    teaching = list(questions)
+    for place in doubtful:
+        teaching[place] = _about(questions[place], questions[place].targets.weight > 0.0)
+    others = [_about(questions[place], questions[place].targets.weight <= 0.0) for place in doubtful]
     answers = ask([*teaching, *others], progress)
-    undecided = iter(answers[len(questions) :])
-    return [
-        _ignoring(assignment, next(undecided), asked) if asked.targets.boxes.shape[1] else assignment
-        for assignment, asked in zip(answers, questions, strict=False)
-    ]
+    matched = answers[: len(questions)]
+    for place, undecided in zip(doubtful, answers[len(questions) :], strict=True):
+        matched[place] = _ignoring(matched[place], undecided, questions[place])
+    return [_weighted(assignment, asked.targets) for assignment, asked in zip(matched, questions, strict=True)]
 
 
 def _about(asked: Question, these: Bool[Tensor, "batch targets"]) -> Question:
@@ -56,13 +58,20 @@ def _about(asked: Question, these: Bool[Tensor, "batch targets"]) -> Question:
 
 
 def _ignoring(assignment: Assignment, undecided: Assignment, asked: Question) -> Assignment:
-    """The same assignment with the weights of its targets; ignored is what `undecided` takes, or a crowd holds."""
+    """The same assignment; background that `undecided` takes, or a crowd holds, is ignored."""
     predictions, targets = asked.predictions, asked.targets
     boxes = at_least_fp32(predictions.candidates.boxes) if predictions.candidates.lie else predictions.decode()
     crowded = best_coverage(boxes, targets.boxes, targets.valid & targets.crowd) >= CROWD_COVERAGE
     index = torch.where(assignment.background & (undecided.positive | crowded), IGNORE, assignment.index)
-    weight = torch.where(index >= 0, targets.weight.gather(1, index.clamp(min=0)), assignment.weight)
-    return replace(assignment, index=index, weight=weight.to(assignment.weight.dtype))
+    return replace(assignment, index=index)
+
+
+def _weighted(assignment: Assignment, targets: Targets) -> Assignment:
+    """The same assignment with the weights of its targets."""
+    if not targets.boxes.shape[1]:
+        return assignment
+    own = targets.weight.gather(1, assignment.index.clamp(min=0)).to(assignment.weight.dtype)
+    return replace(assignment, weight=torch.where(assignment.positive, own, assignment.weight))
 
 
 @torch.no_grad()

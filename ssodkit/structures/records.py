@@ -45,8 +45,8 @@ def join(records: list[R]) -> R:
     """One record with the rows of all, in order; shorter rows and smaller canvases are padded with zeros.
 
     Zero is "not valid" in every record, and black in a view. What is one object in every record is one
-    object in the answer. Raises ValueError where something other than a tensor is not the same in all: a part that some
-    lack, or names and numbers that differ.
+    object in the answer. A bool is a claim about every row: it holds of all where it holds of each. Raises ValueError
+    where something else than a tensor is not the same in all: a part that some lack, or names and numbers that differ.
     """
     if len(records) == 1:
         return records[0]
@@ -92,6 +92,8 @@ def _join(values: list[Any], done: dict[tuple[int, ...], Any]) -> Any:
         answer = {name: _join([value[name] for value in values], done) for name in first}
     elif isinstance(first, tuple | list):
         answer = type(first)(_join(list(parts), done) for parts in zip(*values, strict=True))
+    elif isinstance(first, bool):
+        return all(values)
     elif any(value != first for value in values):
         raise ValueError(f"cannot join records in which {' and '.join(map(repr, values))} differ")
     else:

@@ -28,6 +28,9 @@ class Targets(Record):
     """How much: 0 means that its candidates are ignored, neither taught nor background."""
     crowd: Bool[Tensor, "batch targets"]
     """A region of many objects: never learned, what lies in it is ignored."""
+    all_teach: bool = False
+    """Known on the host: no valid row is a crowd or weighs 0, so that nobody needs to look for what is ignored. False
+    where that is not known; who changes `weight` or `crowd` answers for it anew."""
 
     @classmethod
     def empty(cls, batch: int, device: torch.device | str = "cpu", length: int = 0) -> "Targets":
@@ -38,6 +41,7 @@ class Targets(Record):
             valid=torch.zeros(batch, length, dtype=torch.bool, device=device),
             weight=torch.zeros(batch, length, device=device),
             crowd=torch.zeros(batch, length, dtype=torch.bool, device=device),
+            all_teach=length == 0,
         )
 
     def where(self, keep: Bool[Tensor, "batch targets"]) -> "Targets":

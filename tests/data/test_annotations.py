@@ -99,6 +99,8 @@ def test_targets__are_padded_and_ignored_boxes_weigh_nothing():
     assert targets.labels.tolist() == [[0, 1], [0, 0], [1, 0]]
     assert targets.weight.tolist() == [[1, 0], [0, 0], [0, 0]]
     assert targets.crowd.tolist() == [[False, True], [False, False], [False, False]]
+    assert not targets.all_teach
+    assert three_images().targets([1]).all_teach
 
 
 def test_targets__of_images_without_boxes_are_empty():

@@ -1,10 +1,12 @@
 """What every detector promises, whatever it is made of."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ssodkit.detectors.base import Detector
 from ssodkit.detectors.learning import assign, loss, predict_together
@@ -13,6 +15,7 @@ from ssodkit.plugins import load_plugins, members
 from ssodkit.structures.geometry import carry_boxes
 from ssodkit.structures.predictions import Candidates, stage_of
 from ssodkit.structures.progress import Progress
+from ssodkit.structures.records import map_tensors
 from ssodkit.structures.teaching import Supervision, Targets
 
 PROGRESS = Progress(0, 10)
@@ -130,6 +133,30 @@ def test_predict__a_row_does_not_depend_on_its_batch(detector, make_view, make_t
     found = detector.detect(alone)
     assert found.valid.any()
     torch.testing.assert_close(detector.detect(together).boxes, found.boxes, rtol=1e-4, atol=1e-3)
+
+
+def on_a_gpu_of_no_numbers(mode: FakeTensorMode, tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor that knows its shape and its device alone."""
+    with mode:
+        return mode.from_tensor(tensor.detach()).to("cuda")
+
+
+@pytest.mark.parametrize("make_detector", [name for name in CASES if name not in ANSWERS_REGIONS], indirect=True)
+def test_loss__is_made_on_a_gpu_with_every_tensor_there(detector, make_view, make_targets):
+    """Operators refuse tensors of two devices, and answers that the host would have to wait for, as suppression has."""
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    move = partial(on_a_gpu_of_no_numbers, mode)
+    for module in detector.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            setattr(module, name, nn.Parameter(move(parameter), requires_grad=parameter.requires_grad))
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, move(buffer))
+    targets = make_targets([[(4, 4, 28, 40, 0)], [(30, 20, 56, 50, 2)]])
+    for taught in (targets, replace(targets, all_teach=False)):
+        supervision = Supervision.uniform(map_tensors(taught, move), PROGRESS)
+        with mode:
+            values = learn(detector, map_tensors(make_view("a", [1, 2]), move), supervision)
+        assert {value.device.type for value in values.values()} == {"cuda"}
 
 
 def test_predict__stages_provide_what_the_config_says(detector, make_view):

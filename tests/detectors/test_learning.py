@@ -81,8 +81,11 @@ def test_assign__matches_once_per_set_of_targets(detector, taught):
     detector.matchers["rpn"].register_forward_hook(lambda *_: calls.append(1))
     (stages,) = predict_together(detector, views[:1], supervisions[:1])
     plan = assign(detector, stages, supervisions[0])
-    assert len(calls) == 2  # targets that teach, then targets that are ignored
+    assert len(calls) == 1
     assert plan["rpn"]["class"] is plan["rpn"]["box"]
+    doubtful = replace(supervisions[0].classes, all_teach=False)
+    assign(detector, stages, Supervision.uniform(doubtful, PROGRESS))
+    assert len(calls) == 3  # targets that teach, then targets that are ignored
 
 
 def test_assign__takes_over_the_plan_of_a_stage_that_has_one(detector, taught):

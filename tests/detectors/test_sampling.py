@@ -126,6 +126,28 @@ def test_match__matchers_of_one_class_are_asked_together_and_answers_keep_their_
     assert Joint.calls == 1
 
 
+def test_match__where_all_targets_teach_the_matcher_is_asked_once_and_answers_the_same():
+    class Counting(MaxIou):
+        calls = 0
+
+        def forward(self, predictions, targets, progress):
+            Counting.calls += 1
+            return super().forward(predictions, targets, progress)
+
+    nearer = (0.0, 0.0, 10.0, 9.0)
+    doubtful = targets([LEFT, RIGHT], [0.25, 1.0])
+    questions = [
+        Question(Counting(MATCHER.config), predictions(torch.tensor([[nearer, RIGHT, (80.0, 0.0, 90.0, 9.0)]])), taught)
+        for taught in (doubtful, replace(doubtful, all_teach=True))
+    ]
+    (asked_twice,) = match(questions[:1], PROGRESS)
+    assert Counting.calls == 2
+    (asked_once,) = match(questions[1:], PROGRESS)
+    assert Counting.calls == 3
+    for field in ("index", "weight", "quality", "sampled"):
+        assert torch.equal(getattr(asked_once, field), getattr(asked_twice, field))
+
+
 def test_match__without_targets_all_is_background():
     found = matched(predictions(torch.tensor([[LEFT, RIGHT]])), Targets.empty(1))
     assert found.index.tolist() == [[BACKGROUND, BACKGROUND]]

@@ -356,6 +356,32 @@ def test_pseudo_label__a_whole_step_asks_the_host_8_times(make_method, semi_batc
     assert asked == {"torchvision::nms": 3, "aten::nonzero": 1, "tolist": 4}
 
 
+MEAN_TEACHER = {"type": "pseudo_label", "teacher": {"type": "ema"}, "selector": {"type": "fixed", "above": 0.0}}
+
+
+@pytest.mark.parametrize(
+    ("detector", "waits"),
+    [
+        ("faster_rcnn", {"torchvision::nms": 3, "aten::nonzero": 1, "tolist": 2}),
+        ("retinanet", {"torchvision::nms": 1}),
+        ("fcos", {"torchvision::nms": 1}),
+        ("dense_objectness", {"torchvision::nms": 1}),
+        ("dino", {"ssodkit::least_cost": 2}),  # each stream is matched; queries are not suppressed
+    ],
+)
+def test_pseudo_label__a_mean_teacher_waits_for_the_host_as_often_as_its_detector_must(
+    tiny_context, semi_batch, host_questions, detector, waits
+):
+    context = tiny_context(type=detector)
+    method = PseudoLabelConfig.model_validate(MEAN_TEACHER).build(context)
+    method.step(semi_batch, START)  # lays out the anchors once
+    ok = torch.tensor(True)
+    with host_questions() as asked:
+        total(method.step(semi_batch, START).losses).backward()
+        method.after_update(Progress(1, 10), ok)
+    assert asked == waits
+
+
 def test_pseudo_label__a_box_may_teach_its_place_alone(make_method, semi_batch, make_targets):
     """It is background for the class term, and yet regressed."""
     student = make_method().student

@@ -62,6 +62,12 @@ def test_join__pads_rows_with_what_is_not_valid():
     assert joined.boxes.shape == (2, 2, 4)
 
 
+@pytest.mark.parametrize(("claims", "holds"), [((True, True), True), ((True, False), False)])
+def test_join__a_claim_about_all_rows_holds_where_it_holds_in_each_part(claims, holds):
+    joined = join([replace(targets([1]), all_teach=claim) for claim in claims])
+    assert joined.all_teach is holds
+
+
 def test_join__pads_canvases_with_black_right_and_below():
     joined = join([view(4, [1]), view(2, [2, 3])])
     assert joined.pixels.shape == (3, 3, 4, 4)

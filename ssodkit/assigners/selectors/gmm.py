@@ -92,13 +92,11 @@ class GmmSelector(Selector):
 
         threshold = thresholds[found.labels]
         passed["mixture"] = kept & (confidence > threshold)
-        targets = targets_of(found, passed["mixture"], self._is_ignored(confidence, listed & ~passed["mixture"]))
+        least = self.config.ignore_from
+        ignored = None if least is None else ~passed["mixture"] & (confidence >= least)
+        targets = targets_of(found, listed, passed["mixture"], ignored)
         numbers = {"threshold": threshold, "failed_fit": failed[found.labels].float()}
         return Selection(Supervision.uniform(targets, context.progress), passed, numbers)
-
-    def _is_ignored(self, confidence: Tensor, failed: Tensor) -> Tensor:
-        least = self.config.ignore_from
-        return torch.zeros_like(failed) if least is None else failed & (confidence >= least)
 
     def after_update(self, progress: Progress, ok: Tensor) -> None:
         """Keep what the step saw, if it was finite."""

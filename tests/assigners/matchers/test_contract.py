@@ -18,9 +18,9 @@ PROGRESS = Progress(0, 1)
 CLASSES = 3
 
 
-def tensors(candidates) -> dict[str, torch.Tensor]:
-    """Fields that have a row per candidate."""
-    return {key: value for key, value in vars(candidates).items() if isinstance(value, torch.Tensor)}
+def tensors(record) -> dict[str, torch.Tensor]:
+    """Fields that have a row per candidate or target."""
+    return {key: value for key, value in vars(record).items() if isinstance(value, torch.Tensor)}
 
 
 def build(name: str):
@@ -97,7 +97,9 @@ def test_matcher__rows_that_are_not_valid_mean_nothing(matcher, scene):
     padding = replace(
         targets, valid=~targets.valid, labels=torch.full_like(targets.labels, 99), boxes=targets.boxes * torch.nan
     )
-    longer = Targets(**{key: torch.cat([getattr(targets, key), getattr(padding, key)], dim=1) for key in vars(targets)})
+    longer = Targets(
+        **{key: torch.cat([getattr(targets, key), getattr(padding, key)], dim=1) for key in tensors(targets)}
+    )
     same(matcher(predictions, targets, PROGRESS), matcher(predictions, longer, PROGRESS))
 
 
@@ -215,7 +217,7 @@ def test_matcher__holds_no_large_matrix_of_pairs(matcher, scene, largest_tensor)
         class_logits=large(predictions.class_logits, 268_569),
         box_codes=large(predictions.box_codes, 268_569),
     )
-    taught = Targets(**{key: large(value, 100) for key, value in vars(targets).items()})
+    taught = Targets(**{key: large(value, 100) for key, value in tensors(targets).items()})
     with largest_tensor() as memory:
         matcher(asked, taught, PROGRESS)
     assert 2**24 < memory.bytes <= 2**26

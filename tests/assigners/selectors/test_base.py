@@ -61,6 +61,9 @@ def select(selector, found):
     for number in selection.numbers.values():
         assert number.shape == found.valid.shape
         assert number.isfinite().all()
+    sets = selection.supervision
+    for targets in (sets.objectness, sets.classes, sets.boxes):
+        assert not (targets.all_teach and (targets.valid & ((targets.weight <= 0.0) | targets.crowd)).any())
     return selection
 
 

@@ -43,6 +43,7 @@ def test_fixed__the_threshold_is_strict(above, scores, kept):
 def test_fixed__one_set_teaches_everything():
     supervision = select([0.9], above=0.5).supervision
     assert supervision.objectness is supervision.classes is supervision.boxes
+    assert supervision.classes.all_teach
 
 
 def test_fixed__what_reaches_ignore_from_stays_with_weight_0():
