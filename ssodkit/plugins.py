@@ -145,6 +145,10 @@ class PluginConfig(Config):
         return value
 
 
+Joined = Literal["auto", "always", "never"]
+"""Whether views go through a network as rows of one batch; `auto`: where that adds at most 10 % pixels."""
+
+
 @dataclass(frozen=True)
 class BuildContext:
     """What only the whole recipe knows, for `PluginConfig.build`."""
@@ -158,8 +162,8 @@ class BuildContext:
     """Of each class, in the labeled images; None where no data is at hand, as where a checkpoint is loaded."""
     minimum_visible: float = 0.0
     """Pseudo-boxes of which less than this share stays inside the student's view are dropped."""
-    joined: Literal["auto", "always", "never"] = "auto"
-    """Labeled and unlabeled views in one forward; `auto`: where joining adds at most 10 % pixels."""
+    joined: Joined = "auto"
+    """Labeled and unlabeled views in one forward."""
     load_weights: bool = True
     """False builds backbones with random weights, without network: for tests and benchmarks."""
 

@@ -73,14 +73,14 @@ def training_batches(
         yield step.batches
 
 
-def test_batches(
+def batches_in_order(
     images: ImageSet,
     maker: ViewMaker,
     images_per_batch: int,
-    rank: int = 0,  # noqa: PT028
-    world: int = 1,  # noqa: PT028
-    device: torch.device | str = "cpu",  # noqa: PT028
-    workers: int = 0,  # noqa: PT028
+    rank: int = 0,
+    world: int = 1,
+    device: torch.device | str = "cpu",
+    workers: int = 0,
 ) -> Iterator[Stream]:
     """Every image once over all processes, in order; the last batch of a process may be shorter.
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ssodkit.assigners.matchers.base import Matcher
 from ssodkit.detectors.anchors import Anchored
 from ssodkit.detectors.portable.parts import Suppress
-from ssodkit.detectors.rules import StageRule, TestRule
+from ssodkit.detectors.rules import DetectionRule, StageRule
 from ssodkit.detectors.torchvision_weights import TorchvisionName, plain_name
 from ssodkit.plugins import BuildContext, PluginConfig
 from ssodkit.structures.predictions import Candidates, Detections, Features, Predictions, Stages, stage_of
@@ -26,7 +26,7 @@ class DetectorConfig(PluginConfig, ABC):
     slot: ClassVar[str] = "detector"
 
     stages: Mapping[str, StageRule]
-    test: TestRule = TestRule()
+    test: DetectionRule = DetectionRule()
     weights: TorchvisionName | Path | None = None
     """What the whole detector starts from: torchvision's COCO weights, by the name of their network; a file of weights
     of such a network; the folder of a run or of one of its checkpoints, or a safetensors file of either. The backbone

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from ssodkit.detectors.rules import DenseTestRule, TestRule
+from ssodkit.detectors.rules import DenseDetectionRule, DetectionRule
 from ssodkit.ops.boxes import at_least_fp32, clip_boxes
 from ssodkit.ops.nms import batched_nms, suppress
 from ssodkit.ops.rows import best_of_groups, take_rows
@@ -17,7 +17,7 @@ from ssodkit.structures.predictions import Detections, Predictions
 
 @torch.no_grad()
 def find(
-    predictions: Predictions, sizes: Int64[Tensor, "batch 2"], rule: TestRule, score: float | None = None
+    predictions: Predictions, sizes: Int64[Tensor, "batch 2"], rule: DetectionRule, score: float | None = None
 ) -> Detections:
     """Detections, best first, clipped to images of `sizes`; `score` overrides the rule's threshold.
 
@@ -51,7 +51,7 @@ def find(
 
 @torch.no_grad()
 def find_by_level(
-    predictions: Predictions, sizes: Int64[Tensor, "batch 2"], rule: DenseTestRule, score: float | None = None
+    predictions: Predictions, sizes: Int64[Tensor, "batch 2"], rule: DenseDetectionRule, score: float | None = None
 ) -> Detections:
     """Detections, best first; `score` overrides the rule's threshold. A candidate may be found once per class.
 
@@ -78,7 +78,7 @@ def find_by_level(
 
 
 def _ranked(
-    probs: Float[Tensor, "batch candidates classes"], predictions: Predictions, rule: TestRule
+    probs: Float[Tensor, "batch candidates classes"], predictions: Predictions, rule: DetectionRule
 ) -> Float[Tensor, "batch candidates classes"]:
     """What detections are ranked by: the product of the answers that the rule names, each to its power."""
     for name, power in rule.rank.items():

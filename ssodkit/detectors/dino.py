@@ -17,7 +17,7 @@ from ssodkit.detectors.base import Detector, DetectorConfig, build_matchers
 from ssodkit.detectors.denoising import DenoisingConfig, Noise, make_noise
 from ssodkit.detectors.detections import find_by_level
 from ssodkit.detectors.images import make_pyramid
-from ssodkit.detectors.rules import DenseTestRule
+from ssodkit.detectors.rules import DenseDetectionRule
 from ssodkit.nn.projection import Projection, ProjectionConfig
 from ssodkit.nn.query_decoder import QueryDecoder, QueryHead, Said
 from ssodkit.nn.token_encoder import TokenEncoder, Tokens
@@ -67,7 +67,7 @@ class DinoConfig(DetectorConfig):
     """Sides and places are this far from 0 and from 1 before their logits are taken (Semi-DETR: 1e-5)."""
     denoising: DenoisingConfig | None = DenoisingConfig()
     """Null: none, and no such stage."""
-    test: DenseTestRule = DenseTestRule(score=0.0, nms=None, at_most=300, per_level=300)
+    test: DenseDetectionRule = DenseDetectionRule(score=0.0, nms=None, at_most=300, per_level=300)
 
     @property
     def stage_answers(self) -> Mapping[str, frozenset[str]]:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -15,6 +14,7 @@ from ssodkit.detectors.base import Detector
 from ssodkit.detectors.rules import TermChange, TermRule, changes_of
 from ssodkit.detectors.sampling import match, sample, taught_sets
 from ssodkit.ops.boxes import at_least_fp32
+from ssodkit.plugins import Joined
 from ssodkit.structures.lessons import Lesson
 from ssodkit.structures.predictions import Predictions, Stages, stage_of
 from ssodkit.structures.records import join
@@ -22,7 +22,6 @@ from ssodkit.structures.run import Losses, Term
 from ssodkit.structures.teaching import Plan, Supervision, Targets
 from ssodkit.structures.views import View
 
-Joined = Literal["auto", "always", "never"]
 WORTHWHILE = 1.1
 """Views are joined where their common canvas has at most this many times their pixels."""
 

@@ -19,7 +19,7 @@ from ssodkit.detectors.heads.base import DenseHeadConfig
 from ssodkit.detectors.images import make_pyramid
 from ssodkit.detectors.portable.one_stage import PortableOneStage
 from ssodkit.detectors.portable.parts import Suppress
-from ssodkit.detectors.rules import DenseTestRule
+from ssodkit.detectors.rules import DenseDetectionRule
 from ssodkit.nn.fpn import Fpn, FpnConfig
 from ssodkit.nn.towers import DenseShape
 from ssodkit.plugins import BuildContext, Slot
@@ -34,7 +34,7 @@ class OneStageConfig(DetectorConfig):
     backbone: Slot[BackboneConfig]
     neck: FpnConfig = FpnConfig(extra_levels=2, extra_from="output")
     head: Slot[DenseHeadConfig]
-    test: DenseTestRule = DenseTestRule()
+    test: DenseDetectionRule = DenseDetectionRule()
 
     @property
     @abstractmethod

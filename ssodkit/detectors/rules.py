@@ -5,7 +5,7 @@ A stage is any part with candidates and answers about them. Its terms name the t
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_serializer, model_validator
 
@@ -189,10 +189,8 @@ def changes_of(changes: Mapping[str, TermChange], stage: str, term: str, answer:
     return [changes[key] for key in dict.fromkeys(keys) if key in changes]
 
 
-class TestRule(Config):
+class DetectionRule(Config):
     """What becomes of the last stage's answers at test time, and in a teacher."""
-
-    __test__: ClassVar[bool] = False
 
     score: float = Field(0.05, ge=0.0, le=1.0)
     """Detections need a score above this."""
@@ -210,13 +208,13 @@ class TestRule(Config):
     """Pixels; both sides of a detection are longer than this."""
 
     @model_validator(mode="after")
-    def _classes_rank(self) -> "TestRule":
+    def _classes_rank(self) -> "DetectionRule":
         if "class" not in self.rank:
             raise ValueError("`rank` needs a power of `class`, such as {class: 1.0}")
         return self
 
 
-class DenseTestRule(TestRule):
+class DenseDetectionRule(DetectionRule):
     """The same for a dense stage, whose answers are too many to compare all."""
 
     per_level: int = Field(1000, ge=1)

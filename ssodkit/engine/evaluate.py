@@ -12,7 +12,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from ssodkit.data.annotations import Category, ImageSet
-from ssodkit.data.loader import test_batches
+from ssodkit.data.loader import batches_in_order
 from ssodkit.data.mistakes import printable
 from ssodkit.data.sets import OnProgress, open_data, open_other
 from ssodkit.data.views import ViewMaker
@@ -131,7 +131,7 @@ def find_all(
     `on_progress(done, total)` is called for every batch of this process.
     """
     each = recipe.evaluation.images
-    batches = test_batches(
+    batches = batches_in_order(
         images, views, each, processes.rank, processes.count, processes.device, recipe.engine.workers
     )
     if on_progress is not None:

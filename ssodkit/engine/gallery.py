@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ssodkit.data.annotations import ImageSet
 from ssodkit.data.files import written_whole
-from ssodkit.data.loader import test_batches
+from ssodkit.data.loader import batches_in_order
 from ssodkit.engine.evaluate import evaluating, test_views
 from ssodkit.engine.logging import MetricsFile
 from ssodkit.engine.pictures import Boxes, Row, make_sheet
@@ -135,7 +135,7 @@ def _look(session: Session, wanted: int) -> Iterator[tuple[NDArray[np.uint8], Sh
             is_new = ~torch.isin(view.image_ids.cpu(), labeled_too)
             yield from _describe(session, view, session.sets.hidden, report, is_new)
     if not is_unlabeled:
-        streams = test_batches(
+        streams = batches_in_order(
             session.sets.test, test_views(recipe), recipe.evaluation.images, device=session.processes.device
         )
         first = islice(streams, math.ceil(wanted / recipe.evaluation.images))

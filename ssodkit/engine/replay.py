@@ -49,6 +49,13 @@ def save_replay(
     return path
 
 
+def streams_of(terms: Sequence[str]) -> frozenset[str]:
+    """The streams whose images may be at fault for these losses: that which a name begins with, else both."""
+    both = frozenset({"labeled", "unlabeled"})
+    named = {term.split("/")[0] for term in terms}
+    return both & named if named and named <= both else both
+
+
 def not_finite(
     step: int, numbers: Numbers, is_scaled: bool, names: Sequence[str], path: Path, again: str
 ) -> TrainingError:

@@ -36,7 +36,7 @@ from ssodkit.engine.logging import RunLog
 from ssodkit.engine.origin import Origin
 from ssodkit.engine.pace import Pace
 from ssodkit.engine.precision import precision_on
-from ssodkit.engine.replay import not_finite, save_replay
+from ssodkit.engine.replay import not_finite, save_replay, streams_of
 from ssodkit.engine.start import find_start
 from ssodkit.engine.tables import classes_in_words
 from ssodkit.engine.update import Numbers, Outcome, Updater
@@ -383,14 +383,14 @@ class Session:
 
     def _name_images(self, outcome: Outcome, terms: tuple[str, ...]) -> list[str]:
         """Files of a step, over all processes; of the streams that `terms` are about, if any."""
-        streams = {term.split("/")[0] for term in terms}
+        streams = streams_of(terms)
         names = []
         for batch in outcome.batches:
             for kind, stream, images in (
                 ("labeled", batch.labeled, self.sets.labeled),
                 ("unlabeled", batch.unlabeled, self.sets.unlabeled),
             ):
-                if stream is not None and images is not None and (kind in streams or not streams):
+                if stream is not None and images is not None and kind in streams:
                     ids = next(iter(stream.views.values())).image_ids.cpu().numpy()
                     names += [images.name(place) for place in images.positions(ids).tolist()]
         return [name for part in self.processes.gather(names) for name in part]

@@ -2,14 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from ssodkit.detectors.base import Detector, DetectorConfig
 from ssodkit.detectors.learning import assign, loss, predict_together
 from ssodkit.detectors.rules import TermChange
-from ssodkit.plugins import BuildContext, PluginConfig
+from ssodkit.plugins import BuildContext, Joined, PluginConfig
 from ssodkit.structures.geometry import SemiBatch, Stream
 from ssodkit.structures.progress import Progress
 from ssodkit.structures.run import Losses, Step
@@ -110,7 +110,7 @@ def learn_from_streams(
     student: Detector,
     streams: Mapping[str, Stream],
     progress: Progress,
-    joined: Literal["auto", "always", "never"] = "auto",
+    joined: Joined = "auto",
 ) -> dict[str, Losses]:
     """The student's losses on each stream alone, by its own labels, each with its own denominators.
 

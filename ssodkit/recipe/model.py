@@ -9,7 +9,7 @@ from ssodkit.data.config import DataConfig
 from ssodkit.data.views import ViewsConfig
 from ssodkit.detectors.base import DetectorConfig
 from ssodkit.methods.base import MethodConfig
-from ssodkit.plugins import Config, Slot
+from ssodkit.plugins import Config, Joined, Slot
 from ssodkit.schedules.base import LearningRate
 
 NAME = r"^[A-Za-z0-9_.-]+$"
@@ -107,7 +107,7 @@ class EngineConfig(Config):
     channels_last: bool = True
     compile: bool = False
     """Compile backbone and neck."""
-    joined: Literal["auto", "always", "never"] = "auto"
+    joined: Joined = "auto"
     """Labeled and unlabeled views in one forward; `auto`: where joining adds at most 10 % pixels."""
     images_per_device: int | None = Field(None, ge=1)
     """At most so many images in one forward; the rest of a step is accumulated. Null: no limit."""

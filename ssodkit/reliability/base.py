@@ -70,7 +70,7 @@ class InstanceScorer(nn.Module, ABC):
 
 
 class CandidateScorerConfig(PluginConfig, ABC):
-    """Weighs sampled background candidates of the last stage."""
+    """Changes who learns how much from what in the student's stages, as background that may hide an object."""
 
     slot: ClassVar[str] = "candidate_scorer"
 

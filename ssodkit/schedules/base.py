@@ -30,8 +30,10 @@ def _check_step_number(value: object) -> object:
     return value
 
 
-StepNumber = Annotated[int | str, BeforeValidator(_check_step_number), StepMarker()]
-"""An integer, a share of the run (`33 %`, rounded down), or `never`."""
+StepCount = Annotated[int | str, BeforeValidator(_check_step_number)]
+"""How many steps: an integer, or a share of the run (`33 %`, rounded down). It may be more than the run has."""
+StepNumber = Annotated[StepCount, StepMarker()]
+"""A moment of the run: an integer, a share of the run, or `never`."""
 
 
 def to_step(number: int | str, steps: int) -> int:

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from ssodkit.plugins import register
-from ssodkit.schedules.base import ScheduleConfig, StepNumber, to_step
+from ssodkit.schedules.base import ScheduleConfig, StepCount, to_step
 from ssodkit.structures.progress import Progress
 
 
@@ -22,7 +22,7 @@ class RunningMeanConfig(ScheduleConfig):
     type: Literal["running_mean"] = "running_mean"
 
     cap: float = Field(0.999, ge=0.0, le=1.0)
-    warmup: StepNumber = 0
+    warmup: StepCount = 0
     """A larger number rises more slowly: newer states count for more at the start."""
 
     def at(self, progress: Progress) -> float:

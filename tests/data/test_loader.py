@@ -247,12 +247,12 @@ def test_training_batches__leave_the_global_generator_alone(make_sets):
 
 
 @pytest.mark.parametrize(("world", "workers"), [(1, 0), (1, 2), (2, 0), (9, 0)])
-def test_test_batches__every_image_comes_once_and_in_order(make_sets, world, workers):
+def test_batches_in_order__every_image_comes_once_and_in_order(make_sets, world, workers):
     sets = make_sets(BATCHES["fixed"])
     maker = ViewMaker({"test": ViewConfig(transforms=(ResizeConfig(short=32),))}, 0.0, 32)
     ids = []
     for rank in range(world):
-        batches = list(loader.test_batches(sets.test, maker, 3, rank, world, workers=workers))
+        batches = list(loader.batches_in_order(sets.test, maker, 3, rank, world, workers=workers))
         assert all(len(stream.views["test"].image_ids) == 3 for stream in batches[:-1])
         ids += [number for stream in batches for number in stream.views["test"].image_ids.tolist()]
     assert ids == sets.test.ids.tolist()

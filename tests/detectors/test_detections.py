@@ -2,8 +2,8 @@ import torch
 from torch import Tensor
 
 from ssodkit.detectors.detections import find, find_by_level
-from ssodkit.detectors.rules import DenseTestRule as DenseRule
-from ssodkit.detectors.rules import TestRule as Rule
+from ssodkit.detectors.rules import DenseDetectionRule as DenseRule
+from ssodkit.detectors.rules import DetectionRule as Rule
 from ssodkit.ops.coding import BoxCoder
 from ssodkit.structures.predictions import Candidates, Predictions
 

@@ -12,7 +12,7 @@ from ssodkit.detectors.detections import find_by_level
 from ssodkit.detectors.fcos import FcosConfig
 from ssodkit.detectors.learning import assign, loss
 from ssodkit.detectors.one_stage import OneStage
-from ssodkit.detectors.rules import DenseTestRule
+from ssodkit.detectors.rules import DenseDetectionRule
 from ssodkit.ops.coding import EdgeCoder
 from ssodkit.plugins import BuildContext, load_plugins
 from ssodkit.structures.predictions import Candidates, Predictions, Stages
@@ -78,7 +78,7 @@ def test_preset__an_image_of_800_by_1344_has_22400_points_and_the_published_loss
     assert abs(((22_400 * 80 - 100) * loud + 100 * quiet) / 100 - 1.141889) < 1e-4
 
 
-def scored(logit: float, worth: float, rule: DenseTestRule) -> list[float]:
+def scored(logit: float, worth: float, rule: DenseDetectionRule) -> list[float]:
     candidates = Candidates(torch.tensor([[[0.0, 0.0, 8.0, 8.0]]]), torch.ones(1, 1).bool(), lengths=(1,))
     codes = torch.zeros(1, 1, 1, 4)
     said = Predictions(
@@ -90,12 +90,12 @@ def scored(logit: float, worth: float, rule: DenseTestRule) -> list[float]:
 
 @pytest.mark.parametrize(("power", "score"), [(1.0, 0.419951), (0.5, 0.648036)])
 def test_find__the_score_is_the_published_product(power: float, score: float):
-    rule = DenseTestRule(rank={"class": power, "quality": power}, score=0.05)
+    rule = DenseDetectionRule(rank={"class": power, "quality": power}, score=0.05)
     assert scored(0.3, 1.0, rule) == pytest.approx([score], abs=1e-6)
 
 
 def test_find__the_threshold_is_on_the_class_alone():
-    rule = DenseTestRule(rank={"class": 1.0, "quality": 1.0}, score=0.05)
+    rule = DenseDetectionRule(rank={"class": 1.0, "quality": 1.0}, score=0.05)
     (score,) = scored(-2.9, -6.0, rule)  # class 0.0522
     assert score < 0.001
     assert scored(-3.0, 6.0, rule) == []  # class 0.0474

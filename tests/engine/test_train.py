@@ -19,7 +19,7 @@ from ssodkit.data.sampler import StepSampler
 from ssodkit.engine.checkpoint import load_state, read_step
 from ssodkit.engine.evaluate import evaluate
 from ssodkit.engine.predict import predict
-from ssodkit.engine.replay import replay
+from ssodkit.engine.replay import replay, streams_of
 from ssodkit.engine.train import resume, train
 from ssodkit.errors import DataError, Interrupted, TrainingError
 
@@ -240,6 +240,19 @@ def test_train__a_signal_ends_it_after_a_checkpoint(tiny_recipe, tmp_path, numbe
     assert 2 <= step < 1000
     assert [record["step"] for record in metrics(run)] == list(range(1, step + 1))
     assert resume(run, stop_after=step + 1).step == step + 1
+
+
+@pytest.mark.parametrize(
+    ("terms", "streams"),
+    [
+        (["labeled/roi/box", "labeled/roi/class"], {"labeled"}),
+        (["unlabeled/dense/box"], {"unlabeled"}),
+        (["unlabeled/dense/box", "consistency/mirror"], {"labeled", "unlabeled"}),
+        ([], {"labeled", "unlabeled"}),
+    ],
+)
+def test_streams_of__a_loss_of_no_stream_is_about_both(terms, streams):
+    assert streams_of(terms) == streams
 
 
 def test_train__what_is_not_finite_stops_it_and_can_be_replayed(tiny_recipe, tmp_path):

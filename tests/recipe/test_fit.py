@@ -243,6 +243,12 @@ def test_check_fit__a_step_number_behind_an_alias_or_in_a_nested_schedule_is_fou
     ]
 
 
+def test_check_fit__a_number_of_steps_that_is_no_moment_may_exceed_the_run(load_changed: Load):
+    """The head start of a running mean makes it rise more slowly, however short the run is."""
+    recipe = load_changed(overrides=("engine.lr={type: running_mean, cap: 0.01, warmup: 500}",))
+    assert recipe.engine.steps < 500
+
+
 def test_check_fit__shares_fit_runs_of_any_length(load_changed: Load):
     shares = ("engine.lr.warmup=10 %", "engine.lr.drops=[60 %, 100 %, never]")
     for steps in (1, 2, 7):

@@ -53,7 +53,7 @@ def test_answer__what_was_not_asked_passes_no_rule():
     for rule in (SetRule(score="jitter", above=0.0), SetRule(score="jitter", below=math.inf)):
         assert passes(jitter, rule).tolist() == [[True, True, False]]
     ignores = SetRule(score="jitter", below=0.05, ignore_from=math.inf)
-    ignored = is_ignored(jitter, ignores)
+    ignored = is_ignored(jitter, ignores, found.valid)
     assert ignored is not None
     assert ignored.tolist() == [[True, True, False]]
     assert answered.scores["confidence"] is found.scores["confidence"]

@@ -47,5 +47,5 @@ class FixedSelector(Selector):
         listed, passed = shortlist(found, self.config)
         score = found.scores[self.config.score]
         passed["threshold"] = listed & passes(score, self.config)
-        targets = targets_of(found, listed, passed["threshold"], is_ignored(score, self.config))
+        targets = targets_of(found, passed["threshold"], is_ignored(score, self.config, listed))
         return Selection(Supervision.uniform(targets, context.progress), passed)

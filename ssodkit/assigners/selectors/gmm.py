@@ -93,8 +93,8 @@ class GmmSelector(Selector):
         threshold = thresholds[found.labels]
         passed["mixture"] = kept & (confidence > threshold)
         least = self.config.ignore_from
-        ignored = None if least is None else ~passed["mixture"] & (confidence >= least)
-        targets = targets_of(found, listed, passed["mixture"], ignored)
+        ignored = None if least is None else listed & ~passed["mixture"] & (confidence >= least)
+        targets = targets_of(found, passed["mixture"], ignored)
         numbers = {"threshold": threshold, "failed_fit": failed[found.labels].float()}
         return Selection(Supervision.uniform(targets, context.progress), passed, numbers)
 

@@ -113,7 +113,7 @@ class LabelDistributionSelector(Selector):
         is_sure = listed & (confidence >= self.config.floor)
         passed["uncertain"] = is_sure & (bins >= uncertain[found.labels])
         passed["reliable"] = is_sure & (bins >= reliable[found.labels]) & (confidence >= self.config.least)
-        targets = targets_of(found, listed, passed["reliable"], passed["uncertain"] & ~passed["reliable"])
+        targets = targets_of(found, passed["reliable"], passed["uncertain"] & ~passed["reliable"])
         supervision = Supervision.uniform(targets, context.progress)
         if self.config.places is not None:
             passed["boxes"] = passed["reliable"] & passes(found.scores[self.config.places.score], self.config.places)

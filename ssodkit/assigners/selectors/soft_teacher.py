@@ -52,7 +52,7 @@ class SoftTeacherSelector(Selector):
             score = found.scores[rule.score]
             passed[name] = listed & passes(score, rule)
             if rule not in sets:
-                sets[rule] = targets_of(found, listed, passed[name], is_ignored(score, rule))
+                sets[rule] = targets_of(found, passed[name], is_ignored(score, rule, listed))
         supervision = Supervision(
             objectness=sets[self.config.objectness],
             classes=sets[self.config.classes],

@@ -17,26 +17,27 @@ def passes(score: Float[Tensor, "batch detections"], rule: SetRule) -> Bool[Tens
     return score < rule.below
 
 
-def is_ignored(score: Float[Tensor, "batch detections"], rule: SetRule) -> Bool[Tensor, "batch detections"] | None:
-    """Where a score fails the rule but reaches its `ignore_from`; None without one: nothing is ignored."""
+def is_ignored(
+    score: Float[Tensor, "batch detections"], rule: SetRule, listed: Bool[Tensor, "batch detections"]
+) -> Bool[Tensor, "batch detections"] | None:
+    """Which listed scores fail the rule but reach its `ignore_from`; None without one: nothing is ignored."""
     if rule.ignore_from is None:
         return None
     reaches = score >= rule.ignore_from if rule.above is not None else score <= rule.ignore_from
-    return reaches & ~passes(score, rule)
+    return listed & reaches & ~passes(score, rule)
 
 
 def targets_of(
     found: Detections,
-    listed: Bool[Tensor, "batch detections"],
     taught: Bool[Tensor, "batch detections"],
-    ignored: Bool[Tensor, "batch detections"] | None,
+    ignored: Bool[Tensor, "batch detections"] | None = None,
 ) -> Targets:
-    """The `listed` detections as targets of weight 1 where `taught` and 0 where `ignored`; all others are not valid."""
+    """Detections as targets of weight 1 where `taught` and 0 where `ignored`; all other rows are not valid."""
     return Targets(
         boxes=found.boxes,
         labels=found.labels,
-        valid=listed & (taught if ignored is None else taught | ignored),
-        weight=(listed & taught).float(),
+        valid=taught if ignored is None else taught | ignored,
+        weight=taught.float(),
         crowd=torch.zeros_like(taught),
         all_teach=ignored is None,
     )

@@ -23,7 +23,7 @@ from ssodkit.data.survey import (
 from ssodkit.detectors.anchors import Anchored
 from ssodkit.detectors.base import Detector
 from ssodkit.detectors.rpn import Proposals
-from ssodkit.detectors.rules import StageRule, TestRule
+from ssodkit.detectors.rules import DetectionRule, StageRule
 from ssodkit.engine.doctor.findings import Finding
 from ssodkit.recipe.fit import walk
 from ssodkit.recipe.model import Recipe
@@ -142,7 +142,7 @@ def _limits(recipe: Recipe, usual: int, most: int) -> Iterator[Limit]:
     for path, config in walk(recipe):
         key = dotted(path)
         match config:
-            case TestRule():
+            case DetectionRule():
                 yield Limit(f"{key}.at_most", config.at_most, max(most, 2 * usual), "detections")
             case Proposals():
                 yield Limit(f"{key}.keep", config.keep, 2 * most, "proposals")

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ssodkit.data.batch_plan import derive_batch
 from ssodkit.data.files import written_whole
-from ssodkit.data.loader import test_batches, training_batches
+from ssodkit.data.loader import batches_in_order, training_batches
 from ssodkit.data.sets import DataSets
 from ssodkit.engine.distributed import Processes
 from ssodkit.engine.doctor.findings import Finding
@@ -117,7 +117,7 @@ def _write_sheets(recipe: Recipe, sets: DataSets, batches: tuple[SemiBatch, ...]
     streams: dict[str, Stream] = {"labeled": batch.labeled}
     if batch.unlabeled is not None:
         streams["unlabeled"] = _with_hidden_labels(batch.unlabeled, sets)
-    streams["test"] = next(test_batches(sets.test, test_views(recipe), SHOWN))
+    streams["test"] = next(batches_in_order(sets.test, test_views(recipe), SHOWN))
     for name, stream in streams.items():
         tiles = {title: _tiles(stream, title, names) for title in stream.views}
         with written_whole(out / f"{name}.png") as file:
