@@ -4,7 +4,6 @@ An item of the training data is a step, not an image: what a step gets depends o
 run and any number of workers see the same batches.
 """
 
-import itertools
 import multiprocessing.queues
 import os
 import resource
@@ -12,6 +11,7 @@ import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from ssodkit.data.annotations import ImageSet
 from ssodkit.data.batch_plan import BatchPlan
 from ssodkit.data.broken import Skipped
+from ssodkit.data.mosaic import Found, mosaic_batch
 from ssodkit.data.pictures import Pictures, known_sizes
 from ssodkit.data.raw import RawBatch
 from ssodkit.data.sampler import StepSampler, StreamSampler
@@ -157,6 +158,7 @@ class _TrainingSteps(_Source[_RawStep, _Step]):
         self.sampler = StepSampler(
             seed, plan.batch, sizes(sets.labeled), None if unlabeled is None else sizes(unlabeled)
         )
+        self.mosaics, self.visible = {"labeled": views.labeled_mosaic}, views.minimum_visible
         self.labeled_views = views.maker(views.labeled)
         self.unlabeled_views = views.maker(views.unlabeled)
 
@@ -191,20 +193,28 @@ class _TrainingSteps(_Source[_RawStep, _Step]):
         skipped: list[Skipped],
     ) -> RawBatch:
         """One stream's images of a forward; `skipped` grows by those in whose place others are taken."""
-        places, pixels = [], []
-        for place, row in enumerate(rows[share].tolist(), start=share.start):
-            for attempt in itertools.count():
+
+        def read(row: int, instead: Callable[[int], int]) -> Found:
+            attempt = 0
+            while True:
                 try:
-                    pixels.append(pictures.read(row))
-                    break
+                    return row, pictures.read(row)
                 except DataError as error:
                     if not self.skips or attempt == ATTEMPTS:
                         raise
                     skipped.append(Skipped(KEYS[stream.stream], int(pictures.images.ids[row]), str(error)))
-                    row = stream.instead(step, place, attempt)
-            places.append(row)
-        keys = [make_key(self.seed, step, stream.stream, place) for place in range(share.start, share.stop)]
-        return pictures.batch(places, keys, pixels)
+                row, attempt = instead(attempt), attempt + 1
+
+        places = range(share.start, share.stop)
+        found = [
+            read(row, partial(stream.instead, step, place))
+            for place, row in zip(places, rows[share].tolist(), strict=True)
+        ]
+        keys = [make_key(self.seed, step, stream.stream, place) for place in places]
+        mosaic = self.mosaics.get(stream.stream)
+        if mosaic is not None:
+            return mosaic_batch(mosaic, pictures.images, found, keys, self.visible, read)
+        return pictures.batch([row for row, _ in found], keys, [pixels for _, pixels in found])
 
 
 class _TestImages(_Source[RawBatch, Stream]):

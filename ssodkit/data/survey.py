@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ssodkit.data.annotations import ImageSet
 from ssodkit.data.augment.base import draw_view
+from ssodkit.data.mosaic import MosaicConfig, mosaic_targets
 from ssodkit.data.views import ViewConfig
 from ssodkit.ops.random import make_key
 from ssodkit.structures.geometry import move_boxes
@@ -128,16 +129,28 @@ def box_ratios(boxes: NDArray[np.float32]) -> NDArray[np.float64]:
     return height / width
 
 
-def boxes_in_view(images: ImageSet, view: ViewConfig, minimum_visible: float, at_most: int = SAMPLE) -> ViewedBoxes:
+def boxes_in_view(
+    images: ImageSet,
+    view: ViewConfig,
+    minimum_visible: float,
+    mosaic: MosaicConfig | None = None,
+    at_most: int = SAMPLE,
+) -> ViewedBoxes:
     """The boxes of up to so many images, evenly spaced, where one draw of a view's geometry takes them.
 
-    The sizes of all images are known. A box of which less than `minimum_visible` stays inside is gone, as in training.
+    With a mosaic the view is one of it, laid of these images. The sizes of all images are known. A box of which less
+    than `minimum_visible` stays inside is gone, as in training.
     """
     places = np.unique(np.linspace(0, len(images) - 1, min(at_most, len(images))).round().astype(np.int64))
     chosen = images.with_boxes(is_learned(images)).subset(places)
-    targets = chosen.targets(range(len(chosen)))
     keys = torch.tensor([make_key("survey", number) for number in chosen.ids.tolist()], dtype=torch.int64)
-    drawn = draw_view(view.transforms, torch.from_numpy(chosen.sizes.astype(np.int64)), keys, targets, minimum_visible)
+    sizes, targets = torch.from_numpy(chosen.sizes.astype(np.int64)), chosen.targets(range(len(chosen)))
+    if mosaic is not None:
+        laid = mosaic.draw(keys, len(chosen))
+        four = torch.cat([torch.arange(len(chosen))[:, None], laid.partners], dim=1)
+        targets = mosaic_targets(chosen, four, sizes[four], laid, minimum_visible)
+        sizes = torch.where(laid.happens[:, None], 2 * mosaic.side, sizes)
+    drawn = draw_view(view.transforms, sizes, keys, targets, minimum_visible)
     moved = move_boxes(targets, drawn.homography.float(), drawn.sizes, minimum_visible)
     return ViewedBoxes(moved.boxes[moved.valid].numpy(), moved.valid.sum(dim=1).numpy(), drawn.sizes.numpy())
 

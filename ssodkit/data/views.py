@@ -10,6 +10,7 @@ from torch import Tensor
 from ssodkit.data.augment.base import TransformConfig, draw_view
 from ssodkit.data.augment.render import render
 from ssodkit.data.augment.resize import ResizeConfig
+from ssodkit.data.mosaic import MosaicConfig
 from ssodkit.data.raw import RawBatch
 from ssodkit.ops.random import derive_keys
 from ssodkit.plugins import Config, Slot, mistake_at
@@ -40,6 +41,9 @@ class ViewsConfig(Config):
     """What every view begins with, the test's too: the size in which networks see images. Null: the original."""
     labeled: dict[str, ViewConfig]
     """Every labeled view teaches."""
+    labeled_mosaic: MosaicConfig | None = None
+    """The original that labeled views are made from is a canvas of four images; null: an image. Unlabeled images are
+    always seen alone."""
     unlabeled: dict[str, ViewConfig] = Field(default_factory=dict)
     test: ViewConfig = ViewConfig()
     minimum_visible: float = Field(0.0, ge=0.0, le=1.0)

@@ -383,16 +383,16 @@ class Session:
 
     def _name_images(self, outcome: Outcome, terms: tuple[str, ...]) -> list[str]:
         """Files of a step, over all processes; of the streams that `terms` are about, if any."""
-        streams = streams_of(terms)
-        names = []
+        streams, names = streams_of(terms), list[str]()
+        beside = "" if self.recipe.views.labeled_mosaic is None else " and three beside it"
         for batch in outcome.batches:
-            for kind, stream, images in (
-                ("labeled", batch.labeled, self.sets.labeled),
-                ("unlabeled", batch.unlabeled, self.sets.unlabeled),
+            for kind, stream, images, more in (
+                ("labeled", batch.labeled, self.sets.labeled, beside),
+                ("unlabeled", batch.unlabeled, self.sets.unlabeled, ""),
             ):
                 if stream is not None and images is not None and kind in streams:
                     ids = next(iter(stream.views.values())).image_ids.cpu().numpy()
-                    names += [images.name(place) for place in images.positions(ids).tolist()]
+                    names += [images.name(place) + more for place in images.positions(ids).tolist()]
         return [name for part in self.processes.gather(names) for name in part]
 
 

@@ -8,9 +8,11 @@ from torchvision.ops import box_iou
 from ssodkit.data.annotations import Category, ImageSet, make_image_set
 from ssodkit.data.augment.flip import FlipConfig
 from ssodkit.data.augment.resize import ResizeConfig
+from ssodkit.data.mosaic import MosaicConfig
 from ssodkit.data.survey import Spread, best_anchor_ious, boxes_in_view, survey
 from ssodkit.data.views import ViewConfig
 from ssodkit.detectors.anchors import AnchorConfig, make_anchors
+from ssodkit.ops.random import make_key
 from ssodkit.structures.predictions import Features
 from ssodkit.structures.views import View
 
@@ -57,6 +59,21 @@ def test_boxes_in_view__are_those_of_the_drawn_geometry():
     assert halved.boxes[2].tolist() == [0.0, 25.0, 50.0, 45.0]
     mirrored = boxes_in_view(photographs(), ViewConfig(transforms=(FlipConfig(probability=1.0),)), 0.0)
     assert mirrored.boxes[0].tolist() == [190.0, 0.0, 200.0, 10.0]
+
+
+def test_boxes_in_view__of_mosaics_are_those_of_four_images():
+    """All learned boxes of the mosaics are larger or smaller as the long sides are; half of the canvas is seen."""
+    images, mosaic = photographs(), MosaicConfig(side=100)
+    whole = boxes_in_view(images, ViewConfig(), 0.0, mosaic)
+    assert whole.sizes.tolist() == [[200, 200]] * 3
+    laid = mosaic.draw(torch.tensor([make_key("survey", number) for number in (1, 2, 3)]), 3)
+    most = np.array([3, 0, 1])[np.concatenate([np.arange(3)[:, None], laid.partners.numpy()], axis=1)].sum(axis=1)
+    assert (whole.per_image <= most).all()
+    assert whole.per_image.sum() > 4
+    assert whole.boxes.max() <= 200.0
+    halved = boxes_in_view(images, ViewConfig(transforms=(ResizeConfig(short=100),)), 0.0, mosaic)
+    np.testing.assert_allclose(halved.boxes, whole.boxes / 2)
+    assert boxes_in_view(images.subset([]), ViewConfig(), 0.0, mosaic).sizes.tolist() == []
 
 
 def test_boxes_in_view__a_sample_is_evenly_spaced_and_nothing_is_a_normal_case():

@@ -260,12 +260,13 @@ def test_train__what_is_not_finite_stops_it_and_can_be_replayed(tiny_recipe, tmp
         "engine.lr={type: step, before: 0.01, after: 100.0, at: 2}",
         "engine.clip_norm=null",
         "engine.checkpoint.every=2",
+        "views.labeled_mosaic={side: 48}",
     )
     with pytest.raises(TrainingError, match=r"step \d+: (the losses )?`.*` w(as|ere) not finite") as caught:
         train(recipe, tmp_path / "run")
     (kept,) = (tmp_path / "run" / "replay").iterdir()
     assert str(kept) in str(caught.value)
-    assert ".png" in str(caught.value)
+    assert ".png and three beside it" in str(caught.value)
     step = int(kept.stem.split("_")[1])
     assert step > 2
     assert read_step(tmp_path / "run" / "checkpoints" / "last") == 2 * ((step - 1) // 2)

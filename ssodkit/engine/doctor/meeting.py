@@ -52,9 +52,10 @@ class Limit:
 
 def check_meeting(recipe: Recipe, sets: DataSets, networks: Mapping[str, Detector]) -> list[Finding]:
     """What does not meet the labeled boxes as the training sees them; nothing where there is no box."""
-    labeled = next(iter(recipe.views.maker(recipe.views.labeled).views.values()))
-    test = recipe.views.sized(recipe.views.test)
-    trained, tested = (boxes_in_view(sets.labeled, view, recipe.views.minimum_visible) for view in (labeled, test))
+    views = recipe.views
+    labeled = next(iter(views.maker(views.labeled).views.values()))
+    trained = boxes_in_view(sets.labeled, labeled, views.minimum_visible, views.labeled_mosaic)
+    tested = boxes_in_view(sets.labeled, views.sized(views.test), views.minimum_visible)
     if not len(trained.boxes):
         return []
     anchored = next(iter(networks.values())).anchored

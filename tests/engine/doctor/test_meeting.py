@@ -33,6 +33,12 @@ def test_check_meeting__says_nothing_of_the_shipped_recipes(meet, name):
     assert meet(name=name) == []
 
 
+def test_check_meeting__boxes_are_those_of_mosaics_where_labeled_images_are(meet):
+    *_, finding = meet("views.labeled_mosaic={side: 32}")
+    assert (finding.area, finding.where) == ("sizes", "views")
+    assert finding.what.startswith("the boxes have a median side of")  # in images of 96 pixels
+
+
 def test_check_meeting__anchors_of_another_size_are_named_with_better_ones(meet):
     (finding,) = meet("detector.anchors.sides=[[100],[150]]")
     assert (finding.severity, finding.area, finding.where) == ("warning", "anchors", "detector.anchors")
