@@ -20,6 +20,7 @@ OWN = {
 FIELDS = {
     "resize": {"short": [50, 110], "long": 140},
     "crop": {"sides": [100, 150]},
+    "scale_jitter": {"side": 120, "factor": [0.5, 1.5]},
     "one_of": {"transforms": [{"type": "rotate"}, {"type": "flip"}, {"type": "blur"}]},
     "in_random_order": {"transforms": [{"type": "equalize"}, {"type": "shear"}, {"type": "contrast"}]},
     "keep_boxes": {"transforms": [{"type": "shift_x", "fraction": 1.0}, {"type": "gray"}]},
@@ -92,8 +93,8 @@ def assert_pixels_show_their_points(raw: RawBatch, stream: Stream) -> None:
 
 
 def test_registry__every_transform_moves_or_changes_pixels_or_chooses():
-    assert len(OWN) == 33
-    assert (len(GEOMETRY), len(PIXELS)) == (8, 19)
+    assert len(OWN) == 34
+    assert (len(GEOMETRY), len(PIXELS)) == (9, 19)
     chosen = set(OWN) - {written["type"] for written in GEOMETRY + PIXELS}
     assert chosen == {"one_of", "in_random_order", "sometimes", "keep_boxes", "nearest", "box_level"}
 
