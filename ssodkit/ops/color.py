@@ -49,19 +49,20 @@ def turn_hue(images: Images, turns: Float[Tensor, "batch"]) -> Images:
 
     In HSV, value and saturation stay; rounded to whole gray levels.
     """
-    values = images.float()
-    red, green, blue = values.unbind(dim=1)
-    value, chroma = values.amax(dim=1), values.amax(dim=1) - values.amin(dim=1)
-    divisor = chroma.clamp(min=1.0)  # gray has no hue, and its chroma of 0 hides whatever is computed for it
-    of_blue = (red - green) / divisor + 4.0
-    of_green = (blue - red) / divisor + 2.0
-    of_red = (green - blue) / divisor
-    hue = torch.where(value == red, of_red, torch.where(value == green, of_green, of_blue))
-    hue = hue + 6.0 * turns.float()[:, None, None]
-    # A channel falls from the value by the chroma as far as its own color lies from the hue on the circle of six.
-    distance = torch.stack([(hue + start) % 6.0 for start in (5.0, 3.0, 1.0)], dim=1)
-    fall = torch.minimum(distance, 4.0 - distance).clamp(0.0, 1.0)
-    return _to_bytes(value[:, None] - chroma[:, None] * fall + 0.5)
+    hue, value, chroma = _hsv(images)
+    return _from_hsv(hue + 6.0 * turns.float()[:, None, None], value, chroma)
+
+
+def scale_hsv(images: Images, factors: Float[Tensor, "batch 3"]) -> Images:
+    """Hue, saturation and value times a factor each: hues go round the circle from red, the others end at their most.
+
+    Rounded to whole gray levels.
+    """
+    hue, value, chroma = _hsv(images)
+    of_hue, of_saturation, of_value = factors.float()[:, :, None, None].unbind(dim=1)
+    saturation = (chroma / value.clamp(min=1.0) * of_saturation).clamp(max=1.0)
+    value = (value * of_value).clamp(max=255.0)
+    return _from_hsv(hue % 6.0 * of_hue, value, value * saturation)
 
 
 def contrast(images: Images, masks: Masks, factors: Float[Tensor, "batch"]) -> Images:
@@ -156,6 +157,26 @@ def _blend(degenerate: Tensor, images: Images, factors: Float[Tensor, "batch"]) 
     """What lies on the line from `degenerate` (factor 0) to the image (factor 1), rounded towards black."""
     difference = images - degenerate
     return _to_bytes(difference.mul_(factors.float()[:, None, None, None]).add_(degenerate))
+
+
+def _hsv(images: Images) -> tuple[Tensor, Tensor, Tensor]:
+    """Hues, -1 to 5 on a circle of six with red at 0, values and chromas in gray levels, each (batch height width)."""
+    values = images.float()
+    red, green, blue = values.unbind(dim=1)
+    value, chroma = values.amax(dim=1), values.amax(dim=1) - values.amin(dim=1)
+    divisor = chroma.clamp(min=1.0)  # gray has no hue, and its chroma of 0 hides whatever is computed for it
+    of_blue = (red - green) / divisor + 4.0
+    of_green = (blue - red) / divisor + 2.0
+    of_red = (green - blue) / divisor
+    return torch.where(value == red, of_red, torch.where(value == green, of_green, of_blue)), value, chroma
+
+
+def _from_hsv(hue: Tensor, value: Tensor, chroma: Tensor) -> Images:
+    """The images of such numbers, hues anywhere, rounded to whole gray levels."""
+    # A channel falls from the value by the chroma as far as its own color lies from the hue on the circle of six.
+    distance = torch.stack([(hue + start) % 6.0 for start in (5.0, 3.0, 1.0)], dim=1)
+    fall = torch.minimum(distance, 4.0 - distance).clamp(0.0, 1.0)
+    return _to_bytes(value[:, None] - chroma[:, None] * fall + 0.5)
 
 
 def _to_bytes(values: Float[Tensor, "batch 3 height width"]) -> Images:

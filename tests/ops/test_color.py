@@ -1,5 +1,7 @@
 """Color operations, against Pillow bit for bit, and against SciPy where Pillow has no exact definition."""
 
+import colorsys
+
 import numpy as np
 import pytest
 import torch
@@ -173,6 +175,26 @@ def test_turn_hue__agrees_with_torchvision(images, turn):
     wanted = adjust_hue(images.float() / 255.0, turn) * 255.0
     seen = color.turn_hue(images, torch.full((len(images),), turn))
     assert (seen.float() - wanted).abs().max() <= 0.5 + 1e-3
+
+
+@pytest.mark.parametrize(
+    "factors", [(1.0, 1.0, 1.0), (1.015, 1.7, 1.4), (0.985, 0.3, 0.6), (1.3, 0.0, 1.0), (0.0, 1.2, 0.0)]
+)
+def test_scale_hsv__agrees_with_colorsys(images, factors):
+    some = images[:, :, ::5, ::7]
+    seen = color.scale_hsv(some, torch.tensor([factors]).expand(len(some), 3))
+    for rgb, found in zip(some.transpose(0, 1).flatten(1).T.tolist(), seen.transpose(0, 1).flatten(1).T, strict=True):
+        hue, saturation, value = colorsys.rgb_to_hsv(*(level / 255.0 for level in rgb))
+        scaled = hue * factors[0] % 1.0, min(saturation * factors[1], 1.0), min(value * factors[2], 1.0)
+        wanted = [255.0 * level for level in colorsys.hsv_to_rgb(*scaled)]
+        assert found.tolist() == pytest.approx(wanted, abs=0.5 + 1e-3)
+
+
+def test_scale_hsv__each_image_has_its_own_factors_and_gray_has_no_hue():
+    colors = pixels((200, 100, 100), (77, 77, 77), (0, 0, 0), (240, 240, 0)).repeat(2, 1, 1, 1)
+    seen = color.scale_hsv(colors, torch.tensor([[1.0, 0.5, 1.0], [2.0, 1.0, 1.5]]))
+    assert seen[0, :, 0].T.tolist() == [[200, 150, 150], [77, 77, 77], [0, 0, 0], [240, 240, 120]]
+    assert seen[1, :, 0].T.tolist() == [[255, 128, 128], [116, 116, 116], [0, 0, 0], [0, 255, 0]]
 
 
 def test_turn_hue__colors_go_round_and_gray_stays():

@@ -1,7 +1,8 @@
-"""Changes of the three channels against each other: inversion, gray, gains, other hues, other orders."""
+"""Changes of the three channels against each other: inversion, gray, gains, other hues and colors, other orders."""
 
 from typing import Literal
 
+import torch
 from jaxtyping import Int64
 from pydantic import Field
 from torch import Tensor
@@ -74,6 +75,26 @@ class HueConfig(PixelConfig):
     def apply(self, images: Tensor, masks: Tensor, parameters: Parameters) -> Tensor:
         """See `ops.color.turn_hue`."""
         return color.turn_hue(images, *parameters)
+
+
+@register
+class HsvConfig(PixelConfig):
+    """Multiply hue, saturation and value by a factor each, as the YOLO detectors do; `hue` turns all hues alike."""
+
+    type: Literal["hsv"] = "hsv"
+    hue: float = Field(0.015, ge=0.0, le=1.0)
+    """How far the factor may lie from 1, either way; all three are drawn evenly."""
+    saturation: float = Field(0.7, ge=0.0, le=1.0)
+    value: float = Field(0.4, ge=0.0, le=1.0)
+
+    def draw(self, keys: Int64[Tensor, "rows"], sizes: Int64[Tensor, "rows 2"]) -> Parameters:
+        """Three factors."""
+        most = torch.tensor([self.hue, self.saturation, self.value], dtype=torch.float64)
+        return (1.0 + most * draw_between(keys, (-1.0, 1.0), "factors", (3,)),)
+
+    def apply(self, images: Tensor, masks: Tensor, parameters: Parameters) -> Tensor:
+        """See `ops.color.scale_hsv`."""
+        return color.scale_hsv(images, *parameters)
 
 
 @register

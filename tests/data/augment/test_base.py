@@ -93,8 +93,8 @@ def assert_pixels_show_their_points(raw: RawBatch, stream: Stream) -> None:
 
 
 def test_registry__every_transform_moves_or_changes_pixels_or_chooses():
-    assert len(OWN) == 34
-    assert (len(GEOMETRY), len(PIXELS)) == (9, 19)
+    assert len(OWN) == 35
+    assert (len(GEOMETRY), len(PIXELS)) == (9, 20)
     chosen = set(OWN) - {written["type"] for written in GEOMETRY + PIXELS}
     assert chosen == {"one_of", "in_random_order", "sometimes", "keep_boxes", "nearest", "box_level"}
 
