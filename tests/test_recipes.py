@@ -116,6 +116,7 @@ def test_recipes__learn_at_the_published_rates():
         "coco/consistent_teacher_2x8": {0: 5e-6, 500: 0.005, 179_999: 0.005},
         "coco/consistent_teacher_additional": {0: 1e-5, 479_999: 0.01, 480_000: 0.001, 640_000: 1e-4, 719_999: 1e-4},
         "coco/supervised_fcos": {0: 0.003333, 500: 0.01, 59_999: 0.01, 60_000: 0.001, 80_000: 1e-4, 89_999: 1e-4},
+        "coco/supervised_objectness": {0: 0.0, 277: 0.005, 554: 0.01, 55_443: 0.01},
         "coco/supervised_retinanet": {0: 1e-5, 119_999: 0.01, 120_000: 0.001, 160_000: 1e-4, 179_999: 1e-4},
         "coco/unbiased_teacher": {0: 1e-5, 100: 0.001009, 500: 0.005005, 1000: 0.01} | at_the_end,
         "coco/unbiased_teacher_additional": {0: 1e-5, 1000: 0.01, 359_999: 0.01},
@@ -183,8 +184,26 @@ def test_recipes__batches_and_optimizers_are_the_published_ones(name, slots, cli
     assert (optimizer.type, optimizer.momentum, optimizer.weight_decay, optimizer.decay) == ("sgd", 0.9, 1e-4, decay)
 
 
+def test_recipes__the_dense_detector_learns_from_mosaics_as_published():
+    recipe = load_recipe("coco/supervised_objectness")
+    batch, optimizer, views = recipe.data.batch, recipe.engine.optimizer, recipe.views
+    assert (batch.labeled, batch.same_orientation, recipe.engine.lr_for_images) == (64, False, 64)
+    assert recipe.method.loss_scale == batch.labeled  # sums over images, where our losses are means
+    assert (optimizer.momentum, optimizer.nesterov, optimizer.weight_decay, optimizer.decay) == (
+        0.937, True, 5e-4, "weights",
+    )  # fmt: skip
+    assert recipe.engine.steps == round(300 * int(0.1 * 118_287) / batch.labeled)
+    assert (views.labeled_mosaic.side, views.labeled_mosaic.probability, views.labeled_mosaic.fill) == (640, 1.0, 114)
+    assert (views.minimum_visible, views.labeled["labeled"].fill) == (0.1, 114)
+    jitter, hsv, flip = views.labeled["labeled"].transforms
+    assert (jitter.side, jitter.factor, jitter.shift) == (640, (0.1, 1.9), 0.1)
+    assert (hsv.hue, hsv.saturation, hsv.value, flip.probability) == (0.015, 0.7, 0.4, 0.5)
+    assert recipe.evaluation.thresholds[0] == recipe.detector.test.score == 0.001
+
+
 def test_recipes__test_images_have_the_published_sizes():
     sizes = {"coco": (800, 1333), "voc": (600, 1000), "voc/unbiased_teacher": (600, 1333)}
+    sizes["coco/supervised_objectness"] = (640, 640)
     for name in PAPERS:
         expected = sizes.get(name) or sizes[name.split("/")[0]]
         (resize,) = load_recipe(name).views.test.transforms

@@ -255,6 +255,23 @@ def test_streams_of__a_loss_of_no_stream_is_about_both(terms, streams):
     assert streams_of(terms) == streams
 
 
+def test_train__learns_from_mosaics(tiny_recipe, tmp_path):
+    run = train(
+        tiny_recipe(
+            "engine.steps=3",
+            "data.percent=20",
+            "views.labeled_mosaic={side: 96}",
+            "views.labeled.labeled=[{type: scale_jitter, side: 96, factor: [0.5, 1.5]}, {type: hsv}]",
+            name="supervised_objectness",
+        ),
+        tmp_path / "run",
+    ).run
+    losses = [value for record in metrics(run) for value in record["losses"].values()]
+    assert len(losses) == 9
+    assert np.isfinite(losses).all()
+    assert min(losses) > 0.0
+
+
 def test_train__what_is_not_finite_stops_it_and_can_be_replayed(tiny_recipe, tmp_path):
     recipe = tiny_recipe(
         "engine.lr={type: step, before: 0.01, after: 100.0, at: 2}",
