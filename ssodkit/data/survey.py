@@ -79,6 +79,8 @@ class ViewedBoxes:
     """(n,): how many of them each image has."""
     sizes: NDArray[np.int64]
     """(n, 2): height and width of the view's images."""
+    scales: NDArray[np.float64]
+    """(n,): pixels of the view along a pixel of each image."""
 
 
 def survey(images: ImageSet) -> Survey:
@@ -145,14 +147,18 @@ def boxes_in_view(
     chosen = images.with_boxes(is_learned(images)).subset(places)
     keys = torch.tensor([make_key("survey", number) for number in chosen.ids.tolist()], dtype=torch.int64)
     sizes, targets = torch.from_numpy(chosen.sizes.astype(np.int64)), chosen.targets(range(len(chosen)))
+    scales = torch.ones(len(chosen), dtype=torch.float64)
     if mosaic is not None:
         laid = mosaic.draw(keys, len(chosen))
         four = torch.cat([torch.arange(len(chosen))[:, None], laid.partners], dim=1)
         targets = mosaic_targets(chosen, four, sizes[four], laid, minimum_visible)
+        scales = torch.where(laid.happens, mosaic.side / sizes.amax(dim=1), scales)
         sizes = torch.where(laid.happens[:, None], 2 * mosaic.side, sizes)
     drawn = draw_view(view.transforms, sizes, keys, targets, minimum_visible)
     moved = move_boxes(targets, drawn.homography.float(), drawn.sizes, minimum_visible)
-    return ViewedBoxes(moved.boxes[moved.valid].numpy(), moved.valid.sum(dim=1).numpy(), drawn.sizes.numpy())
+    scales *= drawn.homography[:, :2, :2].det().abs().sqrt()
+    boxes, per_image = moved.boxes[moved.valid], moved.valid.sum(dim=1)
+    return ViewedBoxes(boxes.numpy(), per_image.numpy(), drawn.sizes.numpy(), scales.numpy())
 
 
 def best_anchor_ious(

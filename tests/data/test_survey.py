@@ -56,16 +56,17 @@ def test_boxes_in_view__are_those_of_the_drawn_geometry():
     halved = boxes_in_view(photographs(), ViewConfig(transforms=(ResizeConfig(short=50),)), 0.0)
     assert halved.sizes.tolist() == [[50, 100], [67, 50], [50, 50]]
     assert halved.per_image.tolist() == [3, 0, 1]
+    assert halved.scales.tolist() == pytest.approx([0.5, (67 / 80 * 50 / 60) ** 0.5, 1.0])
     assert halved.boxes[2].tolist() == [0.0, 25.0, 50.0, 45.0]
     mirrored = boxes_in_view(photographs(), ViewConfig(transforms=(FlipConfig(probability=1.0),)), 0.0)
     assert mirrored.boxes[0].tolist() == [190.0, 0.0, 200.0, 10.0]
 
 
 def test_boxes_in_view__of_mosaics_are_those_of_four_images():
-    """All learned boxes of the mosaics are larger or smaller as the long sides are; half of the canvas is seen."""
     images, mosaic = photographs(), MosaicConfig(side=100)
     whole = boxes_in_view(images, ViewConfig(), 0.0, mosaic)
     assert whole.sizes.tolist() == [[200, 200]] * 3
+    assert whole.scales.tolist() == pytest.approx([0.5, 1.25, 2.0])
     laid = mosaic.draw(torch.tensor([make_key("survey", number) for number in (1, 2, 3)]), 3)
     most = np.array([3, 0, 1])[np.concatenate([np.arange(3)[:, None], laid.partners.numpy()], axis=1)].sum(axis=1)
     assert (whole.per_image <= most).all()

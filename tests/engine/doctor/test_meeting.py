@@ -75,6 +75,14 @@ def test_check_meeting__another_size_in_the_test_is_noticed(meet):
     assert after == pytest.approx(2 * before, abs=3)
 
 
+def test_check_meeting__a_test_of_one_of_the_sizes_of_training_is_fine(meet):
+    """Half of the boxes are seen at less than 0.6 of their size, and yet some as in the test."""
+    jitter = "[{type: scale_jitter, side: 96, factor: [0.01, 1.1]}]"
+    assert not any(found.where == "views" for found in meet(f"views.labeled.labeled={jitter}"))
+    smaller = "[{type: scale_jitter, side: 96, factor: [0.01, 0.9]}]"
+    assert any(found.where == "views" for found in meet(f"views.labeled.labeled={smaller}"))
+
+
 def test_check_meeting__boxes_smaller_than_a_cell_are_noticed(meet):
     findings = meet("views.size={type: resize, short: 12}")
     small = next(finding for finding in findings if finding.where == "views.size")
