@@ -18,7 +18,7 @@ from ssodkit.data.sets import DataSets, open_data
 from ssodkit.data.views import ViewsConfig
 from ssodkit.errors import DataError
 
-SIZES = [(40, 60), (60, 40), (50, 50), (90, 30), (24, 30), (31, 47), (64, 64)]
+SIZES = [(40, 60), (60, 40), (50, 50), (90, 30), (24, 30), (31, 47), (70, 64)]
 KEYS = [1000 + number for number in range(40)]
 BATCH = BatchConfig(labeled=4)
 
@@ -106,9 +106,11 @@ def test_mosaic__labels_weights_and_crowds_travel_with_their_boxes(sets):
     assert targets.labels.tolist() == [[0, 1, 0, 1, 0]]  # of 2, of 5, none of 0, of 1
     assert targets.crowd.tolist() == [[False, False, False, True, False]]
     assert targets.weight.tolist() == [[1.0, 1.0, 1.0, 0.0, 1.0]]
-    left, top = 32 - 32, 32 - 32  # the first fills its quarter: 50 x 50 became 32 x 32
-    first = [left + 3 * 0.64, top + 4 * 0.64, left + 15 * 0.64, top + 19 * 0.64]
-    assert targets.boxes[0, 0].tolist() == pytest.approx(first)
+    assert not targets.all_teach
+    without = mosaic_targets(sets.labeled, torch.tensor([[2, 2, 0, 1]]), sizes, drawn, 0.0)
+    assert without.all_teach
+    # The first fills its quarter of the canvas: 50 x 50 became 32 x 32.
+    assert targets.boxes[0, 0].tolist() == pytest.approx([3 * 0.64, 4 * 0.64, 15 * 0.64, 19 * 0.64])
 
 
 def test_mosaic__a_box_of_which_too_little_is_on_the_canvas_is_dropped(sets):
@@ -139,11 +141,10 @@ def test_mosaic__happens_as_often_as_said_and_other_images_are_as_they_are(sets)
     config, images = MosaicConfig(side=32, probability=0.4), sets.labeled
     own = [row % len(images) for row in range(len(KEYS))]
     raw, alone = lay(config, images, own, KEYS), Pictures(images).batch(own, KEYS)
-    laid = (raw.sizes == 64).all(dim=1) & (torch.tensor(own) != 6)
+    laid = (raw.sizes == 64).all(dim=1)
     assert 8 < laid.sum() < 24
-    rows = (raw.sizes == alone.sizes).all(dim=1) & (torch.tensor(own) != 6)
-    assert torch.equal(rows | laid, torch.tensor(own) != 6)
-    for row in rows.nonzero()[:, 0].tolist():
+    for row in (~laid).nonzero()[:, 0].tolist():
+        assert torch.equal(raw.sizes[row], alone.sizes[row])
         height, width = raw.sizes[row].tolist()
         assert torch.equal(raw.pixels[row, :, :height, :width], alone.pixels[row, :, :height, :width])
         ours, theirs = raw.targets[row : row + 1], alone.targets[row : row + 1]
