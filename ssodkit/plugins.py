@@ -39,6 +39,7 @@ PACKAGES = (
     "ssodkit.schedules",
     "ssodkit.assigners.matchers",
     "ssodkit.assigners.selectors",
+    "ssodkit.assigners.regions",
     "ssodkit.data.augment",
     "ssodkit.detectors.criteria",
     "ssodkit.detectors.backbones",

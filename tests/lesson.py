@@ -5,7 +5,7 @@ import torch
 from ssodkit.detectors.normalizers.base import Parts
 from ssodkit.ops.coding import BoxCoder
 from ssodkit.plugins import load_plugins, members
-from ssodkit.structures.lessons import Lesson
+from ssodkit.structures.lessons import Lesson, TargetLesson
 from ssodkit.structures.predictions import Candidates, Predictions
 from ssodkit.structures.teaching import BACKGROUND, Assignment, Targets
 
@@ -35,14 +35,14 @@ def lesson_of(labels: torch.Tensor, num_classes: int, boxes: torch.Tensor | None
     if count:
         ones = torch.ones(labels.shape, dtype=torch.bool)
         targets = Targets(boxes, labels.clamp(max=num_classes - 1), ones, ones.to(boxes.dtype), ~ones)
-    return Lesson(assigned(index, torch.zeros(index.shape, dtype=boxes.dtype)), targets, num_classes)
+    return TargetLesson(assigned(index, torch.zeros(index.shape, dtype=boxes.dtype)), num_classes, targets)
 
 
 def normalize(name: str, losses: torch.Tensor, weights: torch.Tensor, assignment: Assignment, quota: int = 0) -> Parts:
     """What the normalizer of this name makes of losses per candidate."""
     load_plugins()
     normalizer = members("normalizer")[name].model_validate({"type": name})
-    lesson = Lesson(assignment, Targets.empty(len(losses), length=1), 1)
+    lesson = TargetLesson(assignment, 1, Targets.empty(len(losses), length=1))
     return normalizer(losses, weights, lesson, answers_of(torch.zeros(*losses.shape, 1)), quota)
 
 

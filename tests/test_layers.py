@@ -12,7 +12,7 @@ LAYERS = (
     ("ops",),
     ("structures",),
     ("plugins",),
-    ("schedules", "nn", "assigners.matchers", "assigners.selectors", "data.augment"),
+    ("schedules", "nn", "assigners.matchers", "assigners.selectors", "assigners.regions", "data.augment"),
     ("detectors.criteria", "detectors.backbones", "detectors.heads"),
     ("detectors",),
     ("teachers",),

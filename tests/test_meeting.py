@@ -55,6 +55,8 @@ TINY = (
     "engine.steps=4",
     "data.batch.labeled=2",
 )
+IMITATING = ("dense_teacher",)
+"""Presets in which a teacher's answers teach: without a selector, on views that show images at the same places."""
 TINY_LEARNING = ("method.teacher.score=0.0", "method.unlabeled_weight=1.0", "data.batch.unlabeled=2")
 STORED = ("data.unlabeled={type: stored, file: labels.json}", "data.batch.unlabeled=2")
 CONFIDENT = "{score: confidence, above: 0.05}"
@@ -78,6 +80,7 @@ REASONS = {
     "needs 'predictions'": "the matcher reads answers, and the regions of this stage are drawn before it answers",
     "needs 'strides'": "the matcher counts in cells of the pyramid, and the regions of this stage lie on none",
     "needs 'places'": "the matcher compares where candidates lie, and queries lie nowhere until they answer",
+    "needs 'comparable_answers'": "the method compares two networks candidate by candidate, and their queries differ",
     "reads the score": "the selector reads the score of a scorer that the method does not have; add it where 1 allows",
 }
 """What may stand in the way: words of its sentence, and what they mean."""
@@ -99,13 +102,18 @@ class Meeting:
     def load(self) -> Recipe:
         """Its recipe. Raises RecipeError where its parts do not fit."""
         base, _, overrides = DETECTORS[self.detector]
-        files = (f"detectors/{base}", "data/digits", "views/digits", f"methods/{self.preset}", "schedules/digits")
+        views = "digits_shared_geometry" if self.preset in IMITATING else "digits"
+        files = (f"detectors/{base}", "data/digits", f"views/{views}", f"methods/{self.preset}", "schedules/digits")
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "meeting.yaml"
             path.write_text(f"extends: [{', '.join(f'{BASES}/{name}.yaml' for name in files)}]\nname: meeting\n")
             changes = [*TINY, *overrides, f"detector.stages.{self.stage}.matcher={MATCHERS[self.matcher]}"]
             if self.preset == "stac":
                 changes += STORED
+            if self.preset in IMITATING:
+                changes.append("data.batch.unlabeled=2")
+                if self.detector == "faster_rcnn":
+                    changes.append("method.terms.roi/class={criterion: {type: softmax}, normalizer: positives}")
             if self.selector == "none":
                 return load_recipe(path, changes)
             return load_recipe(path, [*changes, *TINY_LEARNING, f"method.selector={SELECTORS[self.selector]}"])
@@ -116,7 +124,7 @@ def all_meetings() -> Iterator[Meeting]:
     load_plugins()
     for detector, (_, stages, _) in DETECTORS.items():
         for preset in PRESETS:
-            learns = preset not in ("supervised", "stac")
+            learns = preset not in ("supervised", "stac", *IMITATING)
             for stage in stages:
                 for matcher in members("matcher"):
                     for selector in members("selector") if learns else ("none",):

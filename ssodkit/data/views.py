@@ -7,7 +7,7 @@ from jaxtyping import Int64
 from pydantic import Field, ValidationError, model_validator
 from torch import Tensor
 
-from ssodkit.data.augment.base import TransformConfig, draw_view
+from ssodkit.data.augment.base import TransformConfig, draw_view, places
 from ssodkit.data.augment.render import render
 from ssodkit.data.augment.resize import ResizeConfig
 from ssodkit.data.mosaic import MosaicConfig
@@ -74,6 +74,19 @@ class ViewsConfig(Config):
         if mistakes:
             raise ValidationError.from_exception_data("views", mistakes)
         return self
+
+
+def are_aligned(stream: Mapping[str, ViewConfig], first: str, second: str) -> bool:
+    """Whether two views of a stream show each image at the same places, whatever is drawn."""
+    one, other = stream[first], stream[second]
+    motions = _motions(one)
+    return motions == _motions(other) and (not motions or first == other.draws_as or second == one.draws_as)
+
+
+def _motions(view: ViewConfig) -> list[tuple[str, TransformConfig]]:
+    """The transforms of a view, in order, that move pixels, each with the name that its key is made from."""
+    named = zip(places(view.transforms), view.transforms, strict=True)
+    return [(name, transform) for name, transform in named if transform.moves]
 
 
 def _wrong_partner(name: str, views: Mapping[str, ViewConfig]) -> str | None:

@@ -128,6 +128,14 @@ class Detector(nn.Module, ABC):
     ) -> Stages:
         """Raw predictions of every stage. `supervision` serves detectors that sample before they predict."""
 
+    def answer_about(self, features: Features, others: Stages) -> Stages:
+        """Raw predictions about the candidates of `others`, answers of a network like this one in the same frame.
+
+        Raises NotImplementedError where candidates of two networks are never the same: for detectors without
+        `comparable_answers`.
+        """
+        raise NotImplementedError(f"candidates of two {type(self).__name__} are never the same")
+
     def score_regions(self, features: Features, regions: Candidates) -> Predictions:
         """The last stage's answer about any box in the frame of `features`, differentiably.
 

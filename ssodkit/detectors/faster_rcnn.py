@@ -41,7 +41,7 @@ class FasterRcnnConfig(DetectorConfig):
     """Two stages: `rpn` proposes, `roi` answers about any region."""
 
     type: Literal["faster_rcnn"] = "faster_rcnn"
-    provides: ClassVar[frozenset[str]] = frozenset({"exact_regions", "proposals"})
+    provides: ClassVar[frozenset[str]] = frozenset({"exact_regions", "proposals", "comparable_answers"})
 
     backbone: Slot[BackboneConfig]
     neck: FpnConfig = FpnConfig()
@@ -114,9 +114,7 @@ class FasterRcnn(Detector):
         proposals: Literal["training", "test"] = "test",
     ) -> Stages:
         """Anchors and proposals. With `supervision`, `roi` answers about the sample drawn from it, and has a plan."""
-        logits, codes = self.rpn(features.maps)
-        anchors = make_anchors(self.config.anchors, features)
-        rpn = Predictions(anchors, logits, "sigmoid", codes, self.config.rpn.code.coder)
+        rpn = self._answer_about_anchors(features)
         rule = self.config.proposals
         regions = propose(rpn, features.view.sizes, getattr(rule, proposals), rule)
         plan = None
@@ -131,6 +129,17 @@ class FasterRcnn(Detector):
             )
         roi = replace(self.score_regions(features, regions), plan=plan)
         return Stages({"rpn": rpn, "roi": roi}, features.view)
+
+    def answer_about(self, features: Features, others: Stages) -> Stages:
+        """Anchors, and the others' proposals."""
+        regions = others.by_name["roi"].candidates
+        stages = {"rpn": self._answer_about_anchors(features), "roi": self.score_regions(features, regions)}
+        return Stages(stages, features.view)
+
+    def _answer_about_anchors(self, features: Features) -> Predictions:
+        logits, codes = self.rpn(features.maps)
+        anchors = make_anchors(self.config.anchors, features)
+        return Predictions(anchors, logits, "sigmoid", codes, self.config.rpn.code.coder)
 
     def score_regions(self, features: Features, regions: Candidates) -> Predictions:
         """The box head's answers; regions that are not valid or have no area answer 0."""

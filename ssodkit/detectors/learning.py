@@ -15,11 +15,12 @@ from ssodkit.detectors.rules import TermChange, TermRule, changes_of
 from ssodkit.detectors.sampling import match, sample, taught_sets
 from ssodkit.ops.boxes import at_least_fp32
 from ssodkit.plugins import Joined
-from ssodkit.structures.lessons import Lesson
+from ssodkit.structures.lessons import AnswerLesson, Lesson, TargetLesson
 from ssodkit.structures.predictions import Predictions, Stages, stage_of
+from ssodkit.structures.progress import Progress
 from ssodkit.structures.records import join
 from ssodkit.structures.run import Losses, Term
-from ssodkit.structures.teaching import Plan, Supervision, Targets
+from ssodkit.structures.teaching import Assignment, Plan, Supervision, Targets
 from ssodkit.structures.views import View
 
 WORTHWHILE = 1.1
@@ -88,16 +89,57 @@ def loss(
 
     `changes` are laid on the rules of the terms that their keys name, see `changes_of`.
     """
+    lessons = {
+        name: {
+            term: TargetLesson(plan[name][term], predictions.num_classes, _at_least_one(targets))
+            for term, targets in taught_sets(detector.rule(name, supervision.progress), supervision).items()
+        }
+        for name, predictions in stages.by_name.items()
+    }
+    return _learn(detector, stages, lessons, supervision.progress, changes)
+
+
+def agree(
+    detector: Detector,
+    stages: Stages,
+    theirs: Stages,
+    plan: Mapping[str, Assignment],
+    progress: Progress,
+    changes: Mapping[str, TermChange] = {},
+) -> Losses:
+    """The terms of all stages, taught by what another network answered about the same candidates.
+
+    `plan` says for each stage who learns: positives what `theirs` say, background to say nothing. No gradient goes to
+    `theirs`; names and `changes` are as in `loss`.
+    """
+    others = theirs.detach()
+    lessons = {
+        name: dict.fromkeys(
+            detector.rule(name, progress).terms,
+            AnswerLesson(plan[name], predictions.num_classes, others.by_name[name]),
+        )
+        for name, predictions in stages.by_name.items()
+    }
+    return _learn(detector, stages, lessons, progress, changes)
+
+
+def _learn(
+    detector: Detector,
+    stages: Stages,
+    lessons: Mapping[str, Mapping[str, Lesson]],
+    progress: Progress,
+    changes: Mapping[str, TermChange],
+) -> Losses:
+    """Name in `stages` and term -> its lesson: the losses between what was answered and what should have been."""
     terms: dict[str, Term] = {}
-    progress = supervision.progress
     for name, predictions in stages.by_name.items():
         rule = detector.rule(name, progress)
-        taught, quota = taught_sets(rule, supervision), rule.sampler.per_image if rule.sampler is not None else 0
+        quota = rule.sampler.per_image if rule.sampler is not None else 0
         for term, term_rule in rule.terms.items():
             factor = detector.stage_rules[stage_of(name)].weight(term, progress)
             for change in changes_of(changes, stage_of(name), term, term_rule.criterion.teaches):
                 term_rule, factor = term_rule.changed(change), factor * change.weight.at(progress)
-            lesson = Lesson(plan[name][term], _at_least_one(taught[term]), predictions.num_classes)
+            lesson = lessons[name][term]
             losses, weights = _losses_and_weights(predictions, lesson, term_rule)
             parts = term_rule.normalizer(losses, weights, lesson, predictions, quota)
             for part, (total, denominator) in parts.items():

@@ -5,7 +5,7 @@ Source: Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, arXiv:1708
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import model_validator
@@ -30,6 +30,8 @@ from ssodkit.structures.views import View
 
 class OneStageConfig(DetectorConfig):
     """One stage, `dense`, which has predictions before anything is matched."""
+
+    provides: ClassVar[frozenset[str]] = frozenset({"comparable_answers"})
 
     backbone: Slot[BackboneConfig]
     neck: FpnConfig = FpnConfig(extra_levels=2, extra_from="output")
@@ -111,6 +113,10 @@ class OneStage(Detector):
         said = self.head(features.maps, anchors)
         dense = Predictions(anchors, said.logits, "sigmoid", said.codes, self.head.coder, said.extra)
         return Stages({"dense": dense}, features.view)
+
+    def answer_about(self, features: Features, others: Stages) -> Stages:
+        """All anchors, which are those of any other."""
+        return self.predict(features)
 
     def detect(self, stages: Stages, score: float | None = None) -> Detections:
         """Final detections."""

@@ -47,6 +47,7 @@ class TermChange(Config):
     criterion: Slot[CriterionConfig] | None = None
     quality: QualityUse | None = None
     normalizer: Slot[NormalizerConfig] | None = None
+    floor: float | None = Field(None, ge=1e-6, le=1e6)
     weight: LossWeight = ConstantConfig(value=1.0)
     """A further factor of the term."""
 
@@ -58,8 +59,8 @@ class TermChange(Config):
     @model_serializer(mode="wrap")
     def _short(self, whole: Callable[[Any], Any]) -> Any:
         """The number where it is nothing but a weight, as recipes write it."""
-        others = (self.criterion, self.quality, self.normalizer)
-        is_number = isinstance(self.weight, ConstantConfig) and others == (None, None, None)
+        others = (self.criterion, self.quality, self.normalizer, self.floor)
+        is_number = isinstance(self.weight, ConstantConfig) and all(other is None for other in others)
         return self.weight.at(Progress(0, 1)) if is_number else whole(self)
 
 
@@ -90,7 +91,7 @@ class TermRule(Config):
 
     def changed(self, change: TermChange) -> "TermRule":
         """The same rule with what `change` gives; its weight, which is a schedule, is left to the caller."""
-        given = {name: getattr(change, name) for name in ("criterion", "quality", "normalizer")}
+        given = {name: getattr(change, name) for name in ("criterion", "quality", "normalizer", "floor")}
         return self.model_copy(update={name: value for name, value in given.items() if value is not None})
 
     def misfit_of(self, change: TermChange) -> str | None:

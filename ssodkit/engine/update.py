@@ -155,9 +155,14 @@ class Updater:
         return updated, self._halted
 
     def _apply(self, updated: Tensor, norm: Tensor, divisor: Tensor) -> None:
-        """Change the weights where `updated`: the fused kernel divides the gradients, which also clips them."""
+        """Change the weights where `updated`: the fused kernel divides the gradients, which also clips their norm."""
         if self.config.clip_norm is not None:
             divisor = divisor * ((norm + 1e-6) / self.config.clip_norm).clamp(min=1.0)
+        if self.config.clip_value is not None:
+            gradients = [parameter.grad for parameter in self._learning if parameter.grad is not None]
+            torch._foreach_div_(gradients, divisor)
+            torch.nn.utils.clip_grad_value_(self._learning, self.config.clip_value)
+            divisor = torch.ones_like(divisor)
         self.optimizer.grad_scale = divisor  # type: ignore[attr-defined]
         self.optimizer.found_inf = (~updated).float()  # type: ignore[attr-defined]
         self.optimizer.step()

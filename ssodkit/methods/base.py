@@ -27,6 +27,9 @@ class MethodConfig(PluginConfig, ABC):
         """The views that the step reads, by stream, such as {"unlabeled": ("weak", "strong")}."""
         return {}
 
+    aligned_views: ClassVar[tuple[str, str] | None] = None
+    """Two views of unlabeled images that must show every image alike but for its colors."""
+
     @property
     def average(self) -> TeacherConfig | None:
         """What follows the student and is scored beside it, which a control keeps; None: nothing does."""

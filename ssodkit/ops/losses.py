@@ -1,7 +1,7 @@
 """Losses per element or candidate, not reduced, in fp32 or finer."""
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -31,17 +31,19 @@ def sigmoid_focal(
 
 
 def softmax_cross_entropy(
-    logits: Float[Tensor, "*batch columns"], labels: Int64[Tensor, "*batch"], focus: float = 0.0
+    logits: Float[Tensor, "*batch columns"], targets: Float[Tensor, "*batch columns"], focus: float = 0.0
 ) -> Float[Tensor, "*batch"]:
-    """-(1 - p)^focus log p, where p is the softmax probability of the label.
+    """-y (1 - p)^focus log p, summed over the columns; p are the softmax probabilities, and `targets` y may be soft.
 
     Source: Lin et al., RetinaNet, arXiv:1708.02002, eq. 4, with a softmax as in Liu et al., Unbiased Teacher,
     arXiv:2102.09480 (focus 1.5); focus 0 is cross-entropy.
     """
-    log_prob = at_least_fp32(logits).log_softmax(dim=-1).gather(-1, labels[..., None])[..., 0]
+    log_prob = at_least_fp32(logits).log_softmax(dim=-1)
+    targets = targets.to(log_prob.dtype)
     if focus == 0.0:
-        return -log_prob
-    return -(1.0 - log_prob.exp()).clamp(min=0.0).pow(focus) * log_prob
+        return -(targets * log_prob).sum(dim=-1)
+    wrong = (1.0 - log_prob.exp()).clamp(min=torch.finfo(log_prob.dtype).tiny)  # as in `sigmoid_focal`
+    return -(targets * wrong.pow(focus) * log_prob).sum(dim=-1)
 
 
 def smooth_l1(difference: Float[Tensor, "*shape"], beta: float) -> Float[Tensor, "*shape"]:

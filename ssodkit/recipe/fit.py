@@ -10,6 +10,7 @@ from typing import Annotated, Any, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from ssodkit.data.config import StoredSource
+from ssodkit.data.views import are_aligned
 from ssodkit.detectors.backbones.base import BackboneConfig
 from ssodkit.detectors.rules import changes_of
 from ssodkit.detectors.starting import misfit
@@ -90,18 +91,23 @@ def _term_changes(recipe: Recipe, parts: Parts) -> Iterator[Problem]:
     detector = recipe.detector
     terms = {(stage, term): own for stage, rule in detector.stages.items() for term, own in rule.terms.items()}
     names = list(dict.fromkeys([*detector.stages, *(term for _, term in terms), *map("/".join, terms)]))
+    taught = {one.teaches for one in members("criterion").values()}  # a preset may speak of what this detector lacks
     for key, changes in recipe.method.term_changes.items():
         for name, change in changes.items():
             path: Location = ("method", key, name)
             named = {at: own for at, own in terms.items() if changes_of({name: change}, *at, own.criterion.teaches)}
-            if not named:
+            if not named and name not in taught:
                 yield path, f"no stage or loss term has this name; {suggest(name, names)}"
-            for (stage, _), own in named.items():
+            for (stage, term), own in named.items():
+                laid = changes_of(changes, stage, term, own.criterion.teaches)
+                stronger = laid[laid.index(change) + 1 :]
                 if text := own.misfit_of(change):
                     yield path, f"{text} (in the stage '{stage}')"
-                around = _around(recipe, ("detector", "stages", stage), parts)
-                for part in (change.criterion, change.normalizer):
-                    if part is not None:
+                owner, available = _around(recipe, ("detector", "stages", stage), parts)
+                around = owner, available | recipe.method.provided
+                for field in ("criterion", "normalizer"):
+                    part = getattr(change, field)
+                    if part is not None and all(getattr(other, field) is None for other in stronger):
                         yield from _unmet(recipe, path, part, *around)
                 levels = detector.stage_levels.get(stage)
                 if change.normalizer is not None and levels and (text := change.normalizer.misfit(levels)):
@@ -213,9 +219,23 @@ def _missing_views(recipe: Recipe) -> Iterator[Problem]:
                 here = f"views here: {', '.join(views) or 'none'}"
                 text = f"the method '{method.type}' needs a view '{name}' of the {stream} images; {here}"
                 yield ("views", stream), text
+    yield from _unaligned_views(recipe)
     if "unlabeled" in method.needs_views and recipe.data.batch.unlabeled == 0:
         text = f"the method '{method.type}' learns from unlabeled images; give a step at least 1, not 0"
         yield ("data", "batch", "unlabeled"), text
+
+
+def _unaligned_views(recipe: Recipe) -> Iterator[Problem]:
+    method, views = recipe.method, recipe.views.unlabeled
+    if method.aligned_views is None or not views.keys() >= set(method.aligned_views):
+        return
+    first, second = method.aligned_views
+    if not are_aligned(views, first, second):
+        text = (
+            f"the method '{method.type}' compares the views '{first}' and '{second}' place by place; give both the "
+            f"same transforms that move pixels, in the same order, and write `draws_as: {first}`"
+        )
+        yield ("views", "unlabeled", second), text
 
 
 def _stored_labels(recipe: Recipe) -> Iterator[Problem]:

@@ -102,6 +102,9 @@ class EngineConfig(Config):
     """Images per step (labeled and unlabeled) for which `lr` holds; another batch scales it linearly. Null: as is."""
     optimizer: Annotated[SgdConfig | AdamWConfig, Field(discriminator="type")] = SgdConfig()
     clip_norm: float | None = Field(None, gt=0.0)
+    """The most that all gradients together may measure; null: no limit."""
+    clip_value: float | None = Field(None, gt=0.0)
+    """The most that any one number of a gradient may be, either way, after `clip_norm`; null: no limit."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
     """Of the networks' arithmetic; weights and losses are fp32. `auto`: bf16 on GPUs and CPUs that are made for it."""
     channels_last: bool = True

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ssodkit.detectors.base import Detector
 from ssodkit.plugins import BuildContext, PluginConfig
-from ssodkit.structures.predictions import Candidates, Features, Predictions, Seen
+from ssodkit.structures.predictions import Candidates, Features, Predictions, Seen, Stages
 from ssodkit.structures.progress import Progress
 from ssodkit.structures.views import View
 
@@ -25,6 +25,10 @@ class Teacher(nn.Module, ABC):
     """Always in eval mode, never with gradient."""
 
     network: Detector
+
+    @abstractmethod
+    def answer(self, view: View) -> Stages:
+        """Extract and predict: raw answers about each candidate."""
 
     @abstractmethod
     def look(self, view: View) -> Seen:

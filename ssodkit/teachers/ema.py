@@ -17,7 +17,7 @@ from ssodkit.nn.ema import move_average
 from ssodkit.plugins import BuildContext, register
 from ssodkit.schedules.base import Share
 from ssodkit.schedules.running_mean import RunningMeanConfig
-from ssodkit.structures.predictions import Candidates, Features, Predictions, Seen
+from ssodkit.structures.predictions import Candidates, Features, Predictions, Seen, Stages
 from ssodkit.structures.progress import Progress
 from ssodkit.structures.views import View
 from ssodkit.teachers.base import Teacher, TeacherConfig
@@ -56,6 +56,11 @@ class EmaTeacher(Teacher):
     def train(self, mode: bool = True) -> "EmaTeacher":
         """Stay in eval mode, whatever is asked of the method around it."""
         return super().train(False)
+
+    @torch.no_grad()
+    def answer(self, view: View) -> Stages:
+        """What it answers about a view."""
+        return self.network.predict(self.network.extract(view), proposals=self.config.proposals)
 
     @torch.no_grad()
     def look(self, view: View) -> Seen:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from ssodkit.data.augment.base import draw_view
 from ssodkit.data.raw import RawBatch
-from ssodkit.data.views import ViewConfig, ViewMaker, ViewsConfig
+from ssodkit.data.views import ViewConfig, ViewMaker, ViewsConfig, are_aligned
 from ssodkit.detectors.rules import Sampler
 from ssodkit.detectors.sampling import sample
 from ssodkit.ops.homography import warp_boxes
@@ -244,6 +244,37 @@ def test_views_config__views_that_draw_as_each_other_are_refused_both():
     places, texts = zip(*refused_views(unlabeled=views), strict=True)
     assert places == (("unlabeled", "weak", "draws_as"), ("unlabeled", "strong", "draws_as"))
     assert texts[0].startswith("view 'weak' draws as 'strong', which draws as 'weak' itself")
+
+
+ZOOM, PAINT = {"type": "zoom", "factor": [0.5, 2.0]}, {"type": "invert"}
+
+
+@pytest.mark.parametrize(
+    ("weak", "strong", "aligned"),
+    [
+        ([], [PAINT], True),
+        ([], [ZOOM], False),
+        ([ZOOM], [ZOOM], False),
+        ([ZOOM], {"draws_as": "weak", "transforms": [PAINT, ZOOM, PAINT]}, True),
+        ([ZOOM], {"draws_as": "weak", "transforms": [PAINT]}, False),
+        (
+            [{"type": "sometimes", "probability": 0.9, "then": [ZOOM]}],
+            {
+                "draws_as": "weak",
+                "transforms": [
+                    {"type": "sometimes", "probability": 0.9, "then": [PAINT]},  # takes the first one's key
+                    {"type": "sometimes", "probability": 0.9, "then": [ZOOM]},
+                ],
+            },
+            False,
+        ),
+    ],
+)
+def test_are_aligned__is_said_of_views_that_show_images_at_the_same_places(weak, strong, aligned):
+    views = {"weak": ViewConfig.model_validate(weak), "strong": ViewConfig.model_validate(strong)}
+    assert are_aligned(views, "weak", "strong") == are_aligned(views, "strong", "weak") == aligned
+    made = ViewMaker(views, 0.0, 1).make(images(8)).views
+    assert torch.equal(made["weak"].homography, made["strong"].homography) == aligned
 
 
 def test_views_config__the_test_view_has_no_other_to_draw_as():

@@ -1,6 +1,7 @@
 """The dense detector with objectness beyond what every detector promises: published start, sizes, boxes and losses."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -92,7 +93,7 @@ def test_level_means__are_a_mean_of_each_level_with_its_balance():
         EdgeCoder(),
     )
     lesson = lesson_of(torch.zeros(1, 5).long(), 2)
-    lesson = type(lesson)(assigned(index, torch.zeros(1, 5)), lesson.targets, 2)
+    lesson = replace(lesson, assignment=assigned(index, torch.zeros(1, 5)))
     weights = (index >= 0).float()
     parts = LevelMeansConfig(balance=(4.0, 0.5), per_class=True)(losses, weights, lesson, answers, 0)
     assert {name: (float(total), float(count)) for name, (total, count) in parts.items()} == {

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import TINY_DINO
+from tiny import TINY_DINO, TINY_FCOS
 
 import ssodkit
 from ssodkit.data.batch_plan import derive_batch
@@ -58,8 +58,9 @@ def cases(tiny_recipe):
     """Name -> recipe, global batch and weights. In `uneven`, the second process has no labeled box, the first no
     pseudo-box; `adaptive` is the same with a matcher that reads answers, whose terms are divided by the positives' IoU;
     `rare` is the same with a background factor, which acts only if one process decides for itself; in `gmm` the
-    processes share a queue; `dino` is a transformer, whose second process has no labeled box; in `bad`, the features of
-    the second are no numbers."""
+    processes share a queue; `dino` is a transformer, and in `imitation` a teacher's
+    answers teach: the second process has no labeled box in either; in `bad`, the features of the second are no
+    numbers."""
     recipe = tiny_recipe()
     (batch,) = next(
         training_batches(open_data(recipe.data), recipe.views, derive_batch(recipe.data.batch), 0, range(1))
@@ -86,6 +87,12 @@ def cases(tiny_recipe):
         "method.background_factor=null",
         name="mean_teacher",
     )
+    imitation = tiny_recipe(
+        f"detector={json.dumps(TINY_FCOS)}",
+        "method.region={type: top_share, share: 0.1, scope: image}",
+        "method.unlabeled_weight=1.0",
+        name="dense_teacher",
+    )
     shared = {"method": method.state_dict()}
     return {
         "plain": {"recipe": recipe, "batch": batch, **shared},
@@ -97,6 +104,11 @@ def cases(tiny_recipe):
             "recipe": dino,
             "batch": without_labels_of_the_second(batch),
             "method": build_method(dino, CLASSES).state_dict(),
+        },
+        "imitation": {
+            "recipe": imitation,
+            "batch": without_labels_of_the_second(batch),
+            "method": build_method(imitation, CLASSES).state_dict(),
         },
         "bad": {"recipe": recipe, "batch": batch, "poisoned": 1, **shared},
     }
@@ -161,7 +173,7 @@ def write_a_case_with_an_image_to_break(tiny_recipe, folder):
     (folder / "broken.txt").write_text(str(folder / "pictures" / f"{number}.png"))
 
 
-@pytest.mark.parametrize("name", ["plain", "uneven", "adaptive", "rare", "gmm", "dino"])
+@pytest.mark.parametrize("name", ["plain", "uneven", "adaptive", "rare", "gmm", "dino", "imitation"])
 def test_two_processes__have_the_gradients_of_one(cases, answers, name):
     one, two = update(cases[name]), answers[0][0][name]
     assert one["gradients"].keys() == two["gradients"].keys()

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from torch.nn.utils import clip_grad_norm_
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
 from ssodkit.engine.distributed import Processes
 from ssodkit.engine.update import Updater
@@ -39,6 +39,21 @@ def test_updater__clips_to_the_norm(method, make_batch, make_config):
     assert numbers.gradient_norm == pytest.approx(norm.item(), rel=1e-6)
     assert norm > 0.01
     torch.testing.assert_close(weights(method), weights(expected), rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_updater__clips_each_number_of_the_mean_gradient(method, make_batch, make_config, precision):
+    expected = type(method)()
+    (expected.step(make_batch([1, 2]), Progress(0, 10)).losses.terms["labeled/square"].sum / 2).backward()
+    largest = torch.cat([weight.grad.flatten() for weight in expected.student.parameters()]).abs().max().item()
+    clip_grad_value_(expected.student.parameters(), 0.1 * largest)
+    torch.optim.SGD(expected.student.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4).step()
+    config = make_config(clip_value=0.1 * largest, precision=precision)
+    batch = (make_batch([1]), make_batch([2]))
+    updates = [each.is_updated for each in run(method, config, [batch] * (1 if precision == "fp32" else 2))]
+    assert updates == ([True] if precision == "fp32" else [False, True])  # the first scale of fp16 is too large
+    tolerance = 1e-8 if precision == "fp32" else 1e-3 * largest
+    torch.testing.assert_close(weights(method), weights(expected), rtol=0, atol=tolerance)
 
 
 def test_updater__accumulates_the_mean_of_its_micro_batches(method, make_batch, make_config):

@@ -61,19 +61,19 @@ def test_softmax_cross_entropy__without_focus_is_cross_entropy():
     logits = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([[0, 1, 2, 3, 0], [3, 3, 2, 1, 0]])
     expected = functional.cross_entropy(logits.transpose(1, 2), labels, reduction="none")
-    torch.testing.assert_close(softmax_cross_entropy(logits, labels), expected)
+    torch.testing.assert_close(softmax_cross_entropy(logits, functional.one_hot(labels, 4).float()), expected)
 
 
 def test_softmax_cross_entropy__focus_weighs_by_what_is_missing():
     logits = torch.tensor([0.9, 0.1]).log()[None]  # probabilities 0.9 and 0.1
-    loss = softmax_cross_entropy(logits.expand(2, 2), torch.tensor([0, 1]), focus=1.5)
+    loss = softmax_cross_entropy(logits.expand(2, 2), torch.eye(2), focus=1.5)
     expected = torch.tensor([-(0.1**1.5) * math.log(0.9), -(0.9**1.5) * math.log(0.1)])
     torch.testing.assert_close(loss, expected)
 
 
 def test_softmax_cross_entropy__has_unbiased_teachers_numbers():
     logits = torch.tensor([[2.0, 0.0, 0.0], [0.0, 1.0, 2.0], [1.0, 1.0, 1.0], [-1.0, 0.0, 3.0]]).double()
-    labels = torch.tensor([0, 2, 1, 0])
+    labels = functional.one_hot(torch.tensor([0, 2, 1, 0])).double()
     cross = softmax_cross_entropy(logits, labels)
     focal = softmax_cross_entropy(logits, labels, focus=1.5)
     assert [round(value, 6) for value in cross.tolist()] == [0.239545, 0.407606, 1.098612, 4.065884]
@@ -82,9 +82,19 @@ def test_softmax_cross_entropy__has_unbiased_teachers_numbers():
     assert (round(focal.mean().item(), 6), round(cross.mean().item(), 6)) == (1.165565, 1.452912)
 
 
-def test_softmax_cross_entropy__with_focus_has_a_finite_gradient_when_sure():
+def test_softmax_cross_entropy__of_soft_targets_is_their_mean():
+    logits = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    first, second = torch.eye(4)[0].expand(6, 4), torch.eye(4)[3].expand(6, 4)
+    for focus in (0.0, 1.5):
+        apart = 0.3 * softmax_cross_entropy(logits, first, focus) + 0.7 * softmax_cross_entropy(logits, second, focus)
+        torch.testing.assert_close(softmax_cross_entropy(logits, 0.3 * first + 0.7 * second, focus), apart)
+
+
+@pytest.mark.parametrize("focus", [0.5, 1.5])
+@pytest.mark.parametrize("target", [0, 1])
+def test_softmax_cross_entropy__with_focus_has_a_finite_gradient_when_sure(focus: float, target: int):
     logits = torch.tensor([[200.0, 0.0]], requires_grad=True)
-    softmax_cross_entropy(logits, torch.tensor([0]), focus=1.5).sum().backward()
+    softmax_cross_entropy(logits, torch.eye(2)[target][None], focus).sum().backward()
     assert logits.grad is not None
     assert logits.grad.isfinite().all()
 
@@ -100,12 +110,12 @@ def test_losses__are_fp32_where_logits_are_not():
     half = torch.zeros(3, 2, dtype=torch.bfloat16)
     assert sigmoid_cross_entropy(half, half).dtype == torch.float32
     assert sigmoid_focal(half, half, 2.0, 0.25).dtype == torch.float32
-    assert softmax_cross_entropy(half, torch.zeros(3, dtype=torch.int64)).dtype == torch.float32
+    assert softmax_cross_entropy(half, half).dtype == torch.float32
     assert smooth_l1(half, 0.0).dtype == torch.float32
 
 
 def test_losses__of_nothing_are_empty():
     assert sigmoid_cross_entropy(torch.zeros(2, 0), torch.zeros(2, 0)).shape == (2, 0)
     assert sigmoid_focal(torch.zeros(2, 0), torch.zeros(2, 0), 2.0, None).shape == (2, 0)
-    assert softmax_cross_entropy(torch.zeros(2, 0, 3), torch.zeros(2, 0, dtype=torch.int64)).shape == (2, 0)
+    assert softmax_cross_entropy(torch.zeros(2, 0, 3), torch.zeros(2, 0, 3)).shape == (2, 0)
     assert smooth_l1(torch.zeros(2, 0, 4), 0.0).shape == (2, 0, 4)

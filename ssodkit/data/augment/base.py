@@ -53,6 +53,11 @@ class TransformConfig(PluginConfig, ABC):
 
     slot: ClassVar[str] = "transform"
 
+    @property
+    def moves(self) -> bool:
+        """Whether it may move pixels; those that hold others say it of these."""
+        return True
+
     @abstractmethod
     def draw_into(self, view: "DrawnView", rows: Int64[Tensor, "rows"], keys: Int64[Tensor, "rows"]) -> None:
         """Draw for these rows, in ascending order, of a view, each with its own key, and add the outcome to `view`."""
@@ -85,6 +90,11 @@ class GeometryConfig(TransformConfig, ABC):
 
 class PaintConfig(TransformConfig, ABC):
     """Changes pixels and moves nothing."""
+
+    @property
+    def moves(self) -> bool:
+        """False."""
+        return False
 
     @abstractmethod
     def apply(

@@ -22,6 +22,11 @@ class OneOfConfig(TransformConfig):
     type: Literal["one_of"] = "one_of"
     transforms: Several
 
+    @property
+    def moves(self) -> bool:
+        """Whether any of them does."""
+        return any(transform.moves for transform in self.transforms)
+
     def draw_into(self, view: DrawnView, rows: Int64[Tensor, "rows"], keys: Int64[Tensor, "rows"]) -> None:
         """Let each transform draw for the rows that chose it."""
         names = places(self.transforms)
@@ -36,6 +41,11 @@ class InRandomOrderConfig(TransformConfig):
 
     type: Literal["in_random_order"] = "in_random_order"
     transforms: Several
+
+    @property
+    def moves(self) -> bool:
+        """Whether any of them does."""
+        return any(transform.moves for transform in self.transforms)
 
     def draw_into(self, view: DrawnView, rows: Int64[Tensor, "rows"], keys: Int64[Tensor, "rows"]) -> None:
         """Let each transform draw for the rows that have it first, then for those that have it second, and so on."""
@@ -55,6 +65,11 @@ class SometimesConfig(TransformConfig):
     then: Several
     otherwise: tuple[Slot[TransformConfig], ...] = ()
 
+    @property
+    def moves(self) -> bool:
+        """Whether any of them does."""
+        return any(transform.moves for transform in (*self.then, *self.otherwise))
+
     def draw_into(self, view: DrawnView, rows: Int64[Tensor, "rows"], keys: Int64[Tensor, "rows"]) -> None:
         """Let one list draw for the rows that it falls to, then the other for the rest."""
         chosen = uniform(keys, (), "chosen") < self.probability
@@ -71,6 +86,11 @@ class KeepBoxesConfig(TransformConfig):
 
     type: Literal["keep_boxes"] = "keep_boxes"
     transforms: Several
+
+    @property
+    def moves(self) -> bool:
+        """Whether any of them does."""
+        return any(transform.moves for transform in self.transforms)
 
     def draw_into(self, view: DrawnView, rows: Int64[Tensor, "rows"], keys: Int64[Tensor, "rows"]) -> None:
         """Let the transforms draw on a copy, and take it over where it has a box, or there was none before."""

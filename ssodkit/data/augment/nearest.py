@@ -15,6 +15,11 @@ class NearestConfig(TransformConfig):
 
     type: Literal["nearest"] = "nearest"
 
+    @property
+    def moves(self) -> bool:
+        """False: the motion is that of the others."""
+        return False
+
     def draw_into(self, view: DrawnView, rows: Int64[Tensor, "rows"], keys: Int64[Tensor, "rows"]) -> None:
         """Nothing is drawn."""
         view.nearest[rows] = True

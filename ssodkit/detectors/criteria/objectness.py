@@ -24,8 +24,14 @@ class ObjectnessConfig(CriterionConfig):
     needs: ClassVar[frozenset[str]] = frozenset({"box"})
     teaches: ClassVar[str] = "objectness"
 
-    of: Literal["ciou", "iou", "one"] = "ciou"
-    """What it should say of a positive: how well its predicted box fits, 0 where that is negative, or 1."""
+    of: Literal["ciou", "iou", "one", "answer"] = "ciou"
+    """What it should say of a positive: how well its predicted box fits, 0 where that is negative; 1; or what another
+    network says, where one teaches."""
+
+    @property
+    def needed(self) -> frozenset[str]:
+        """Boxes, or the answers of another network."""
+        return frozenset({"objectness", "other_answers"}) if self.of == "answer" else super().needed
 
     @property
     def teaches_background(self) -> bool:
@@ -39,6 +45,8 @@ class ObjectnessConfig(CriterionConfig):
         return sigmoid_cross_entropy(said, wanted.to(said.dtype))
 
     def _fit(self, answers: Predictions, lesson: Lesson) -> Tensor:
+        if self.of == "answer":
+            return lesson.answer("objectness")
         if self.of == "one":
             return torch.ones_like(lesson.assignment.quality)
         decoded = answers.decode(lesson.labels)

@@ -25,8 +25,14 @@ class QualityConfig(CriterionConfig):
     needs: ClassVar[frozenset[str]] = frozenset({"box", "places"})
     teaches: ClassVar[str] = "quality"
 
-    of: Literal["centerness", "iou"] = "centerness"
-    """What it should say: where in its target a candidate's middle lies, or how well its predicted box fits."""
+    of: Literal["centerness", "iou", "answer"] = "centerness"
+    """What it should say: where in its target a candidate's middle lies, how well its predicted box fits, or what
+    another network says, where one teaches."""
+
+    @property
+    def needed(self) -> frozenset[str]:
+        """Boxes, or the answers of another network."""
+        return frozenset({"quality", "other_answers"}) if self.of == "answer" else super().needed
 
     def __call__(self, answers: Predictions, lesson: Lesson, strength: Tensor) -> Tensor:
         with torch.no_grad():
@@ -35,6 +41,8 @@ class QualityConfig(CriterionConfig):
         return sigmoid_cross_entropy(said, wanted.to(said.dtype))
 
     def _wanted(self, answers: Predictions, lesson: Lesson) -> Tensor:
+        if self.of == "answer":
+            return lesson.answer("quality")
         if self.of == "centerness":
             own = answers.candidates.boxes
             points = 0.5 * (own[..., :2] + own[..., 2:])

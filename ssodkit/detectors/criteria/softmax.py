@@ -5,7 +5,6 @@ Source of the focus: Liu et al., Unbiased Teacher, ICLR 2021, arXiv:2102.09480, 
 
 from typing import ClassVar, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -27,7 +26,5 @@ class SoftmaxConfig(ClassCriterionConfig):
     """Exponent of 1 - p: 0 is cross-entropy; 1.5 is Unbiased Teacher's focal loss."""
 
     def __call__(self, answers: Predictions, lesson: Lesson, strength: Tensor) -> Tensor:
-        logits, labels = answers.class_logits, lesson.labels
-        background = torch.full_like(labels, logits.shape[-1] - 1)
-        said = strength * softmax_cross_entropy(logits, labels, self.focus)
-        return said + (1.0 - strength) * softmax_cross_entropy(logits, background, self.focus)
+        logits = answers.class_logits
+        return softmax_cross_entropy(logits, lesson.wanted(logits.shape[-1], strength), self.focus)
