@@ -2,15 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from ssodkit.detectors.base import Detector, DetectorConfig
+from ssodkit.detectors.weight_source import Source
 from ssodkit.plugins import BuildContext
-
-if TYPE_CHECKING:
-    from ssodkit.detectors.base import Detector, DetectorConfig
 
 NOT_WEIGHTS = ("matchers.",)
 """What a matcher has noted belongs to the training that it was noted in."""
@@ -20,22 +18,7 @@ NAMED = 2
 """So many tensors or classes are named in a row."""
 
 
-@dataclass(frozen=True)
-class Source:
-    """Weights of a detector, by the names and in the order that ours of the same layers has."""
-
-    what: str
-    """What they are of, for sentences."""
-    tensors: Mapping[str, Tensor]
-    count: int
-    """Classes."""
-    names: tuple[str, ...] | None
-    """Of the classes; None where nothing says them."""
-    fits: str
-    """Which detector they are for, in words."""
-
-
-def misfit(source: Source, config: "DetectorConfig") -> str | None:
+def misfit(source: Source, config: DetectorConfig) -> str | None:
     """A sentence that says why these weights are not those of such a detector, whatever its classes; None if they are.
 
     Nothing is computed and no memory taken: networks are made of shapes alone.
@@ -75,7 +58,7 @@ class Start:
         pairs = ((label, places.get(_plain(name))) for label, name in enumerate(self.classes))
         return {label: place for label, place in pairs if place is not None}
 
-    def put_into(self, network: "Detector") -> None:
+    def put_into(self, network: Detector) -> None:
         """Overwrite its weights; the outputs about classes that the source does not know stay as they are."""
         tensors = _weights(self.source.tensors)
         state = {name: tensor for name, tensor in network.state_dict().items() if name in tensors}

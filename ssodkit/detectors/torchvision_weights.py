@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ssodkit.detectors.starting import Source
+from ssodkit.detectors.weight_source import Source
 
 TorchvisionName = Literal[
     "fasterrcnn_resnet50_fpn",

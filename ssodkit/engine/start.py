@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ssodkit.detectors.base import DetectorConfig
-from ssodkit.detectors.starting import Source, Start, misfit
+from ssodkit.detectors.starting import Start, misfit
 from ssodkit.detectors.torchvision_weights import KNOWN, from_torchvision, is_torchvisions, weights_of
 from ssodkit.detectors.weight_files import fetch_weights, read_weights
+from ssodkit.detectors.weight_source import Source
 from ssodkit.engine.checkpoint import NETWORK, STUDENT, read_run
 from ssodkit.errors import RecipeError, SsodkitError
 from ssodkit.plugins import suggest

@@ -8,7 +8,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
 from ssodkit.errors import RecipeError
-from ssodkit.plugins import Config, SlotMarker, members, slots, suggest
+from ssodkit.plugins import Config, PluginConfig, SlotMarker, members, slots, suggest
 from ssodkit.recipe.model import Recipe
 
 SECTIONS = ("data", "views", "engine", "evaluation", "watch")
@@ -46,6 +46,9 @@ def _describe_section(section: str) -> str:
 def _gather(name: str, annotation: Any, texts: dict[type[Config], str]) -> None:
     if isinstance(annotation, type) and issubclass(annotation, Config):
         if annotation in texts:
+            return
+        if issubclass(annotation, PluginConfig) and annotation.model_fields["type"].is_required():
+            texts[annotation] = f"{name}: any of `ssodkit list {annotation.slot}`\n"
             return
         kind = annotation.model_fields["type"].default if "type" in annotation.model_fields else None
         texts[annotation] = _describe(f"{name} {{type: {kind}}}" if kind else name, annotation)

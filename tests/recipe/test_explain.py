@@ -94,7 +94,9 @@ def test_list__describes_the_parts_of_every_recipe(call: Call):
     for head in ("data: Which images", "data.train {type: coco}: ", "data.unlabeled {type: folder}: ", "data.batch: "):
         assert f"\n{head}" in f"\n{shown}"
     assert "views.labeled: One view" in describe_slot("views")
+    assert "views.labeled.transforms: any of `ssodkit list transform`" in describe_slot("views")
     assert "engine.optimizer {type: adamw}: AdamW" in describe_slot("engine")
+    assert not any("Undefined" in describe_slot(section) for section in SECTIONS)
 
 
 def test_recipe_explain__is_a_verb(call: Call):
