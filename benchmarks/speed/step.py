@@ -1,17 +1,19 @@
-"""Time a training step of Soft Teacher against its floor, on this machine (CPU or GPU).
+"""Time a training step of any recipe against its floor, on this machine (CPU or GPU).
 
     step    the whole step: the engine's update, to changed weights of student and teacher
-    floor   what no teacher-student step can do without: the student's plain losses on all images, as if all had
-            labels, backward, optimizer; and the teacher's plain detection of the unlabeled images
+    floor   what no step of its kind can do without: the student's plain losses on all images that it sees, as if all
+            had labels, backward, optimizer; and the teacher's plain detection of the unlabeled images, or its plain
+            answers where the method asks for no more
 
 Both run in turn on the same tensors, which lie on the device. A random teacher is never sure, so it is made to answer
 with --pseudo random boxes per image, scored 0.5 to 1, and every path of the step runs. Weights are random, images are
-noise: neither network nor data set is needed. Medians after warm-up.
+noise: neither network nor data set is needed. Medians after warm-up. With several recipes the answer is a table.
 """
 
 import argparse
 import resource
 import statistics
+import sys
 import time
 import warnings
 from collections import defaultdict
@@ -31,8 +33,8 @@ from ssodkit.engine.distributed import Processes
 from ssodkit.engine.optimizer import build_optimizer, set_learning_rate
 from ssodkit.engine.precision import autocast
 from ssodkit.engine.update import Updater
-from ssodkit.methods import pseudo_label
 from ssodkit.methods.base import learn_from_labels
+from ssodkit.methods.imitation import Imitation
 from ssodkit.methods.pseudo_label import PseudoLabel
 from ssodkit.ops.random import make_key, uniform
 from ssodkit.recipe.check import load_recipe
@@ -52,17 +54,26 @@ LABELED_BOXES = 8
 def main() -> None:
     args = read_arguments()
     device = torch.device(args.device)
-    # A random teacher finds no box again: all are let through, so that the box term has work.
-    overrides = [f"engine.precision={args.precision}", "method.selector.boxes.below=1.0"]
-    recipe = load_recipe("coco/soft_teacher", overrides)
-    bench = Bench(recipe, device, args)
-    whole, floor = time_in_turn(device, args, bench.step, bench.floor)
     print(f"{args.device}, {torch.get_num_threads()} threads, torch {torch.__version__}, {args.precision}")
     print(f"{args.labeled} + {args.unlabeled} images of {args.height} x {args.width}, {args.pseudo} pseudo-boxes each")
-    print(f"step {whole:.3f} s, floor {floor:.3f} s, {(args.labeled + args.unlabeled) / whole:.2f} images/s")
+    if len(args.recipe) == 1:
+        print_one(Bench(args.recipe[0], device, args), device, args)
+        return
+    print("\n| recipe | step | floor | step over floor |\n|---|---|---|---|")
+    for name in args.recipe:
+        bench = Bench(name, device, args)
+        whole, floor = time_in_turn(device, args, bench.step, bench.floor)
+        print(f"| `{name}` | {whole:.3f} s | {floor:.3f} s | {whole / floor:.2f} |", flush=True)
+
+
+def print_one(bench: "Bench", device: torch.device, args: argparse.Namespace) -> None:
+    """The times of one recipe, and where they go."""
+    whole, floor = time_in_turn(device, args, bench.step, bench.floor)
+    images = args.labeled + (args.unlabeled if bench.unlabeled is not None else 0)
+    print(f"step {whole:.3f} s, floor {floor:.3f} s, {images / whole:.2f} images/s")
     for part, seconds in time_parts(bench, device, args.parts).items():
         print(f"    {part:<8} {seconds:.3f} s")
-    print(f"data {bench.seconds_of_views:.3f} s apart from the step: three views of each image, without decoding")
+    print(f"data {bench.seconds_of_views:.3f} s apart from the step: all views of each image, without decoding")
     print(f"peak memory {peak_memory(device, bench.step):.2f} GiB")
     if device.type == "cuda":
         print(f"host synchronizations {count_synchronizations(bench.step)} per step")
@@ -71,6 +82,9 @@ def main() -> None:
 
 def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", nargs="+", default=["coco/soft_teacher"], help="of recipes/, or files")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="changes of every recipe")
+    parser.add_argument("--at", type=float, default=0.75, help="share of the run that is over: whether all parts act")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--labeled", type=int, default=1, help="images in a step")
     parser.add_argument("--unlabeled", type=int, default=1, help="images in a step")
@@ -87,27 +101,35 @@ def read_arguments() -> argparse.Namespace:
 class Bench:
     """A method, a batch on its device, and the two things to time."""
 
-    def __init__(self, recipe: Recipe, device: torch.device, args: argparse.Namespace) -> None:
-        self.recipe, self.device = recipe, device
-        self.progress = Progress(0, recipe.engine.steps)
-        method = place(build_method(recipe, NUM_CLASSES, load_weights=False), recipe, device).train()
-        assert isinstance(method, PseudoLabel)
-        self.method = method
-        self.updater = Updater(method, recipe.engine, Processes(device))
-        self.plain_look = method.teacher.look
-        method.teacher.look = self.sure_look  # type: ignore[method-assign]
-        self.floor_optimizer = build_optimizer(method, recipe.engine.optimizer)
+    def __init__(self, name: str, device: torch.device, args: argparse.Namespace) -> None:
+        recipe = self.recipe = load(name, [f"engine.precision={args.precision}", *args.set])
+        self.device = device
+        self.progress = Progress(int(args.at * recipe.engine.steps), recipe.engine.steps)
+        self.method = place(build_method(recipe, NUM_CLASSES, load_weights=False), recipe, device).train()
+        self.updater = Updater(self.method, recipe.engine, Processes(device))
+        self.floor_optimizer = build_optimizer(self.method, recipe.engine.optimizer)
         set_learning_rate(self.floor_optimizer, recipe.engine.lr.at(self.progress))
         start = time.perf_counter()
         self.labeled = make_views(recipe.views.labeled, "labeled", args.labeled, args, device)
-        self.unlabeled = make_views(recipe.views.unlabeled, "unlabeled", args.unlabeled, args, device)
+        self.unlabeled = None
+        if recipe.method.uses_unlabeled(self.progress):
+            self.unlabeled = make_views(recipe.views.unlabeled, "unlabeled", args.unlabeled, args, device)
         synchronize(device)
         self.seconds_of_views = time.perf_counter() - start
-        self.answer = sure_detections(self.unlabeled.views["weak"], args.pseudo, recipe.detector.test.at_most)
+        self.plain: Callable[[View], object] | None = None
+        if isinstance(self.method, PseudoLabel):
+            self.plain = self.look = self.method.teacher.look
+            self.method.teacher.look = self.sure_look  # type: ignore[method-assign]
+            assert self.unlabeled is not None
+            self.answer = sure_detections(self.unlabeled.views["weak"], args.pseudo, recipe.detector.test.at_most)
+        elif isinstance(self.method, Imitation):
+            self.plain = self.method.teacher.answer
 
     def sure_look(self, view: View) -> Seen:
-        """The teacher's look, whose detections are replaced."""
-        return replace(self.plain_look(view), found=self.answer)
+        """The teacher's look, whose detections are replaced; whatever else scores them says the same."""
+        seen = self.look(view)
+        scores = dict.fromkeys(seen.found.scores, self.answer.confidence)
+        return replace(seen, found=replace(self.answer, scores=scores))
 
     def step(self) -> None:
         """To updated weights and teacher; the unlabeled targets are not read."""
@@ -116,8 +138,9 @@ class Bench:
     def floor(self) -> None:
         """Every image has labels; nothing is selected, scored or averaged."""
         with autocast(self.recipe.engine.precision, self.device):
-            self.plain_look(self.unlabeled.views["weak"])
-            losses = learn_from_labels(self.method.student, self.all_labeled, self.progress)
+            if self.plain is not None and self.unlabeled is not None:
+                self.plain(self.unlabeled.views["weak"])
+            losses = learn_from_labels(self.method.networks()["student"], self.all_labeled, self.progress)
             total = torch.stack(list(losses.values(losses.denominators()).values())).sum()
         self.floor_optimizer.zero_grad()
         total.backward()
@@ -126,9 +149,21 @@ class Bench:
     @property
     def all_labeled(self) -> Stream:
         """The images that the student sees in a step, with labels for all."""
-        view = join([self.labeled.views["labeled"], self.unlabeled.views["strong"]])
-        targets = join([self.labeled.targets["labeled"], self.unlabeled.targets["strong"]])
+        streams = [self.labeled]
+        if self.unlabeled is not None:
+            streams.append(self.unlabeled.only("strong"))
+        joined = [stream.joined() for stream in streams]
+        view, targets = join([view for view, _ in joined]), join([targets for _, targets in joined])
         return Stream({"all": view}, {"all": targets})
+
+
+def load(name: str, overrides: list[str]) -> Recipe:
+    """A recipe whose selector lets all boxes through that a random teacher does not find again when it is shaken."""
+    recipe = load_recipe(name, overrides)
+    rule = getattr(getattr(recipe.method, "selector", None), "boxes", None)
+    if getattr(rule, "below", None) is None:
+        return recipe
+    return load_recipe(name, [*overrides, "method.selector.boxes.below=1.0"])
 
 
 def make_views(
@@ -191,17 +226,19 @@ def time_in_turn(device: torch.device, args: argparse.Namespace, *runs: Callable
 
 def time_parts(bench: Bench, device: torch.device, steps: int) -> dict[str, float]:
     """Median seconds of a step's parts, in further steps: on a GPU, watching a part makes the host wait for it."""
-    method = bench.method
+    method, module = bench.method, sys.modules[type(bench.method).__module__]
+    names = {"predict_together": "student", "assign": "losses", "loss": "losses", "agree": "losses"}
     parts: list[tuple[Any, str, str]] = [
-        (method.teacher, "look", "teacher"),
-        *((scorer, "forward", "scoring") for scorer in (*method.scorers, method.selector, *method.candidate_scorers)),
-        (pseudo_label, "predict_together", "student"),
-        (pseudo_label, "assign", "losses"),
-        (pseudo_label, "loss", "losses"),
+        *((module, name, part) for name, part in names.items() if hasattr(module, name)),
         (Tensor, "backward", "backward"),
         (bench.updater.optimizer, "step", "update"),
         (method, "after_update", "update"),
     ]
+    if isinstance(method, Imitation):
+        parts.append((method.teacher, "answer", "teacher"))
+    if isinstance(method, PseudoLabel):
+        scorers = (*method.scorers, method.selector, *method.candidate_scorers)
+        parts += [(method.teacher, "look", "teacher"), *((scorer, "forward", "scoring") for scorer in scorers)]
     rounds: dict[str, list[float]] = defaultdict(list)
     for _ in range(steps):
         with watched(parts, device) as seconds:
