@@ -24,4 +24,6 @@ def _normalize(view: View, mean: Tensor, std: Tensor) -> Float[Tensor, "batch 3 
     height, width = images.shape[-2:]
     row = torch.arange(height, device=images.device) < view.sizes[:, :1]
     column = torch.arange(width, device=images.device) < view.sizes[:, 1:]
+    if view.margin is not None:
+        column &= torch.arange(width, device=images.device) >= view.margin[:, None]
     return images * (row[:, None, :, None] & column[:, None, None, :])

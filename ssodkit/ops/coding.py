@@ -24,6 +24,10 @@ class Coder(ABC):
     ) -> Float[Tensor, "*batch 4"]:
         """The boxes that `codes` mean, not clipped to an image."""
 
+    @abstractmethod
+    def mirrored(self, codes: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 4"]:
+        """What says the mirrored boxes of mirrored candidates, left to right; `codes` stay as they are."""
+
 
 @dataclass(frozen=True)
 class BoxCoder(Coder):
@@ -59,6 +63,10 @@ class BoxCoder(Coder):
         half_side = 0.5 * side * torch.exp(ratio)
         return torch.cat([new_center - half_side, new_center + half_side], dim=-1)
 
+    def mirrored(self, codes: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 4"]:
+        """The shift to the right has the other sign."""
+        return torch.cat([-codes[..., :1], codes[..., 1:]], dim=-1)
+
 
 @dataclass(frozen=True)
 class EdgeCoder(Coder):
@@ -75,6 +83,11 @@ class EdgeCoder(Coder):
     ) -> Float[Tensor, "*batch 4"]:
         """The boxes that `codes` mean; they may be turned inside out, as what was encoded may."""
         return candidates + codes * _sides(candidates)
+
+    def mirrored(self, codes: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 4"]:
+        """Left and right change places and signs."""
+        left, top, right, bottom = codes.unbind(dim=-1)
+        return torch.stack([-right, top, -left, bottom], dim=-1)
 
 
 @dataclass(frozen=True)
@@ -98,6 +111,10 @@ class FrameCoder(Coder):
         center, half = codes[..., :2], 0.5 * codes[..., 2:]
         edges = torch.cat([center - half, center + half], dim=-1)
         return candidates[..., :2].tile(2) + edges * _sides(candidates)
+
+    def mirrored(self, codes: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 4"]:
+        """The center lies as far from the other side."""
+        return torch.cat([1.0 - codes[..., :1], codes[..., 1:]], dim=-1)
 
 
 def _sides(boxes: Tensor) -> Tensor:

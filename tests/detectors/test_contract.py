@@ -17,6 +17,7 @@ from ssodkit.structures.predictions import Candidates, stage_of
 from ssodkit.structures.progress import Progress
 from ssodkit.structures.records import map_tensors
 from ssodkit.structures.teaching import Supervision, Targets
+from ssodkit.structures.views import mirrored
 
 PROGRESS = Progress(0, 10)
 ONE_ANCHOR = {"sides": [[20.0], [30.0], [44.0]], "ratios": [1.0], "center": 0.5}
@@ -115,6 +116,17 @@ def test_extract__normalizes_and_leaves_the_padding_at_zero(detector, make_view)
     assert (images[:, :, 40:] == 0.0).all()
     assert (images[:, :, :, 56:] == 0.0).all()
     assert features.view.pixels.numel() == 0
+
+
+def test_extract__a_mirrored_view_is_zero_in_its_padding_on_the_left(detector, make_view):
+    view = replace(make_view("weak", [1, 2]), sizes=torch.tensor([[64, 48], [64, 64]]))
+    seen: list[torch.Tensor] = []
+    hook = detector.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
+    for one in (view, mirrored(view)):
+        detector.extract(one)
+    hook.remove()
+    assert torch.equal(seen[1], seen[0].flip(-1))
+    assert not seen[1][0, :, :, :16].any()
 
 
 def test_predict__a_row_does_not_depend_on_its_batch(detector, make_view, make_targets):

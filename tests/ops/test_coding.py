@@ -1,9 +1,10 @@
 import math
 
+import pytest
 import torch
 
 from ssodkit.ops.boxes import pairwise_iou
-from ssodkit.ops.coding import BoxCoder, EdgeCoder, FrameCoder
+from ssodkit.ops.coding import BoxCoder, Coder, EdgeCoder, FrameCoder
 
 PROPOSAL = torch.tensor([[10.0, 20.0, 50.0, 100.0]], dtype=torch.float64)
 TARGET = torch.tensor([[12.0, 18.0, 60.0, 110.0]], dtype=torch.float64)
@@ -58,3 +59,30 @@ def test_frame_coder__writes_center_and_sides_in_sides_of_the_frame():
     code = FrameCoder().encode(frame, boxes)
     torch.testing.assert_close(code, torch.tensor([[0.5, 0.5, 0.4, 0.4], [0.25, 0.5, 0.5, 1.0]]))
     torch.testing.assert_close(FrameCoder().decode(frame, code), boxes)
+
+
+@pytest.mark.parametrize("coder", [BoxCoder(0.1, 0.2), EdgeCoder(), FrameCoder()], ids=repr)
+def test_mirrored__codes_say_the_mirrored_box_of_the_mirrored_candidate(coder: Coder):
+    width = 200.0
+    codes = coder.encode(PROPOSAL, TARGET)
+    before = codes.clone()
+    mirrored = coder.decode(_mirrored_boxes(PROPOSAL, width), coder.mirrored(codes))
+    torch.testing.assert_close(mirrored, _mirrored_boxes(TARGET, width))
+    assert torch.equal(codes, before)
+    torch.testing.assert_close(coder.mirrored(coder.mirrored(codes)), codes, rtol=1e-15, atol=1e-15)
+    assert coder.mirrored(codes[:0]).shape == (0, 4)
+
+
+def test_mirrored__has_the_numbers_of_humble_teacher():
+    coder, codes = BoxCoder(), torch.tensor([[0.10, -0.20, 0.05, 0.30]]).double()
+    box, other = torch.tensor([[10.0, 20.0, 30.0, 60.0]]).double(), torch.tensor([[70.0, 20.0, 90.0, 60.0]]).double()
+    said = torch.tensor([[11.487289, 5.002824, 32.512711, 58.997176]]).double()
+    theirs = torch.tensor([[67.487289, 5.002824, 88.512711, 58.997176]]).double()
+    torch.testing.assert_close(coder.decode(box, codes), said, rtol=0.0, atol=1e-6)
+    torch.testing.assert_close(coder.decode(other, coder.mirrored(codes)), theirs, rtol=0.0, atol=1e-6)
+    torch.testing.assert_close(_mirrored_boxes(theirs, 100.0), said, rtol=0.0, atol=2e-6)
+
+
+def _mirrored_boxes(boxes: torch.Tensor, width: float) -> torch.Tensor:
+    left, top, right, bottom = boxes.unbind(dim=-1)
+    return torch.stack([width - right, top, width - left, bottom], dim=-1)
