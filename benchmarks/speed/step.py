@@ -117,7 +117,7 @@ class Bench:
         """Every image has labels; nothing is selected, scored or averaged."""
         with autocast(self.recipe.engine.precision, self.device):
             self.plain_look(self.unlabeled.views["weak"])
-            losses = learn_from_labels(self.method.student, self.all_labeled, self.progress)
+            losses, _ = learn_from_labels(self.method.student, SemiBatch(self.all_labeled, None), self.progress)
             total = torch.stack(list(losses.values(losses.denominators()).values())).sum()
         self.floor_optimizer.zero_grad()
         total.backward()
