@@ -48,6 +48,7 @@ PACKAGES = (
     "ssodkit.detectors",
     "ssodkit.reliability",
     "ssodkit.teachers",
+    "ssodkit.consistency",
     "ssodkit.methods",
 )
 """Folders whose every module is imported by `load_plugins`."""

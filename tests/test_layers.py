@@ -16,7 +16,7 @@ LAYERS = (
     ("detectors.criteria", "detectors.backbones", "detectors.heads"),
     ("detectors",),
     ("teachers",),
-    ("reliability",),
+    ("reliability", "consistency"),
     ("methods", "data"),
     ("recipe",),
     ("engine",),
@@ -24,7 +24,7 @@ LAYERS = (
     ("cli",),
     ("__main__",),
 )
-"""Lowest first; parts of one layer do not know each other. Scorers ask teachers, so they lie above them."""
+"""Lowest first; parts of one layer do not know each other. Scorers and consistencies ask teachers."""
 HEIGHTS = {part: height for height, layer in enumerate(LAYERS) for part in layer}
 
 RANDOM = {"torch": ("rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial"), "np": ("random",)}

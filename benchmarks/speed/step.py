@@ -140,7 +140,8 @@ class Bench:
         with autocast(self.recipe.engine.precision, self.device):
             if self.plain is not None and self.unlabeled is not None:
                 self.plain(self.unlabeled.views["weak"])
-            losses = learn_from_labels(self.method.networks()["student"], self.all_labeled, self.progress)
+            batch = SemiBatch(self.all_labeled, None)
+            losses, _ = learn_from_labels(self.method.networks()["student"], batch, self.progress)
             total = torch.stack(list(losses.values(losses.denominators()).values())).sum()
         self.floor_optimizer.zero_grad()
         total.backward()

@@ -116,11 +116,11 @@ class FasterRcnn(Detector):
         """Anchors and proposals. With `supervision`, `roi` answers about the sample drawn from it, and has a plan."""
         rpn = self._answer_about_anchors(features)
         rule = self.config.proposals
-        regions = propose(rpn, features.view.sizes, getattr(rule, proposals), rule)
+        proposed = regions = propose(rpn, features.view.sizes, getattr(rule, proposals), rule)
         plan = None
         if supervision is not None:
             regions, plan = sample_regions(
-                regions,
+                proposed,
                 self.rule("roi", supervision.progress),
                 self.matcher("roi", supervision.progress),
                 supervision,
@@ -128,7 +128,7 @@ class FasterRcnn(Detector):
                 rule.append_targets,
             )
         roi = replace(self.score_regions(features, regions), plan=plan)
-        return Stages({"rpn": rpn, "roi": roi}, features.view)
+        return Stages({"rpn": rpn, "roi": roi}, features.view, None if supervision is None else proposed)
 
     def answer_about(self, features: Features, others: Stages) -> Stages:
         """Anchors, and the others' proposals."""

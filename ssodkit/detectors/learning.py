@@ -16,7 +16,7 @@ from ssodkit.detectors.sampling import match, sample, taught_sets
 from ssodkit.ops.boxes import at_least_fp32
 from ssodkit.plugins import Joined
 from ssodkit.structures.lessons import AnswerLesson, Lesson, TargetLesson
-from ssodkit.structures.predictions import Predictions, Stages, stage_of
+from ssodkit.structures.predictions import Answered, Features, Predictions, Stages, stage_of
 from ssodkit.structures.progress import Progress
 from ssodkit.structures.records import join
 from ssodkit.structures.run import Losses, Term
@@ -28,21 +28,35 @@ WORTHWHILE = 1.1
 
 
 def predict_together(
-    detector: Detector, views: Sequence[View], supervisions: Sequence[Supervision], joined: Joined = "auto"
-) -> list[Stages]:
+    detector: Detector,
+    views: Sequence[View],
+    supervisions: Sequence[Supervision | None],
+    joined: Joined = "auto",
+) -> list[Answered]:
     """What the student says about each view, with the training proposals: in one forward where that pays, else in turn.
 
-    The answers are the same either way where no batch statistics are trained and canvases are equal.
+    The answers are the same either way where no batch statistics are trained and canvases are equal. Without
+    supervision no candidates are sampled: every stage answers about all that it has.
     """
     if len(views) == 1 or joined == "never" or (joined == "auto" and _growth(views) > WORTHWHILE):
         return [
-            detector.predict(detector.extract(view), supervision, proposals="training")
+            _answer(detector, view, detector.extract(view), supervision)
             for view, supervision in zip(views, supervisions, strict=True)
         ]
-    together = detector.extract(join(list(views)))
-    stages = detector.predict(together, join(list(supervisions)), proposals="training")
+    together = join(list(views))
+    features = detector.extract(together)
     ends = accumulate(len(view.keys) for view in views)
-    return [stages[end - len(view.keys) : end] for view, end in zip(views, ends, strict=True)]
+    parts = [slice(end - len(view.keys), end) for view, end in zip(views, ends, strict=True)]
+    known = [supervision for supervision in supervisions if supervision is not None]
+    if len(known) < len(supervisions):
+        return [
+            _answer(detector, together[part], features[part], supervision)
+            for part, supervision in zip(parts, supervisions, strict=True)
+        ]
+    answered = _answer(detector, together, features, join(known))
+    return [
+        replace(answered[part], supervision=supervision) for part, supervision in zip(parts, supervisions, strict=True)
+    ]
 
 
 @torch.no_grad()
@@ -121,6 +135,11 @@ def agree(
         for name, predictions in stages.by_name.items()
     }
     return _learn(detector, stages, lessons, progress, changes)
+
+
+def _answer(detector: Detector, view: View, features: Features, supervision: Supervision | None) -> Answered:
+    stages = detector.predict(features, supervision, proposals="training")
+    return Answered(view, features, stages, supervision)
 
 
 def _learn(

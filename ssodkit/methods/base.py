@@ -1,16 +1,19 @@
 """Methods: the order of one training step. One class per kind of step; a paper is a recipe that fills it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import ClassVar
 
+from pydantic import ValidationError, field_validator
 from torch import Tensor, nn
 
+from ssodkit.consistency.base import ConsistencyConfig, Scene
 from ssodkit.detectors.base import Detector, DetectorConfig
 from ssodkit.detectors.learning import assign, loss, predict_together
 from ssodkit.detectors.rules import TermChange
-from ssodkit.plugins import BuildContext, Joined, PluginConfig
+from ssodkit.plugins import BuildContext, Joined, PluginConfig, Slot, mistake_at
 from ssodkit.structures.geometry import SemiBatch, Stream
+from ssodkit.structures.predictions import Answered
 from ssodkit.structures.progress import Progress
 from ssodkit.structures.run import Losses, Step
 from ssodkit.structures.teaching import Supervision
@@ -21,6 +24,21 @@ class MethodConfig(PluginConfig, ABC):
     """Which method, and what it asks of the recipe around it."""
 
     slot: ClassVar[str] = "method"
+
+    consistencies: tuple[Slot[ConsistencyConfig], ...] = ()
+    """Further losses that look at the whole step, such as that an image and its mirror are answered alike; each type
+    once."""
+
+    @field_validator("consistencies")
+    @classmethod
+    def _each_type_once(cls, given: tuple[ConsistencyConfig, ...]) -> tuple[ConsistencyConfig, ...]:
+        types = [one.type for one in given]
+        if twice := [place for place, name in enumerate(types) if name in types[:place]]:
+            text = f"there is a '{types[twice[0]]}' before it; its losses would have the same names"
+            raise ValidationError.from_exception_data(
+                cls.__name__, [mistake_at((place, "type"), text, types[place]) for place in twice]
+            )
+        return given
 
     @property
     def needs_views(self) -> Mapping[str, tuple[str, ...]]:
@@ -71,7 +89,7 @@ class MethodConfig(PluginConfig, ABC):
 
 
 class Method(nn.Module, ABC):
-    """Owns networks and parts; all its state is in buffers and parameters."""
+    """Owns networks and parts, `Consistencies` among them; all its state is in buffers and parameters."""
 
     @abstractmethod
     def step(self, batch: SemiBatch, progress: Progress) -> Step:
@@ -104,9 +122,10 @@ def build_student(context: BuildContext) -> Detector:
     return context.detector.build(context)
 
 
-def learn_from_labels(student: Detector, labeled: Stream, progress: Progress) -> Losses:
-    """The student's losses on labeled images alone; names read `labeled/roi/class`."""
-    return learn_from_streams(student, {"labeled": labeled}, progress)["labeled"]
+def learn_from_labels(student: Detector, batch: SemiBatch, progress: Progress) -> tuple[Losses, Scene]:
+    """The student's losses on labeled images alone, whose names read `labeled/roi/class`; and what it answered."""
+    answers, losses = learn_from_streams(student, {"labeled": batch.labeled}, progress)
+    return losses["labeled"], Scene(student, batch, progress, answers["labeled"])
 
 
 def learn_from_streams(
@@ -114,19 +133,22 @@ def learn_from_streams(
     streams: Mapping[str, Stream],
     progress: Progress,
     joined: Joined = "auto",
-) -> dict[str, Losses]:
-    """The student's losses on each stream alone, by its own labels, each with its own denominators.
+    unknown: Collection[str] = (),
+) -> tuple[dict[str, Answered], dict[str, Losses]]:
+    """What the student answers about each stream; and its losses on each alone, by its own labels, each with its own
+    denominators. Streams that are `unknown` have no labels, so no losses.
 
     Names begin with the stream's. `joined` is that of `predict_together`.
     """
     views, truths = [], []
-    for stream in streams.values():
+    for name, stream in streams.items():
         view, targets = stream.joined()
         views.append(view)
-        truths.append(Supervision.uniform(targets, progress))
+        truths.append(None if name in unknown else Supervision.uniform(targets, progress))
+    answers = dict(zip(streams, predict_together(student, views, truths, joined), strict=True))
     losses = {}
-    answers = predict_together(student, views, truths, joined)
-    for name, truth, stages in zip(streams, truths, answers, strict=True):
-        plan = assign(student, stages, truth)
-        losses[name] = loss(student, stages, plan, truth).named(name)
-    return losses
+    for name, answered in answers.items():
+        if answered.supervision is not None:
+            plan = assign(student, answered.stages, answered.supervision)
+            losses[name] = loss(student, answered.stages, plan, answered.supervision).named(name)
+    return answers, losses

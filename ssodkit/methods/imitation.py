@@ -7,6 +7,7 @@ Source: Zhou et al., Dense Teacher, ECCV 2022, arXiv:2207.02541, section 3.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import torch
@@ -14,6 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ssodkit.assigners.regions.base import RegionConfig
+from ssodkit.consistency.base import Consistencies
 from ssodkit.detectors.base import Detector
 from ssodkit.detectors.learning import agree
 from ssodkit.detectors.rules import TermChange
@@ -22,6 +24,7 @@ from ssodkit.plugins import BuildContext, Slot, register
 from ssodkit.schedules.base import LossWeight
 from ssodkit.schedules.constant import ConstantConfig
 from ssodkit.structures.geometry import SemiBatch
+from ssodkit.structures.predictions import Answered
 from ssodkit.structures.progress import Progress
 from ssodkit.structures.run import Step
 from ssodkit.teachers.base import TeacherConfig
@@ -77,24 +80,29 @@ class Imitation(Method):
         self.config = config
         self.student = build_student(context)
         self.teacher = config.teacher.build(self.student, context)
+        self.consistencies = Consistencies(config.consistencies, context)
 
     def step(self, batch: SemiBatch, progress: Progress) -> Step:
         """Losses of both streams. There are no pseudo-boxes to report."""
-        losses = learn_from_labels(self.student, batch.labeled, progress)
+        losses, scene = learn_from_labels(self.student, batch, progress)
         if not self.config.uses_unlabeled(progress):
-            return Step(losses)
+            return Step(self.consistencies(losses, scene))
         assert batch.unlabeled is not None
         with torch.no_grad():
             theirs = self.teacher.answer(batch.unlabeled.views["weak"])
             plan = {name: self.config.region(answers) for name, answers in theirs.by_name.items()}
-        features = self.student.extract(batch.unlabeled.views["strong"])
+        strong = batch.unlabeled.views["strong"]
+        features = self.student.extract(strong)
         mine = self.student.answer_about(features, theirs)
         extra = agree(self.student, mine, theirs, plan, progress, self.config.terms).named("unlabeled")
-        return Step(losses + extra * self.config.unlabeled_weight.at(progress))
+        losses += extra * self.config.unlabeled_weight.at(progress)
+        scene = replace(scene, unlabeled=Answered(strong, features, mine, None), teacher=self.teacher)
+        return Step(self.consistencies(losses, scene))
 
     def after_update(self, progress: Progress, ok: Tensor) -> None:
         """The teacher follows the student."""
         self.teacher.after_update(self.student, progress, ok)
+        self.consistencies.after_update(progress, ok)
 
     def networks(self) -> Mapping[str, Detector]:
         """`student` and `teacher`."""

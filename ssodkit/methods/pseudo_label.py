@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 from torch import Tensor, nn
 
 from ssodkit.assigners.selectors.base import SelectionContext, SelectorConfig
+from ssodkit.consistency.base import Consistencies, Scene
 from ssodkit.detectors.base import Detector
 from ssodkit.detectors.fusion import fuse
 from ssodkit.detectors.learning import assign, loss, predict_together
@@ -68,6 +69,7 @@ class PseudoLabelConfig(MethodConfig):
     """Which teacher labels, how far its answers are trusted, and how much they count."""
 
     type: Literal["pseudo_label"] = "pseudo_label"
+    provides: ClassVar[frozenset[str]] = frozenset({"pseudo_boxes"})
     scored_by: ClassVar[Mapping[str, str]] = {"agreement": "name further views in `method.ensemble`"}
     teacher: Slot[TeacherConfig]
     ensemble: Ensemble | None = None
@@ -155,11 +157,12 @@ class PseudoLabel(Method):
         self.scorers = nn.ModuleList(scorer.build(context) for scorer in config.scorers)
         self.selector = config.selector.build(context)
         self.candidate_scorers = nn.ModuleList(scorer.build(context) for scorer in config.candidate_scorers)
+        self.consistencies = Consistencies(config.consistencies, context)
 
     def step(self, batch: SemiBatch, progress: Progress) -> Step:
         """Losses of both streams, and what the teacher found and the selector chose."""
         if not self.config.uses_unlabeled(progress):
-            return Step(learn_from_labels(self.student, batch.labeled, progress))
+            return Step(self.consistencies(*learn_from_labels(self.student, batch, progress)))
         assert batch.unlabeled is not None
         weak, strong = batch.unlabeled.views["weak"], batch.unlabeled.views["strong"]
         labeled, targets = batch.labeled.joined()
@@ -179,25 +182,27 @@ class PseudoLabel(Method):
         report = Report(found, selection, seen.features.view)
         weight = self.config.unlabeled_weight.at(progress)
         if weight == 0.0:
-            return Step(learn_from_labels(self.student, batch.labeled, progress), report)
+            return Step(self.consistencies(*learn_from_labels(self.student, batch, progress)), report)
 
-        stages_l, stages_u = predict_together(self.student, [labeled, strong], [truth, pseudo], self.joined)
+        mine_l, mine_u = predict_together(self.student, [labeled, strong], [truth, pseudo], self.joined)
         with torch.no_grad():
-            plan_l = assign(self.student, stages_l, truth)
-            plan_u = assign(self.student, stages_u, pseudo)
+            plan_l = assign(self.student, mine_l.stages, truth)
+            plan_u = assign(self.student, mine_u.stages, pseudo)
             for scorer in self.candidate_scorers:
-                plan_u = scorer(self.teacher, seen, stages_u, plan_u)
+                plan_u = scorer(self.teacher, seen, mine_u.stages, plan_u)
 
-        losses = loss(self.student, stages_l, plan_l, truth).named("labeled")
-        extra = loss(self.student, stages_u, plan_u, pseudo, self.config.unlabeled_terms).named("unlabeled")
+        losses = loss(self.student, mine_l.stages, plan_l, truth).named("labeled")
+        extra = loss(self.student, mine_u.stages, plan_u, pseudo, self.config.unlabeled_terms).named("unlabeled")
         if self.config.background_factor is not None:
             extra = extra.where_rare(rare_factor(pseudo, self.config.background_factor))
-        return Step(losses + extra * weight, report)
+        scene = Scene(self.student, batch, progress, mine_l, mine_u, plan_u, self.teacher, seen, selection.supervision)
+        return Step(self.consistencies(losses + extra * weight, scene), report)
 
     def after_update(self, progress: Progress, ok: Tensor) -> None:
         """The teacher follows the student, and the selector keeps what it saw."""
         self.teacher.after_update(self.student, progress, ok)
         self.selector.after_update(progress, ok)
+        self.consistencies.after_update(progress, ok)
 
     def networks(self) -> Mapping[str, Detector]:
         """`student` and `teacher`."""

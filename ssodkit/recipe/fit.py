@@ -132,6 +132,9 @@ def _around(recipe: Recipe, path: Location, parts: Parts) -> tuple[str, frozense
     if path[:2] == ("detector", "stages") and len(path) > 2:
         stage = str(path[2])
         return f"the stage '{stage}' of '{detector.type}'", _provided(parts) | _of_stage(recipe, stage)
+    if path[:2] == ("method", "consistencies"):
+        method = recipe.method
+        return f"'{method.type}' on '{detector.type}'", _provided(parts) | method.provided
     return f"'{detector.type}'", _provided(parts)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from ssodkit.ops.boxes import at_least_fp32
 from ssodkit.ops.coding import Coder
 from ssodkit.structures.records import Record
-from ssodkit.structures.teaching import Assignment
+from ssodkit.structures.teaching import Assignment, Supervision
 from ssodkit.structures.views import View
 
 
@@ -96,6 +96,8 @@ class Stages(Record):
     by_name: Mapping[str, Predictions]
     view: View
     """Without pixels."""
+    proposals: Candidates | None = None
+    """What the last stage's candidates were drawn from, where a sample was drawn; None: it answers about all."""
 
     @property
     def last(self) -> Predictions:
@@ -145,3 +147,15 @@ class Seen(Record):
     features: Features
     stages: Stages
     found: Detections
+
+
+@dataclass(frozen=True)
+class Answered(Record):
+    """What a student makes of a view, and what it was to learn of it."""
+
+    view: View
+    """With pixels, on the canvas on which they were seen: another one than the view's own where views were joined."""
+    features: Features
+    stages: Stages
+    supervision: Supervision | None
+    """None: nothing is known of these images."""

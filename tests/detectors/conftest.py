@@ -24,9 +24,9 @@ def questions_of_a_step(make_view, make_targets, host_questions):
         def step() -> None:
             with torch.no_grad():
                 detector.detect(detector.predict(detector.extract(weak), proposals="training"))
-            stages = predict_together(detector, [labeled, strong], [truth, pseudo])
-            for seen, taught in zip(stages, (truth, pseudo), strict=True):
-                loss(detector, seen, assign(detector, seen, taught), taught)
+            answers = predict_together(detector, [labeled, strong], [truth, pseudo])
+            for mine, taught in zip(answers, (truth, pseudo), strict=True):
+                loss(detector, mine.stages, assign(detector, mine.stages, taught), taught)
 
         step()  # lays out the anchors
         with host_questions() as asked:

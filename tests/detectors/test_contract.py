@@ -77,7 +77,7 @@ def detector(make_detector) -> Detector:
 
 
 def learn(detector: Detector, view, supervision) -> dict[str, torch.Tensor]:
-    (stages,) = predict_together(detector, [view], [supervision])
+    stages = predict_together(detector, [view], [supervision])[0].stages
     losses = loss(detector, stages, assign(detector, stages, supervision), supervision)
     return losses.values(losses.denominators())
 
@@ -233,8 +233,8 @@ def test_loss__of_joined_views_is_that_of_separate_ones(detector, make_view, mak
     for joined in ("always", "never"):
         together = predict_together(detector, views, supervisions, joined=joined)
         losses = [
-            loss(detector, stages, assign(detector, stages, taught), taught)
-            for stages, taught in zip(together, supervisions, strict=True)
+            loss(detector, mine.stages, assign(detector, mine.stages, taught), taught)
+            for mine, taught in zip(together, supervisions, strict=True)
         ]
         values[joined] = [part.values(part.denominators()) for part in losses]
     for always, never in zip(values["always"], values["never"], strict=True):

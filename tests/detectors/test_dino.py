@@ -149,7 +149,7 @@ def test_make_noise__boxes_are_taught_by_their_own_set(noise, make_targets):
 def test_loss__more_targets_than_queries_teach_as_many(detector, make_view, make_targets):
     many = [(x, y, x + 12, y + 10, (x + y) % 3) for x in range(0, 48, 6) for y in range(0, 48, 6)]
     supervision = Supervision.uniform(make_targets([many]), PROGRESS)
-    (stages,) = predict_together(detector, [make_view("a", [1])], [supervision])
+    stages = predict_together(detector, [make_view("a", [1])], [supervision])[0].stages
     plan = assign(detector, stages, supervision)
     assert plan["decoder.2"]["class"].positive.sum() == detector.config.queries
     assert stages.by_name["denoising.1"].candidates.valid.sum() == 2 * len(many)

@@ -43,7 +43,7 @@ def preset(name: str) -> FasterRcnnConfig:
 
 
 def learn(detector: FasterRcnn, view, supervision) -> dict[str, torch.Tensor]:
-    (stages,) = predict_together(detector, [view], [supervision])
+    stages = predict_together(detector, [view], [supervision])[0].stages
     losses = loss(detector, stages, assign(detector, stages, supervision), supervision)
     return losses.values(losses.denominators())
 

@@ -32,7 +32,7 @@ def values(losses: Losses) -> dict[str, torch.Tensor]:
 
 
 def learn(detector, view, supervision) -> Losses:
-    (stages,) = predict_together(detector, [view], [supervision])
+    stages = predict_together(detector, [view], [supervision])[0].stages
     return loss(detector, stages, assign(detector, stages, supervision), supervision)
 
 
@@ -42,8 +42,8 @@ def test_predict_together__joined_views_teach_as_separate_ones_do(detector, taug
     for joined in ("always", "never"):
         together = predict_together(detector, views, supervisions, joined=joined)
         totals[joined] = [
-            values(loss(detector, stages, assign(detector, stages, supervision), supervision))
-            for stages, supervision in zip(together, supervisions, strict=True)
+            values(loss(detector, mine.stages, assign(detector, mine.stages, supervision), supervision))
+            for mine, supervision in zip(together, supervisions, strict=True)
         ]
     for always, never in zip(totals["always"], totals["never"], strict=True):
         for name in never:
@@ -79,7 +79,7 @@ def test_assign__matches_once_per_set_of_targets(detector, taught):
     views, supervisions = taught
     calls = []
     detector.matchers["rpn"].register_forward_hook(lambda *_: calls.append(1))
-    (stages,) = predict_together(detector, views[:1], supervisions[:1])
+    stages = predict_together(detector, views[:1], supervisions[:1])[0].stages
     plan = assign(detector, stages, supervisions[0])
     assert len(calls) == 1
     assert plan["rpn"]["class"] is plan["rpn"]["box"]
@@ -90,7 +90,7 @@ def test_assign__matches_once_per_set_of_targets(detector, taught):
 
 def test_assign__takes_over_the_plan_of_a_stage_that_has_one(detector, taught):
     views, supervisions = taught
-    (stages,) = predict_together(detector, views[1:], supervisions[1:])
+    stages = predict_together(detector, views[1:], supervisions[1:])[0].stages
     plan = assign(detector, stages, supervisions[1])
     assert plan["roi"]["class"] is stages.last.plan["class"]
     assert plan["roi"]["box"] is stages.last.plan["box"]
@@ -98,7 +98,7 @@ def test_assign__takes_over_the_plan_of_a_stage_that_has_one(detector, taught):
 
 def test_assign__samples_as_many_as_the_rule_says(detector, taught):
     views, supervisions = taught
-    (stages,) = predict_together(detector, views[:1], supervisions[:1])
+    stages = predict_together(detector, views[:1], supervisions[:1])[0].stages
     rpn = assign(detector, stages, supervisions[0])["rpn"]["class"]
     assert rpn.sampled.tolist() == [32.0, 32.0]
     assert ((rpn.weight > 0.0).sum(dim=1) == 32).all()
@@ -114,7 +114,7 @@ def test_assign__candidates_that_reach_beyond_their_image_learn_nothing_where_th
         rule = context.detector.stages["rpn"].model_copy(update={"crossing": crossing})
         config = context.detector.model_copy(update={"stages": {**context.detector.stages, "rpn": rule}})
         detector = config.build(replace(context, detector=config))
-        (stages,) = predict_together(detector, views[:1], supervisions[:1])
+        stages = predict_together(detector, views[:1], supervisions[:1])[0].stages
         indices[crossing] = assign(detector, stages, supervisions[0])["rpn"]["class"].index
     boxes = stages.by_name["rpn"].candidates.boxes
     crosses = (boxes[..., :2] < 0.0).any(dim=-1) | (boxes[..., 2:] > 64.0).any(dim=-1)
@@ -170,7 +170,7 @@ def test_loss__of_a_matcher_that_reads_answers(tiny_context, taught, matcher: st
     context = tiny_context(stages=stages)
     detector = context.detector.build(context)
     views, supervisions = taught
-    (answered,) = predict_together(detector, views[:1], supervisions[:1])
+    answered = predict_together(detector, views[:1], supervisions[:1])[0].stages
     plan = assign(detector, answered, supervisions[0])
     positive = plan["rpn"]["class"].positive
     assert positive.any(dim=1).all()
@@ -202,7 +202,7 @@ def test_loss__padded_targets_change_nothing(detector, taught):
 
 def test_loss__what_is_ignored_counts_nowhere(detector, taught):
     views, supervisions = taught
-    (stages,) = predict_together(detector, views[:1], supervisions[:1])
+    stages = predict_together(detector, views[:1], supervisions[:1])[0].stages
     plan = assign(detector, stages, supervisions[0])
     assignment = plan["rpn"]["class"]
     drawn = assignment.background & (assignment.weight > 0.0)
@@ -215,7 +215,7 @@ def test_loss__what_is_ignored_counts_nowhere(detector, taught):
 
 def test_loss__background_is_the_last_column(detector, taught):
     views, supervisions = taught
-    (stages,) = predict_together(detector, views[:1], supervisions[:1])
+    stages = predict_together(detector, views[:1], supervisions[:1])[0].stages
     plan = assign(detector, stages, supervisions[0])
     roi = plan["roi"]["class"]
     labels = supervisions[0].classes.labels.gather(1, roi.index.clamp(min=0))
@@ -242,7 +242,7 @@ def test_loss__quality_can_be_the_target_or_a_weight(detector, taught, use):
     rule = detector.stage_rules["rpn"]
     term = rule.terms["class"].model_copy(update={"quality": use, "weight": 3.0, "floor": 7.0})
     detector.stage_rules = {**detector.stage_rules, "rpn": rule.model_copy(update={"terms": {"class": term}})}
-    (stages,) = predict_together(detector, views[:1], supervisions[:1])
+    stages = predict_together(detector, views[:1], supervisions[:1])[0].stages
     plan = assign(detector, stages, supervisions[0])
     assignment, logits = plan["rpn"]["class"], stages.by_name["rpn"].class_logits[..., 0]
     target = torch.where(assignment.positive, assignment.quality if use == "target" else 1.0, 0.0)

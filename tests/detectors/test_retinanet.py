@@ -243,7 +243,7 @@ def test_loss__either_box_criterion_teaches_either_head(tiny_context, make_view,
     supervision = Supervision.uniform(targets, PROGRESS)
     optimizer, first = torch.optim.SGD(detector.parameters(), lr=0.02), None
     for _ in range(15):
-        (stages,) = predict_together(detector, [view], [supervision])
+        stages = predict_together(detector, [view], [supervision])[0].stages
         losses = loss(detector, stages, assign(detector, stages, supervision), supervision)
         value = losses.values(losses.denominators())["dense/box"]
         first = value if first is None else first

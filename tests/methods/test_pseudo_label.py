@@ -387,7 +387,7 @@ def test_pseudo_label__a_box_may_teach_its_place_alone(make_method, semi_batch, 
     student = make_method().student
     sure, steady = Targets.empty(2), make_targets([[(8, 8, 30, 44, 1)], [(20, 12, 44, 50, 2)]])
     pseudo = Supervision(objectness=sure, classes=sure, boxes=steady, progress=START)
-    (stages,) = predict_together(student, [semi_batch.unlabeled.views["strong"]], [pseudo])
+    stages = predict_together(student, [semi_batch.unlabeled.views["strong"]], [pseudo])[0].stages
     plan = assign(student, stages, pseudo)["roi"]
     is_regressed = plan["box"].positive & (plan["box"].weight > 0.0)
     assert is_regressed.any(dim=1).all()
@@ -405,7 +405,7 @@ def test_pseudo_label__a_box_of_0_7_is_never_learned_as_a_class(make_method, sem
     config = method.config.selector.model_copy(update={"classes": SetRule(score="confidence", above=0.9)})
     selection = SoftTeacherSelector(config)(found, SelectionContext(START, Targets.empty(2)))
     pseudo = carry(selection.supervision, *(semi_batch.unlabeled.views[name] for name in ("weak", "strong")))
-    (stages,) = predict_together(method.student, [semi_batch.unlabeled.views["strong"]], [pseudo])
+    stages = predict_together(method.student, [semi_batch.unlabeled.views["strong"]], [pseudo])[0].stages
     learned = assign(method.student, stages, pseudo)["roi"]["class"]
     assert found.valid[:, 1].any()
     assert learned.positive.any()

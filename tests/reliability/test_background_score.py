@@ -146,7 +146,7 @@ def taught(tiny_context, semi_batch, make_targets):
     weak, strong = semi_batch.unlabeled.views["weak"], semi_batch.unlabeled.views["strong"]
     targets = make_targets([[(8, 8, 30, 44, 1)], [(20, 12, 44, 50, 2)]])
     pseudo = carry(Supervision.uniform(targets, Progress(0, 10)), weak, strong)
-    (stages,) = predict_together(student, [strong], [pseudo])
+    stages = predict_together(student, [strong], [pseudo])[0].stages
     return teacher, teacher.look(weak), stages, assign(student, stages, pseudo)
 
 
