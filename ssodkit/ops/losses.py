@@ -46,6 +46,32 @@ def softmax_cross_entropy(
     return -(targets * wrong.pow(focus) * log_prob).sum(dim=-1)
 
 
+def sigmoid_divergence(logits: Float[Tensor, "*shape"], targets: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """KL(y || p) of the two outcomes of each logit: the cross-entropy less the entropy of the `targets` y.
+
+    Never below 0 but for rounding, and 0 where p = y; one outcome alone, y log(y / p), may be negative.
+    """
+    targets = targets.to(at_least_fp32(logits).dtype)
+    entropy = torch.special.entr(targets) + torch.special.entr(1.0 - targets)
+    return sigmoid_cross_entropy(logits, targets) - entropy
+
+
+def softmax_divergence(
+    logits: Float[Tensor, "*batch columns"], targets: Float[Tensor, "*batch columns"]
+) -> Float[Tensor, "*batch"]:
+    """KL(y || p) of the softmax p of `logits`; the `targets` y sum to 1 over the columns."""
+    targets = targets.to(at_least_fp32(logits).dtype).clamp(min=0.0)  # what is left for background may be -1e-8
+    return softmax_cross_entropy(logits, targets) - torch.special.entr(targets).sum(dim=-1)
+
+
+def softened(probs: Float[Tensor, "*shape"], temperature: float) -> Float[Tensor, "*shape"]:
+    """Distributions over the last dimension, as if their logits had been divided by `temperature`."""
+    if temperature == 1.0:
+        return probs
+    powers = probs.clamp(min=0.0).pow(1.0 / temperature)
+    return powers / powers.sum(dim=-1, keepdim=True)
+
+
 def smooth_l1(difference: Float[Tensor, "*shape"], beta: float) -> Float[Tensor, "*shape"]:
     """|d| - beta / 2, and d^2 / (2 beta) where |d| < beta; beta 0 is |d|.
 

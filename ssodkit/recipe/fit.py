@@ -39,7 +39,7 @@ def check_fit(recipe: Recipe, tree: Written) -> None:
         *_missing_views(recipe),
         *_stored_labels(recipe),
         *_term_changes(recipe, parts),
-        *_untaught_answers(recipe),
+        *_untaught_answers(recipe, parts),
         *_unanswered_ranks(recipe),
         *_frozen_noise(recipe, parts),
         *_other_weights(recipe),
@@ -83,7 +83,8 @@ def _unmet(
     missing = part.needed - available
     if missing:
         needs = " and ".join(f"'{need}'" for need in sorted(missing))
-        yield path, f"'{part.type}' needs {needs}, which {owner} does not provide; {_cure(recipe, part, missing)}"
+        cure = _cure(recipe, part, missing, available)
+        yield path, f"'{part.type}' needs {needs}, which {owner} does not provide; {cure}"
 
 
 def _term_changes(recipe: Recipe, parts: Parts) -> Iterator[Problem]:
@@ -149,13 +150,13 @@ def _of_stage(recipe: Recipe, stage: str) -> frozenset[str]:
     return recipe.detector.stage_answers[stage] | recipe.detector.stage_provides[stage] | sampler
 
 
-def _cure(recipe: Recipe, part: PluginConfig, missing: frozenset[str]) -> str:
+def _cure(recipe: Recipe, part: PluginConfig, missing: frozenset[str], available: frozenset[str]) -> str:
     providers = _providers(recipe, missing)
     cure = f"provided by: {', '.join(providers)}" if providers else "nothing installed provides it"
     if missing - part.needs - {part.teaches}:
         cure += f"; '{part.type}' needs it only as it is set here"
     alike = {name: one for name, one in members(part.slot).items() if one.teaches == part.teaches}
-    frugal = [f"'{name}'" for name, one in alike.items() if name != part.type and not missing & one.needs]
+    frugal = [f"'{name}'" for name, one in alike.items() if name != part.type and one.needs <= available]
     return f"{cure}; without this need: {', '.join(frugal)}" if frugal and part.teaches not in missing else cure
 
 
@@ -263,12 +264,14 @@ def _stored_labels(recipe: Recipe) -> Iterator[Problem]:
         yield ("views", "unlabeled"), text
 
 
-def _untaught_answers(recipe: Recipe) -> Iterator[Problem]:
+def _untaught_answers(recipe: Recipe, parts: Parts) -> Iterator[Problem]:
     """Weights that nothing teaches get no gradient, for which several processes would wait."""
     for stage, rule in recipe.detector.stages.items():
         taught = {term.criterion.teaches for term in rule.terms.values()}
         for answer in sorted(recipe.detector.stage_answers[stage] - taught):
-            fitting = ", ".join(name for name, one in members("criterion").items() if one.teaches == answer)
+            teaching = {name: one for name, one in members("criterion").items() if one.teaches == answer}
+            available = _provided(parts) | _of_stage(recipe, stage)
+            fitting = ", ".join(name for name, one in teaching.items() if one.needs <= available)
             text = f"no term teaches the stage's answer '{answer}'; give it one with a criterion that does: {fitting}"
             yield ("detector", "stages", stage, "terms"), text
 

@@ -43,6 +43,11 @@ class Lesson(Record, ABC):
         """The probability to say by a further answer, such as `quality`; only answers say it, targets do not."""
         raise NotImplementedError(f"targets say nothing of '{name}'")
 
+    @property
+    def codes(self) -> Float[Tensor, "batch candidates regressions 4"]:
+        """The box codes of all regressors; only answers say them, targets say boxes."""
+        raise NotImplementedError("targets have no codes")
+
 
 @dataclass(frozen=True)
 class TargetLesson(Lesson):
@@ -94,6 +99,10 @@ class AnswerLesson(Lesson):
 
     def answer(self, name: str) -> Float[Tensor, "batch candidates"]:
         return at_least_fp32(self.theirs.extra[name]).sigmoid()
+
+    @property
+    def codes(self) -> Float[Tensor, "batch candidates regressions 4"]:
+        return self.theirs.box_codes
 
 
 def _unit_where_not(
