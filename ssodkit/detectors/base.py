@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from pydantic import field_validator, model_validator
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ssodkit.assigners.matchers.base import Matcher
 from ssodkit.detectors.anchors import Anchored
 from ssodkit.detectors.portable.parts import Suppress
-from ssodkit.detectors.rules import DetectionRule, StageRule
+from ssodkit.detectors.rules import DetectionRule, ProposalCount, StageRule
 from ssodkit.detectors.torchvision_weights import TorchvisionName, plain_name
 from ssodkit.plugins import BuildContext, PluginConfig
 from ssodkit.structures.predictions import Candidates, Detections, Features, Predictions, Stages, stage_of
@@ -124,7 +124,7 @@ class Detector(nn.Module, ABC):
         self,
         features: Features,
         supervision: Supervision | None = None,
-        proposals: Literal["training", "test"] = "test",
+        proposals: ProposalCount = "test",
     ) -> Stages:
         """Raw predictions of every stage. `supervision` serves detectors that sample before they predict."""
 

@@ -17,7 +17,7 @@ from ssodkit.detectors.base import Detector, DetectorConfig, build_matchers
 from ssodkit.detectors.denoising import DenoisingConfig, Noise, make_noise
 from ssodkit.detectors.detections import find_by_level
 from ssodkit.detectors.images import make_pyramid
-from ssodkit.detectors.rules import DenseDetectionRule
+from ssodkit.detectors.rules import DenseDetectionRule, ProposalCount
 from ssodkit.nn.projection import Projection, ProjectionConfig
 from ssodkit.nn.query_decoder import QueryDecoder, QueryHead, Said
 from ssodkit.nn.token_encoder import TokenEncoder, Tokens
@@ -129,7 +129,7 @@ class Dino(Detector):
         self,
         features: Features,
         supervision: Supervision | None = None,
-        proposals: Literal["training", "test"] = "test",
+        proposals: ProposalCount = "test",
     ) -> Stages:
         """Queries at the best cells, of one number; with `supervision`, denoising ones as well."""
         frames = _frames(features.view)

@@ -20,6 +20,7 @@ from ssodkit.detectors.images import make_pyramid
 from ssodkit.detectors.portable.faster_rcnn import PortableFasterRcnn
 from ssodkit.detectors.portable.parts import Suppress
 from ssodkit.detectors.rpn import ProposalRule, Proposals, RpnConfig, RpnHead, propose
+from ssodkit.detectors.rules import ProposalCount
 from ssodkit.detectors.sampling import sample_regions
 from ssodkit.nn.box_code import BoxCodeConfig
 from ssodkit.nn.fpn import Fpn, FpnConfig
@@ -111,12 +112,12 @@ class FasterRcnn(Detector):
         self,
         features: Features,
         supervision: Supervision | None = None,
-        proposals: Literal["training", "test"] = "test",
+        proposals: ProposalCount = "test",
     ) -> Stages:
         """Anchors and proposals. With `supervision`, `roi` answers about the sample drawn from it, and has a plan."""
         rpn = self._answer_about_anchors(features)
         rule = self.config.proposals
-        proposed = regions = propose(rpn, features.view.sizes, getattr(rule, proposals), rule)
+        proposed = regions = propose(rpn, features.view.sizes, rule.counts(proposals), rule)
         plan = None
         if supervision is not None:
             regions, plan = sample_regions(

@@ -5,7 +5,7 @@ Source: Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, arXiv:1708
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from pydantic import model_validator
@@ -19,7 +19,7 @@ from ssodkit.detectors.heads.base import DenseHeadConfig
 from ssodkit.detectors.images import make_pyramid
 from ssodkit.detectors.portable.one_stage import PortableOneStage
 from ssodkit.detectors.portable.parts import Suppress
-from ssodkit.detectors.rules import DenseDetectionRule
+from ssodkit.detectors.rules import DenseDetectionRule, ProposalCount
 from ssodkit.nn.fpn import Fpn, FpnConfig
 from ssodkit.nn.towers import DenseShape
 from ssodkit.plugins import BuildContext, Slot
@@ -106,7 +106,7 @@ class OneStage(Detector):
         self,
         features: Features,
         supervision: Supervision | None = None,
-        proposals: Literal["training", "test"] = "test",
+        proposals: ProposalCount = "test",
     ) -> Stages:
         """All anchors; what is taught and how many are proposed does not matter here."""
         anchors = make_anchors(self.anchors, features)

@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
+from ssodkit.detectors.rules import ProposalCount
 from ssodkit.nn.box_code import BoxCodeConfig
 from ssodkit.ops.boxes import at_least_fp32, clip_boxes
 from ssodkit.ops.nms import batched_nms
@@ -47,6 +48,12 @@ class ProposalRule(Config):
     """Pixels; both sides of a proposal are longer than this (torchvision: 0.001)."""
     append_targets: bool = True
     """Whether the boxes of the targets join the proposals from which the box head's training sample is drawn."""
+
+    def counts(self, which: ProposalCount) -> Proposals:
+        """Those of a name; a number is what is kept of as many candidates as in `test`."""
+        if isinstance(which, int):
+            return Proposals(per_level=self.test.per_level, keep=which)
+        return self.training if which == "training" else self.test
 
 
 class RpnHead(nn.Module):

@@ -19,6 +19,8 @@ from ssodkit.structures.progress import Progress
 
 Power = Annotated[float, Field(gt=0.0, le=100.0)]
 TermName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+ProposalCount = Literal["training", "test"] | Annotated[int, Field(ge=1, le=1_000_000)]
+"""How many proposals go on, where a detector proposes: as its rule says for either, or at most so many of an image."""
 
 
 class Sampler(Config):

@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ssodkit.detectors.base import Detector
+from ssodkit.detectors.rules import ProposalCount
 from ssodkit.nn.ema import move_average
 from ssodkit.plugins import BuildContext, register
 from ssodkit.schedules.base import Share
@@ -31,8 +32,10 @@ class EmaTeacherConfig(TeacherConfig):
 
     momentum: Share = RunningMeanConfig(cap=0.999)
     """The share of itself that the teacher keeps in an update, 0 to 1."""
-    proposals: Literal["training", "test"] = "training"
-    """Which of the detector's proposal counts it labels with; only a detector that proposes has two."""
+    proposals: ProposalCount = "training"
+    """Which of the detector's proposal counts it labels with, or how many of the best it keeps after suppression. Where
+    its raw answers teach, these are the regions that the student is asked about, too (Humble Teacher: 640). A detector
+    that does not propose has no such counts."""
     score: float | None = Field(None, ge=0.0, le=1.0)
     """Detections need a score above this; null: as in the detector's `test`."""
 

@@ -319,6 +319,7 @@ def test_check_fit__keys_of_a_stage_need_what_they_speak_of(refused: Refused):
         ("supervised_retinanet", "detector.stages.dense.one_class=true", "`true` needs 'no_classes', which the stage"),
         ("supervised", "detector.stages.roi.crossing=ignore", "`ignore` needs 'strides', which the stage 'roi' of"),
         ("mean_teacher", "method.teacher.proposals=test", "`test` needs 'proposals', which 'retinanet' does not provi"),
+        ("mean_teacher", "method.teacher.proposals=640", "`640` needs 'proposals', which 'retinanet' does not provide"),
         ("supervised", "detector.neck.extra_relu=true", "`extra_relu` has no effect without two `extra_levels` or"),
         ("supervised", "detector.stages.roi.matcher.best_learns=its_own", "`best_learns` has no effect without"),
         ("supervised", "detector.stages.roi.terms.box.quality=target", "`quality: target` has no effect on 'l1'; take"),

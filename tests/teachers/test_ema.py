@@ -100,6 +100,16 @@ def test_ema__labels_with_the_training_proposals_unless_told_otherwise(make_pair
     assert as_tested.look(view).stages.last.candidates.boxes.shape[1] == 20
 
 
+def test_ema__a_number_keeps_the_best_proposals_after_suppression(make_pair, make_view):
+    view = make_view("weak", [1])
+    most, ten, many = (make_pair(proposals=count)[1].answer(view).last.candidates for count in ("test", 10, 1000))
+    assert torch.equal(ten.boxes, most.boxes[:, :10])
+    assert not torch.equal(ten.boxes, most.boxes[:, 10:20])
+    assert torch.equal(many.boxes[:, :20], most.boxes)
+    assert 20 < many.valid.sum() < 1000  # as many as there are; none is repeated
+    assert torch.equal(many.valid, many.boxes.any(dim=-1))
+
+
 def test_ema__its_score_threshold_replaces_the_detectors(make_pair, make_view):
     view = make_view("weak", [1, 2])
     _, everything = make_pair(score=0.0)
