@@ -1,14 +1,17 @@
-"""Detections of one image in several views, fused to one answer."""
+"""What is said of one image in several views, fused to one answer."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
-from ssodkit.ops.boxes import elementwise_iou, pairwise_iou
+from ssodkit.ops.boxes import at_least_fp32, elementwise_iou, pairwise_iou
 from ssodkit.ops.nms import batched_nms
 from ssodkit.ops.rows import take_rows
-from ssodkit.structures.predictions import Detections
+from ssodkit.structures.predictions import Detections, Predictions
 
 
 @torch.no_grad()
@@ -56,6 +59,25 @@ def fuse(answers: Sequence[Detections], iou: float) -> Detections:
         agreement += elementwise_iou(fused, vote) * is_one
     most = max(found.boxes.shape[1] for found in answers)
     return _best(most, fused, head_labels, weight / len(answers), agreement / len(answers), stands)
+
+
+def mirror_mean(answers: Predictions, mirrored: Predictions) -> Predictions:
+    """`answers`, averaged with those about the mirrored candidates in a mirrored view: probabilities of the classes,
+    not their logits, and box codes, of which the mirrored are turned back.
+
+    The mean probabilities are carried as logits that say them: under a softmax as their logarithms.
+
+    Source: Tang et al., Humble Teacher, CVPR 2021, arXiv:2106.10456, the teacher ensemble.
+    """
+    first, second = (at_least_fp32(one.class_logits) for one in (answers, mirrored))
+    if answers.activation == "softmax":
+        logits = torch.logaddexp(first.log_softmax(dim=-1), second.log_softmax(dim=-1)) - math.log(2.0)
+    else:
+        logits = torch.logaddexp(logsigmoid(first), logsigmoid(second))
+        logits = logits - torch.logaddexp(logsigmoid(-first), logsigmoid(-second))
+    turned = answers.coder.mirrored(at_least_fp32(mirrored.box_codes))
+    codes = 0.5 * (at_least_fp32(answers.box_codes) + turned)
+    return replace(answers, class_logits=logits, box_codes=codes)
 
 
 def _best(most: int, boxes: Tensor, labels: Tensor, confidence: Tensor, agreement: Tensor, valid: Tensor) -> Detections:

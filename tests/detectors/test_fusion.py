@@ -1,9 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from lesson import answers_of
 from torchvision.ops import box_iou
 
-from ssodkit.detectors.fusion import fuse
+from ssodkit.detectors.fusion import fuse, mirror_mean
+from ssodkit.ops.coding import EdgeCoder
 from ssodkit.structures.predictions import Detections
 
 IOU = 0.6
@@ -146,3 +150,60 @@ def test_fuse__agreement_is_the_mean_overlap_with_what_the_answers_say():
     assert (found.scores["agreement"][~found.valid] == 0.0).all()
     same = answer([(wide, 1, 0.5)])
     assert fuse([same, same], IOU).scores["agreement"][0, 0] == pytest.approx(1.0)
+
+
+PLAIN, MIRRORED, MINE = (
+    torch.tensor([[logits]], dtype=torch.float64)
+    for logits in ((2.0, 0.5, 0.0, -1.0), (1.0, 1.0, 0.0, 0.0), (1.0, 0.0, 0.5, 0.0))
+)
+CODES, MIRRORED_CODES, MY_CODES = (
+    torch.tensor([[[codes]]], dtype=torch.float64)
+    for codes in ((0.10, -0.20, 0.05, 0.30), (-0.14, -0.16, 0.07, 0.26), (0.10, -0.10, 0.0, 0.20))
+)
+
+
+def divergence(theirs, mine):
+    """KL of probabilities from those of logits."""
+    return (theirs * (theirs.log() - mine.log_softmax(dim=-1))).sum().item()
+
+
+def test_mirror_mean__averages_probabilities_as_published():
+    mean = mirror_mean(answers_of(PLAIN, "softmax"), answers_of(MIRRORED, "softmax"))
+    expected = torch.tensor([[[0.537815, 0.261987, 0.115286, 0.084912]]]).double()
+    torch.testing.assert_close(mean.class_probs(), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(mean.class_logits.exp(), expected, rtol=0, atol=1e-6)  # their logarithms
+    assert divergence(mean.class_probs(), MINE) == pytest.approx(0.112713, abs=1e-6)
+    of_logits = (0.5 * (PLAIN + MIRRORED)).softmax(dim=-1)
+    assert divergence(of_logits, MINE) == pytest.approx(0.115066, abs=1e-6)
+
+
+def test_mirror_mean__turns_codes_back_as_published():
+    plain, mirrored = answers_of(PLAIN, codes=CODES), answers_of(MIRRORED, codes=MIRRORED_CODES)
+    mean = mirror_mean(plain, mirrored).box_codes
+    torch.testing.assert_close(mean, torch.tensor([[[[0.12, -0.18, 0.06, 0.28]]]]).double())
+    difference = mean - MY_CODES
+    assert difference.norm().item() == pytest.approx(0.129615, abs=1e-6)
+    assert difference.square().sum().item() == pytest.approx(0.0168, abs=1e-6)
+    assert (0.5 * (CODES + MIRRORED_CODES) - MY_CODES).norm().item() == pytest.approx(0.175499, abs=1e-6)
+
+
+def test_mirror_mean__turns_the_codes_of_every_class_whatever_their_form():
+    codes = torch.randn(1, 3, 5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for coder in (answers_of(PLAIN).coder, EdgeCoder()):
+        plain = replace(answers_of(PLAIN.expand(1, 3, 4), codes=codes), coder=coder)
+        mean = mirror_mean(plain, replace(plain, box_codes=coder.mirrored(codes)))
+        torch.testing.assert_close(mean.box_codes, codes)
+
+
+def test_mirror_mean__of_sigmoids_is_the_logit_of_the_mean_probability():
+    mean = mirror_mean(answers_of(PLAIN), answers_of(MIRRORED))
+    torch.testing.assert_close(mean.class_probs(), 0.5 * (PLAIN.sigmoid() + MIRRORED.sigmoid()))
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
+def test_mirror_mean__is_finite_however_sure_and_takes_no_candidates(activation):
+    sure = answers_of(torch.tensor([[[300.0, -300.0], [-300.0, 300.0]]]), activation)
+    assert mirror_mean(sure, sure).class_logits.isfinite().all()
+    torch.testing.assert_close(mirror_mean(sure, sure).class_probs(), sure.class_probs())
+    nothing = answers_of(torch.zeros(2, 0, 3), activation)
+    assert mirror_mean(nothing, nothing).class_logits.shape == (2, 0, 3)

@@ -11,13 +11,16 @@ from torch import Tensor
 
 from ssodkit.assigners.regions.everything import EverythingConfig
 from ssodkit.assigners.regions.top_share import TopShareConfig
+from ssodkit.detectors.criteria.codes import CodesConfig
 from ssodkit.detectors.criteria.focal import FocalConfig
 from ssodkit.detectors.criteria.giou import GiouConfig
+from ssodkit.detectors.criteria.kl import KlConfig
 from ssodkit.detectors.criteria.objectness import ObjectnessConfig
 from ssodkit.detectors.criteria.quality import QualityConfig
 from ssodkit.detectors.criteria.softmax import SoftmaxConfig
 from ssodkit.detectors.learning import agree
 from ssodkit.detectors.normalizers.measured import QualityConfig as QualityNormalizer
+from ssodkit.detectors.normalizers.measured import WeightsConfig
 from ssodkit.detectors.normalizers.positives import PositivesConfig
 from ssodkit.errors import RecipeError
 from ssodkit.methods.imitation import ImitationConfig
@@ -27,6 +30,7 @@ from ssodkit.structures.geometry import SemiBatch, Stream
 from ssodkit.structures.lessons import AnswerLesson
 from ssodkit.structures.predictions import Predictions
 from ssodkit.structures.progress import Progress
+from ssodkit.structures.run import Losses, Term
 from ssodkit.structures.teaching import Assignment, Targets
 
 START = Progress(0, 10)
@@ -190,6 +194,117 @@ def test_imitation__faster_rcnn_is_asked_about_the_teachers_proposals(make_metho
     assert all(value.isfinite() for value in values(losses).values())
 
 
+HUMBLE_TEACHER = {
+    "detector": "faster_rcnn",
+    "teacher": {"type": "ema", "proposals": 12},
+    "region": {"type": "everything"},
+    "terms": {
+        "class": {"criterion": {"type": "kl"}, "normalizer": "weights"},
+        "box": {"criterion": {"type": "codes"}, "normalizer": "weights"},
+    },
+}
+
+
+def with_symmetric_images(batch: SemiBatch) -> SemiBatch:
+    """Each unlabeled image is its own mirror image, and its weak and strong view are the same."""
+    weak = batch.unlabeled.views["weak"]
+    weak = replace(weak, pixels=weak.pixels // 2 + weak.pixels.flip(-1) // 2)
+    return SemiBatch(batch.labeled, replace(batch.unlabeled, views={"weak": weak, "strong": weak}))
+
+
+def test_imitation__every_valid_region_counts_and_no_other_row(make_method, semi_batch):
+    """The teacher has fewer regions than it may keep, and another number in each image."""
+    method = make_method(**HUMBLE_TEACHER | {"teacher": {"type": "ema", "proposals": 1000}})
+    batch = aligned(semi_batch)
+    valid = method.teacher.answer(batch.unlabeled.views["weak"]).last.candidates.valid
+    assert valid.sum() < valid.numel()
+    losses = method.step(batch, START).losses
+    anchors = 2 * 64 * 64 // 4**2 + 2 * 64 * 64 // 8**2
+    for stage, count in {"rpn": anchors, "roi": int(valid.sum())}.items():
+        for term in ("class", "box"):
+            assert losses.terms[f"unlabeled/{stage}/{term}"].denominator == count
+
+
+def test_imitation__flip_average_asks_about_mirrored_regions(make_method, semi_batch):
+    """In an image that is its own mirror image, the mirrored regions of the mirrored view are regions of the view."""
+    batch = with_symmetric_images(semi_batch)
+    method = make_method(**HUMBLE_TEACHER, flip_average=True)
+    teacher, weak = method.teacher, batch.unlabeled.views["weak"]
+    plain = teacher.answer(weak).last
+    boxes = plain.candidates.boxes
+    across = torch.stack([64.0 - boxes[..., 2], boxes[..., 1], 64.0 - boxes[..., 0], boxes[..., 3]], dim=-1)
+    there = teacher.score_regions(teacher.network.extract(weak), replace(plain.candidates, boxes=across))
+    said = 0.5 * (plain.class_probs() + there.class_probs())
+    turned = there.box_codes * torch.tensor([-1.0, 1.0, 1.0, 1.0])
+    apart = (0.5 * (turned + plain.box_codes) - plain.box_codes).flatten(2).norm(dim=-1)
+    valid = plain.candidates.valid
+    expected = {
+        "unlabeled/roi/class": (said * (said / plain.class_probs()).log()).sum(dim=-1)[valid].mean(),
+        "unlabeled/roi/box": apart[valid].mean(),
+        "unlabeled/rpn/class": torch.tensor(0.0),  # anchors are those of the view alone
+        "unlabeled/rpn/box": torch.tensor(0.0),
+    }
+    got = values(method.step(batch, START).losses)
+    assert expected["unlabeled/roi/box"] > 1e-4
+    for name, value in expected.items():
+        torch.testing.assert_close(got[name].detach(), value, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("flip_average", [False, True])
+def test_imitation__a_student_that_equals_its_teacher_learns_nothing(make_method, semi_batch, flip_average):
+    method = make_method(**HUMBLE_TEACHER, flip_average=flip_average)
+    if flip_average:  # the network says the same of what is mirrored: no weight but those of the regions' biases
+        for network in (method.student, method.teacher.network):
+            torch.nn.init.zeros_(network.roi.first.weight)
+    batch = with_symmetric_images(semi_batch)
+    unlabeled = {k: v for k, v in values(method.step(batch, START).losses).items() if k.startswith("unlabeled")}
+    assert len(unlabeled) == 4
+    assert all(value.item() == pytest.approx(0.0, abs=1e-6) for value in unlabeled.values())
+    torch.stack(list(unlabeled.values())).sum().backward()
+    gradients = [weight.grad for weight in method.student.parameters() if weight.grad is not None]
+    assert all(gradient.isfinite().all() and gradient.abs().max() < 1e-5 for gradient in gradients)
+
+
+def test_imitation__flip_average_waits_for_the_host_once_more_than_the_detector(
+    make_method, semi_batch, host_questions
+):
+    batch, waits = aligned(semi_batch), {}
+    for flip_average in (False, True):
+        method = make_method(**HUMBLE_TEACHER, flip_average=flip_average)
+        method.step(batch, START)  # lays out the anchors once
+        with host_questions() as asked:
+            torch.stack(list(values(method.step(batch, START).losses).values())).sum().backward()
+        waits[flip_average] = dict(asked)
+    # Two networks propose; regions are sorted by level for the teacher, the labeled and the unlabeled images.
+    assert waits[False] == {"torchvision::nms": 2, "tolist": 3}
+    assert waits[True] == {"torchvision::nms": 2, "tolist": 4}
+
+
+def test_weights__divide_humble_teachers_terms_by_all_that_learn():
+    theirs = answers_of(
+        torch.tensor([[[2.0], [-1.0], [0.0]]]).double(),
+        codes=torch.tensor([[[[0.10, -0.20, 0.05, 0.30]], [[0.0, 0.1, -0.2, 0.0]], [[0.4, 0.0, 0.0, -0.3]]]]).double(),
+    )
+    mine = answers_of(
+        torch.tensor([[[1.0], [-2.0], [0.5]]]).double(),
+        codes=torch.tensor([[[[0.0, -0.10, 0.05, 0.10]], [[0.0, 0.1, 0.1, 0.4]], [[0.4, 0.0, 0.0, -0.3]]]]).double(),
+    )
+    plan = EverythingConfig()(theirs)
+    terms = [
+        value(WeightsConfig(), taught(one, mine, theirs, plan), plan, theirs) for one in (KlConfig(), CodesConfig())
+    ]
+    assert sum(terms) == pytest.approx(0.308539, abs=2e-6)
+
+
+def test_imitation__total_loss_is_humble_teachers():
+    labeled, unlabeled = (
+        Losses({name: Term(torch.tensor(loss), torch.tensor(1.0))}) for name, loss in (("L_S", 1.5), ("L_U", 0.8))
+    )
+    beta, labeled_images, unlabeled_images = 0.5, 1, 2
+    total = labeled + unlabeled * (beta * unlabeled_images / labeled_images)
+    assert sum(values(total).values()).item() == pytest.approx(2.3)
+
+
 @pytest.mark.parametrize("detector", ["retinanet", "fcos"])
 def test_agree__with_itself_teaches_nothing(make_method, semi_batch, detector):
     method = make_method(detector, region={"type": "everything"})
@@ -216,6 +331,10 @@ def test_imitation__while_it_weighs_nothing_the_unlabeled_images_are_not_looked_
     [
         ("views.unlabeled.strong.draws_as=null", "views.unlabeled.strong: the method 'imitation' compares the views"),
         ("views.unlabeled.strong.transforms=[]", "views.unlabeled.strong: the method 'imitation' compares the views"),
+        (
+            "method.flip_average=true",
+            "`true` needs 'exact_regions', which 'fcos' does not provide, but: detector 'faster",
+        ),
         ("method.terms.qualities={weight: 2.0}", "method.terms.qualities: no stage or loss term has this name"),
         (
             "detector.stages.dense.terms.centerness.criterion.of=answer",

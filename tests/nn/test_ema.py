@@ -28,11 +28,13 @@ def test_move_average__is_the_printed_formula():
     assert source.weight.item() == 2.0
 
 
-def test_move_average__late_phase_of_soft_teacher():
-    average, source = scalar(1.0), scalar(2.0)
-    for _ in range(3):
+def test_move_average__late_phase_of_soft_teacher_and_all_of_humble_teacher():
+    average, source, seen = scalar(1.0).double(), scalar(2.0).double(), []
+    for _ in range(1000):
         move_average(average, source, 0.999, OK)
-    assert average.weight.item() == pytest.approx(1.002997, abs=5e-7)
+        seen.append(average.weight.item())
+    assert seen[:3] == pytest.approx([1.001, 1.001999, 1.002997], abs=5e-7)
+    assert 2.0 - seen[-1] == pytest.approx(0.367695, abs=5e-7)  # what is left of the start
 
 
 def test_move_average__three_steps_of_unbiased_teacher():
