@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ssodkit.detectors.base import Detector
+from ssodkit.detectors.base import Detector, DetectorConfig
 from ssodkit.plugins import BuildContext, PluginConfig
 from ssodkit.schedules.base import LossWeight
 from ssodkit.schedules.constant import ConstantConfig
@@ -52,6 +52,11 @@ class ConsistencyConfig(PluginConfig, ABC):
 
     weight: LossWeight = ConstantConfig(value=1.0)
     """Multiplies all of its losses. In a step in which it is 0, nothing of it is computed."""
+
+    def misfit(self, detector: DetectorConfig, pad_to: int) -> str | None:
+        """A sentence that says why it cannot look at this detector, or at canvases whose sides are multiples of
+        `pad_to`; None if it can."""
+        return None
 
     @abstractmethod
     def build(self, context: BuildContext) -> "Consistency": ...

@@ -60,6 +60,11 @@ class DetectorConfig(PluginConfig, ABC):
         """Stage that lies on the cells of a pyramid -> how many levels that has."""
         return {}
 
+    @property
+    def largest_cell(self) -> int | None:
+        """Pixels per side of the largest cell that the stage which makes detections answers about; None: of none."""
+        return None
+
     @model_validator(mode="after")
     def _all_stages_have_rules(self) -> "DetectorConfig":
         if set(self.stages) != set(self.stage_answers):

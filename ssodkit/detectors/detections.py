@@ -26,7 +26,7 @@ def find(
     classes = predictions.num_classes
     threshold = rule.score if score is None else score
     probs = predictions.class_probs()[..., :classes]
-    ranks = _ranked(probs, predictions, rule)
+    ranks = ranking_scores(probs, predictions, rule)
     passes = (probs if rule.score_of == "class" else ranks) > threshold  # batch candidates classes
     passes &= predictions.candidates.valid[..., None]
     probs = ranks
@@ -59,7 +59,7 @@ def find_by_level(
     """
     classes, lengths = predictions.num_classes, predictions.candidates.lengths
     probs = predictions.class_probs()[..., :classes]
-    ranks = _ranked(probs, predictions, rule)
+    ranks = ranking_scores(probs, predictions, rule)
     passes = (probs if rule.score_of == "class" else ranks) > (rule.score if score is None else score)
     probs = ranks.masked_fill(~passes | ~predictions.candidates.valid[..., None], -1.0)
     best, pair = best_of_groups(probs.flatten(1), [length * classes for length in lengths], rule.per_level)
@@ -77,7 +77,7 @@ def find_by_level(
     )
 
 
-def _ranked(
+def ranking_scores(
     probs: Float[Tensor, "batch candidates classes"], predictions: Predictions, rule: DetectionRule
 ) -> Float[Tensor, "batch candidates classes"]:
     """What detections are ranked by: the product of the answers that the rule names, each to its power."""

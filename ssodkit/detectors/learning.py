@@ -16,7 +16,7 @@ from ssodkit.detectors.sampling import match, sample, taught_sets
 from ssodkit.ops.boxes import at_least_fp32
 from ssodkit.plugins import Joined
 from ssodkit.structures.lessons import AnswerLesson, Lesson, TargetLesson
-from ssodkit.structures.predictions import Answered, Features, Predictions, Stages, stage_of
+from ssodkit.structures.predictions import Answered, Predictions, Stages, stage_of
 from ssodkit.structures.progress import Progress
 from ssodkit.structures.records import join
 from ssodkit.structures.run import Losses, Term
@@ -28,35 +28,18 @@ WORTHWHILE = 1.1
 
 
 def predict_together(
-    detector: Detector,
-    views: Sequence[View],
-    supervisions: Sequence[Supervision | None],
-    joined: Joined = "auto",
+    detector: Detector, views: Sequence[View], supervisions: Sequence[Supervision], joined: Joined = "auto"
 ) -> list[Answered]:
     """What the student says about each view, with the training proposals: in one forward where that pays, else in turn.
 
-    The answers are the same either way where no batch statistics are trained and canvases are equal. Without
-    supervision no candidates are sampled: every stage answers about all that it has.
+    The answers are the same either way where no batch statistics are trained and canvases are equal.
     """
     if len(views) == 1 or joined == "never" or (joined == "auto" and _growth(views) > WORTHWHILE):
-        return [
-            _answer(detector, view, detector.extract(view), supervision)
-            for view, supervision in zip(views, supervisions, strict=True)
-        ]
-    together = join(list(views))
-    features = detector.extract(together)
+        return [_answer(detector, view, taught) for view, taught in zip(views, supervisions, strict=True)]
+    together = _answer(detector, join(list(views)), join(list(supervisions)))
     ends = accumulate(len(view.keys) for view in views)
-    parts = [slice(end - len(view.keys), end) for view, end in zip(views, ends, strict=True)]
-    known = [supervision for supervision in supervisions if supervision is not None]
-    if len(known) < len(supervisions):
-        return [
-            _answer(detector, together[part], features[part], supervision)
-            for part, supervision in zip(parts, supervisions, strict=True)
-        ]
-    answered = _answer(detector, together, features, join(known))
-    return [
-        replace(answered[part], supervision=supervision) for part, supervision in zip(parts, supervisions, strict=True)
-    ]
+    parts = [together[end - len(view.keys) : end] for view, end in zip(views, ends, strict=True)]
+    return [replace(part, supervision=taught) for part, taught in zip(parts, supervisions, strict=True)]
 
 
 @torch.no_grad()
@@ -137,9 +120,9 @@ def agree(
     return _learn(detector, stages, lessons, progress, changes)
 
 
-def _answer(detector: Detector, view: View, features: Features, supervision: Supervision | None) -> Answered:
-    stages = detector.predict(features, supervision, proposals="training")
-    return Answered(view, features, stages, supervision)
+def _answer(detector: Detector, view: View, supervision: Supervision) -> Answered:
+    features = detector.extract(view)
+    return Answered(view, features, detector.predict(features, supervision, proposals="training"), supervision)
 
 
 def _learn(

@@ -67,6 +67,11 @@ class OneStageConfig(DetectorConfig):
         """Anchors lie on all of them."""
         return {"dense": self.levels}
 
+    @property
+    def largest_cell(self) -> int:
+        """Of the coarsest level."""
+        return self.backbone.coarsest * 2**self.neck.extra_levels
+
     @model_validator(mode="after")
     def _parts_fit(self) -> "OneStageConfig":
         misfit = self.head.misfit(self.neck.channels, self.anchors_per_cell)

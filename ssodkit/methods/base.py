@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import ClassVar
 
 from pydantic import ValidationError, field_validator
@@ -141,14 +142,16 @@ def learn_from_streams(
     Names begin with the stream's. `joined` is that of `predict_together`.
     """
     views, truths = [], []
-    for name, stream in streams.items():
+    for stream in streams.values():
         view, targets = stream.joined()
         views.append(view)
-        truths.append(None if name in unknown else Supervision.uniform(targets, progress))
+        truths.append(Supervision.uniform(targets, progress))
     answers = dict(zip(streams, predict_together(student, views, truths, joined), strict=True))
     losses = {}
-    for name, answered in answers.items():
-        if answered.supervision is not None:
-            plan = assign(student, answered.stages, answered.supervision)
-            losses[name] = loss(student, answered.stages, plan, answered.supervision).named(name)
+    for (name, answered), truth in zip(answers.items(), truths, strict=True):
+        if name in unknown:
+            answers[name] = replace(answered, supervision=None)
+        else:
+            plan = assign(student, answered.stages, truth)
+            losses[name] = loss(student, answered.stages, plan, truth).named(name)
     return answers, losses

@@ -38,6 +38,7 @@ def check_fit(recipe: Recipe, tree: Written) -> None:
         *_unwritten_scores(recipe, parts),
         *_missing_views(recipe),
         *_stored_labels(recipe),
+        *_misfits(recipe),
         *_term_changes(recipe, parts),
         *_untaught_answers(recipe, parts),
         *_unanswered_ranks(recipe),
@@ -262,6 +263,13 @@ def _stored_labels(recipe: Recipe) -> Iterator[Problem]:
     if method.learns_stored and "strong" not in recipe.views.unlabeled:
         text = "stored labels teach in a view `strong` of the unlabeled images, and there is none; `strong: []` is one"
         yield ("views", "unlabeled"), text
+
+
+def _misfits(recipe: Recipe) -> Iterator[Problem]:
+    """Consistencies that say themselves what they cannot look at."""
+    for place, consistency in enumerate(recipe.method.consistencies):
+        if text := consistency.misfit(recipe.detector, recipe.views.pad_to):
+            yield ("method", "consistencies", place), text
 
 
 def _untaught_answers(recipe: Recipe, parts: Parts) -> Iterator[Problem]:

@@ -30,7 +30,7 @@ class View(Record):
 
     def without_pixels(self) -> "View":
         """The view's frame alone, for records that only need to know where their boxes lie; it keeps no pixel alive."""
-        return replace(self, pixels=self.pixels.new_empty(len(self.pixels), 3, 0, 0))
+        return replace(self, pixels=self.pixels.new_empty(len(self.pixels), 3, 0, 0), margin=None)
 
 
 def mirrored(view: View) -> View:

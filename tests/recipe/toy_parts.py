@@ -70,6 +70,10 @@ class ToyBackboneConfig(BackboneConfig):
         return 1
 
     @property
+    def coarsest(self) -> int:
+        return 8
+
+    @property
     def is_pretrained(self) -> bool:
         return self.weights is not None
 

@@ -17,6 +17,7 @@ EXAMPLES = {
     "running_mean": {"cap": 0.9, "warmup": 2},
     "warmup_cosine": {"value": 0.2, "warmup": "30 %", "flat_until": 5},
     "warmup_drops": {"value": 0.2, "warmup": 2, "drops": [5, "80 %"]},
+    "rise_and_fall": {"peak": 0.4, "up": 3, "down": "80 %"},
 }
 LOW, HIGH = {"type": "step", "before": 0.0, "after": 1.0, "at": 5}, {"type": "ramp", "after": 2.0, "end": 5}
 
@@ -35,10 +36,10 @@ def test_span__holds_every_value_and_every_schedule_has_an_example():
             assert max(reached) <= highest
 
 
-@pytest.mark.parametrize("name", ["constant", "ramp", "step", "warmup_cosine", "warmup_drops"])
+@pytest.mark.parametrize("name", ["constant", "ramp", "step", "warmup_cosine", "warmup_drops", "rise_and_fall"])
 def test_schedules__no_value_is_negative(name: str):
     load_plugins()
-    for field in {"value", "before", "after"} & EXAMPLES[name].keys():
+    for field in {"value", "before", "after", "peak"} & EXAMPLES[name].keys():
         with pytest.raises(ValidationError, match="greater than or equal to 0"):
             members("schedule")[name].model_validate({**EXAMPLES[name], field: -0.1})
 

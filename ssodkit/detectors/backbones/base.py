@@ -19,6 +19,11 @@ class BackboneConfig(PluginConfig, ABC):
         """How many feature maps it gives: what stands on them is checked before a network exists."""
 
     @property
+    @abstractmethod
+    def coarsest(self) -> int:
+        """Stride of the last of them."""
+
+    @property
     def is_pretrained(self) -> bool:
         """Whether its weights come from somewhere: freezing random ones is refused."""
         return False

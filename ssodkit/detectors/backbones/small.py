@@ -54,6 +54,10 @@ class SmallConfig(BackboneConfig):
     def levels(self) -> int:
         return len(self.strides[self.strides.index(self.finest) :])
 
+    @property
+    def coarsest(self) -> int:
+        return self.strides[-1]
+
     def build(self, context: BuildContext) -> "Small":
         return Small(self)
 

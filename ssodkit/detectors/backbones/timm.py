@@ -48,6 +48,10 @@ class TimmConfig(BackboneConfig):
         return len(self.strides)
 
     @property
+    def coarsest(self) -> int:
+        return self.strides[-1]
+
+    @property
     def is_pretrained(self) -> bool:
         return self.weights != "random"
 
