@@ -59,10 +59,24 @@ def elementwise_iou(first: Float[Tensor, "*batch 4"], second: Float[Tensor, "*ba
     return pairwise_iou(first[..., None, :], second[..., None, :])[..., 0, 0]
 
 
-def generalized_iou(first: Float[Tensor, "*batch 4"], second: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch"]:
+def smoothed_iou(
+    first: Float[Tensor, "*batch 4"], second: Float[Tensor, "*batch 4"], unit: Float[Tensor, "*batch"]
+) -> Float[Tensor, "*batch"]:
+    """(I + unit) / (U + unit) row by row, of the areas of intersection and union: above 0 for boxes that are apart.
+
+    Source: the released code of FCOS (tianzhi0549/FCOS), whose boxes are in strides and whose unit is 1.
+    """
+    shared = pairwise_intersection(first[..., None, :], second[..., None, :])[..., 0, 0]
+    return (shared + unit) / (box_area(first) + box_area(second) - shared + unit)
+
+
+def generalized_iou(
+    first: Float[Tensor, "*batch 4"], second: Float[Tensor, "*batch 4"], unit: Float[Tensor, "*batch"] | None = None
+) -> Float[Tensor, "*batch"]:
     """IoU - (|C| - |U|) / |C| of boxes row by row, with the union U and the smallest box C around both; -1 to 1.
 
-    Areas are signed, so that a box turned inside out is below -1 at worst and its gradient turns it back.
+    Areas are signed, so that a box turned inside out is below -1 at worst and its gradient turns it back. With `unit`
+    the IoU is that of `smoothed_iou`.
 
     Source: Rezatofighi et al., Generalized Intersection over Union, arXiv:1902.09630, algorithm 1.
     """
@@ -72,7 +86,9 @@ def generalized_iou(first: Float[Tensor, "*batch 4"], second: Float[Tensor, "*ba
     union = _signed_area(first) + _signed_area(second) - shared
     low, high = torch.minimum(first[..., :2], second[..., :2]), torch.maximum(first[..., 2:], second[..., 2:])
     around = (high - low).clamp(min=0.0).prod(dim=-1).clamp(min=smallest)
-    return shared / union.clamp(min=smallest) - (around - union) / around
+    if unit is None:
+        return shared / union.clamp(min=smallest) - (around - union) / around
+    return (shared + unit) / (union + unit).clamp(min=smallest) - (around - union) / around
 
 
 def complete_iou(first: Float[Tensor, "*batch 4"], second: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch"]:

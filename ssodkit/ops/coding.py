@@ -86,8 +86,40 @@ class EdgeCoder(Coder):
 
     def mirrored(self, codes: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 4"]:
         """Left and right change places and signs."""
-        left, top, right, bottom = codes.unbind(dim=-1)
-        return torch.stack([-right, top, -left, bottom], dim=-1)
+        return _mirrored_sides(codes)
+
+
+@dataclass(frozen=True)
+class SideCoder(Coder):
+    """Shifts of the left, top, right and bottom edge in candidate sides, divided by their standard deviation.
+
+    Where candidates are `widened`, `decode` is not the inverse of `encode`, but finds what the released code finds.
+
+    Source: the released code of Unbiased Teacher v2 (facebookresearch/unbiased-teacher-v2).
+    """
+
+    std: float = 0.1
+    largest_shift: float = 1000.0 / 16.0
+    """A decoded edge moves by at most this many candidate sides."""
+    widened: float = 0.0
+    """Pixels that are added to a candidate's sides before anything is divided by them."""
+
+    def encode(
+        self, candidates: Float[Tensor, "*batch 4"], boxes: Float[Tensor, "*batch 4"]
+    ) -> Float[Tensor, "*batch 4"]:
+        """Codes of `boxes` seen from `candidates`, row by row; only the candidates' sides must be above zero."""
+        return (boxes - candidates) / ((_sides(candidates) + self.widened) * self.std)
+
+    def decode(
+        self, candidates: Float[Tensor, "*batch 4"], codes: Float[Tensor, "*batch 4"]
+    ) -> Float[Tensor, "*batch 4"]:
+        """The boxes that `codes` mean; they may be turned inside out."""
+        shifts = (codes * self.std).clamp(min=-self.largest_shift, max=self.largest_shift)
+        return candidates + shifts * _sides(candidates)
+
+    def mirrored(self, codes: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 4"]:
+        """Left and right change places and signs."""
+        return _mirrored_sides(codes)
 
 
 @dataclass(frozen=True)
@@ -115,6 +147,11 @@ class FrameCoder(Coder):
     def mirrored(self, codes: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 4"]:
         """The center lies as far from the other side."""
         return torch.cat([1.0 - codes[..., :1], codes[..., 1:]], dim=-1)
+
+
+def _mirrored_sides(codes: Tensor) -> Tensor:
+    left, top, right, bottom = codes.unbind(dim=-1)
+    return torch.stack([-right, top, -left, bottom], dim=-1)
 
 
 def _sides(boxes: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from ssodkit.ops.boxes import (
     has_area,
     pairwise_intersection,
     pairwise_iou,
+    smoothed_iou,
 )
 
 
@@ -122,3 +123,22 @@ def test_generalized_iou__turns_a_box_back_that_is_inside_out():
     (gradient,) = torch.autograd.grad(generalized_iou(box, torch.tensor([[0.0, 0.0, 10.0, 10.0]])).sum(), box)
     assert gradient[0, 0] < 0.0
     assert gradient[0, 2] > 0.0
+
+
+def test_smoothed_iou__has_the_published_numbers_in_strides_and_in_pixels():
+    first = torch.tensor([-3.2, -2.5, 4.0, 5.0], dtype=torch.float64)  # the sides around a point, in strides
+    second = torch.tensor([-3.0, -2.8, 4.1, 4.6], dtype=torch.float64)
+    one = torch.ones((), dtype=torch.float64)
+    assert round(float(smoothed_iou(first, second, 0.0 * one)), 6) == 0.874384
+    for stride in (1.0, 8.0):
+        pair, unit = (stride * first, stride * second), stride**2 * one
+        assert abs(float(smoothed_iou(*pair, unit)) - 0.876557) < 1e-6
+        assert abs(float(generalized_iou(*pair, unit)) - 0.874800) < 1e-6
+
+
+def test_smoothed_iou__of_empty_boxes_is_finite():
+    empty, unit = torch.zeros(1, 4, requires_grad=True), torch.ones(1)
+    for measure in (smoothed_iou, generalized_iou):
+        (gradient,) = torch.autograd.grad(measure(empty, torch.zeros(1, 4), unit).sum(), empty)
+        assert gradient.isfinite().all()
+    assert smoothed_iou(torch.zeros(2, 0, 4), torch.zeros(2, 0, 4), torch.ones(2, 0)).shape == (2, 0)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ssodkit.ops.boxes import pairwise_iou
-from ssodkit.ops.coding import BoxCoder, Coder, EdgeCoder, FrameCoder
+from ssodkit.ops.coding import BoxCoder, Coder, EdgeCoder, FrameCoder, SideCoder
 
 PROPOSAL = torch.tensor([[10.0, 20.0, 50.0, 100.0]], dtype=torch.float64)
 TARGET = torch.tensor([[12.0, 18.0, 60.0, 110.0]], dtype=torch.float64)
@@ -61,7 +61,7 @@ def test_frame_coder__writes_center_and_sides_in_sides_of_the_frame():
     torch.testing.assert_close(FrameCoder().decode(frame, code), boxes)
 
 
-@pytest.mark.parametrize("coder", [BoxCoder(0.1, 0.2), EdgeCoder(), FrameCoder()], ids=repr)
+@pytest.mark.parametrize("coder", [BoxCoder(0.1, 0.2), EdgeCoder(), SideCoder(), FrameCoder()], ids=repr)
 def test_mirrored__codes_say_the_mirrored_box_of_the_mirrored_candidate(coder: Coder):
     width = 200.0
     codes = coder.encode(PROPOSAL, TARGET)
@@ -86,3 +86,20 @@ def test_mirrored__has_the_numbers_of_humble_teacher():
 def _mirrored_boxes(boxes: torch.Tensor, width: float) -> torch.Tensor:
     left, top, right, bottom = boxes.unbind(dim=-1)
     return torch.stack([width - right, top, width - left, bottom], dim=-1)
+
+
+def test_side_coder__has_the_published_numbers_widened_where_it_encodes_alone():
+    proposal = torch.tensor([[10.0, 20.0, 50.0, 80.0]], dtype=torch.float64)
+    box = torch.tensor([[14.0, 18.0, 54.0, 86.0]], dtype=torch.float64)
+    coder = SideCoder(widened=1.0)
+    codes = coder.encode(proposal, box)  # left, top, right, bottom; published as left, right, top, bottom
+    near = {"rtol": 0.0, "atol": 5e-7}
+    torch.testing.assert_close(codes, torch.tensor([[0.975610, -0.327869, 0.975610, 0.983607]]).double(), **near)
+    decoded = torch.tensor([[13.902439, 18.032787, 53.902439, 85.901639]], dtype=torch.float64)
+    torch.testing.assert_close(coder.decode(proposal, codes), decoded, **near)
+    torch.testing.assert_close(SideCoder().decode(proposal, SideCoder().encode(proposal, box)), box)
+
+
+def test_side_coder__limits_how_far_an_edge_moves():
+    far = SideCoder().decode(PROPOSAL, torch.tensor([[-1e4, 0.0, 1e4, 0.0]], dtype=torch.float64))
+    assert far.tolist() == [[10.0 - 62.5 * 40.0, 20.0, 50.0 + 62.5 * 40.0, 100.0]]
