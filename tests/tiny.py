@@ -78,6 +78,32 @@ TINY_FCOS = {
     },
     "test": {"score": 0.05, "nms": 0.5, "rank": {"class": 1.0, "quality": 1.0}, "at_most": 12, "per_level": 40},
 }
+UNSURE_TERM = {"taught_by": "boxes", "criterion": {"type": "gaussian"}, "normalizer": "positives", "weight": 0.05}
+TINY_UNSURE_FCOS = {
+    **TINY_FCOS,
+    "head": {**TINY_FCOS["head"], "activation": "bins", "uncertainty": True},
+    "stages": {
+        "dense": {
+            "matcher": {"type": "points", "ranges": [20.0, 40.0], "radius": None},
+            "terms": {**TINY_FCOS["stages"]["dense"]["terms"], "uncertainty": UNSURE_TERM},
+        }
+    },
+}
+"""Unbiased Teacher v2's dense detector."""
+TINY_UNSURE_FASTER_RCNN = {
+    **TINY_FASTER_RCNN,
+    "roi": {
+        **TINY_FASTER_RCNN["roi"],
+        "boxes_per_class": False,
+        "code": {"form": "sides", "center_std": 0.1, "widened": 1.0},
+        "uncertainty": True,
+    },
+    "stages": {
+        **TINY_STAGES,
+        "roi": {**TINY_STAGES["roi"], "terms": {**TINY_STAGES["roi"]["terms"], "uncertainty": UNSURE_TERM}},
+    },
+}
+"""And its detector of regions."""
 TINY_OBJECTNESS = {
     **{key: TINY_RETINANET[key] for key in ("backbone", "neck")},
     "type": "dense_objectness",

@@ -5,7 +5,7 @@ each pyramid level, and asks the host for nothing but the suppression.
 """
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from ssodkit.detectors.rules import DenseDetectionRule, DetectionRule
@@ -41,12 +41,7 @@ def find(
     best, pair = ranked.topk(min(rule.at_most, ranked.shape[1]), dim=1)
     valid = best > -torch.inf
     boxes = clip_boxes(_boxes_of_rows(predictions, pair), sizes)
-    return Detections(
-        boxes=boxes.masked_fill(~valid[..., None], 0.0),
-        labels=(pair % classes).masked_fill(~valid, 0),
-        valid=valid,
-        scores={"confidence": best.masked_fill(~valid, 0.0)},
-    )
+    return _detections(predictions, pair, boxes, best, valid)
 
 
 @torch.no_grad()
@@ -69,11 +64,25 @@ def find_by_level(
     valid = best >= 0.0
     valid &= (boxes[..., 2:] - boxes[..., :2] > rule.minimum_side).all(dim=-1)
     kept, is_kept = batched_nms(boxes, best, pair % classes, valid, rule.nms, rule.at_most)
+    pair, boxes, best = (take_rows(rows, kept) for rows in (pair, boxes, best))
+    return _detections(predictions, pair, boxes, best, is_kept)
+
+
+def _detections(
+    predictions: Predictions,
+    pair: Int64[Tensor, "batch detections"],
+    boxes: Float[Tensor, "batch detections 4"],
+    confidence: Float[Tensor, "batch detections"],
+    valid: Bool[Tensor, "batch detections"],
+) -> Detections:
+    """Pairs of candidate and class as detections, with all that was answered besides about their candidates."""
+    candidate = pair // predictions.num_classes
     return Detections(
-        boxes=take_rows(boxes, kept).masked_fill(~is_kept[..., None], 0.0),
-        labels=take_rows(pair % classes, kept).masked_fill(~is_kept, 0),
-        valid=is_kept,
-        scores={"confidence": take_rows(best, kept).masked_fill(~is_kept, 0.0)},
+        boxes=boxes.masked_fill(~valid[..., None], 0.0),
+        labels=(pair % predictions.num_classes).masked_fill(~valid, 0),
+        valid=valid,
+        scores={"confidence": confidence.masked_fill(~valid, 0.0)},
+        extra={name: take_rows(said, candidate) for name, said in predictions.extra.items()},
     )
 
 

@@ -22,7 +22,7 @@ from ssodkit.detectors.portable.parts import Suppress
 from ssodkit.detectors.rpn import ProposalRule, Proposals, RpnConfig, RpnHead, propose
 from ssodkit.detectors.rules import ProposalCount
 from ssodkit.detectors.sampling import sample_regions
-from ssodkit.nn.box_code import BoxCodeConfig
+from ssodkit.nn.box_code import BoxCodeConfig, unsure_of_no_side
 from ssodkit.nn.fpn import Fpn, FpnConfig
 from ssodkit.nn.roi_head import RoiHead, RoiHeadConfig
 from ssodkit.plugins import BuildContext, Slot, register
@@ -55,8 +55,9 @@ class FasterRcnnConfig(DetectorConfig):
 
     @property
     def stage_answers(self) -> Mapping[str, frozenset[str]]:
-        """Both classify and move boxes."""
-        return dict.fromkeys(("rpn", "roi"), frozenset({"class", "box"}))
+        """Both classify and move boxes; `roi` may say how unsure it is of them."""
+        both = frozenset({"class", "box"})
+        return {"rpn": both, "roi": both | ({"uncertainty"} if self.roi.uncertainty else frozenset())}
 
     @property
     def stage_provides(self) -> Mapping[str, frozenset[str]]:
@@ -79,6 +80,10 @@ class FasterRcnnConfig(DetectorConfig):
         check_sides(self.anchors, levels)
         if self.roi.levels > levels:
             raise ValueError(f"roi.levels is {self.roi.levels}, but the pyramid has {levels}")
+        if (text := unsure_of_no_side("roi", self.roi.uncertainty, self.roi.code)) is not None:
+            raise ValueError(text)
+        if self.roi.uncertainty and self.roi.boxes_per_class:
+            raise ValueError("roi.uncertainty is of one box: write `roi.boxes_per_class: false`")
         return self
 
     def build(self, context: BuildContext) -> "FasterRcnn":
@@ -144,8 +149,8 @@ class FasterRcnn(Detector):
 
     def score_regions(self, features: Features, regions: Candidates) -> Predictions:
         """The box head's answers; regions that are not valid or have no area answer 0."""
-        logits, codes = self.roi(features.maps, regions.boxes, regions.valid)
-        return Predictions(regions, logits, "softmax", codes, self.config.roi.code.coder)
+        said = self.roi(features.maps, regions.boxes, regions.valid)
+        return Predictions(regions, said.logits, "softmax", said.codes, self.config.roi.code.coder, said.extra)
 
     def detect(self, stages: Stages, score: float | None = None) -> Detections:
         """Final detections of the last stage."""

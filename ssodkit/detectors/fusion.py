@@ -22,8 +22,8 @@ def fuse(answers: Sequence[Detections], iou: float) -> Detections:
     each. A box votes for the object that it overlaps most, and of each answer the nearest vote counts: an object's box
     is the mean of these, weighed by their confidence, and its confidence the mean over all answers, 0 where an answer
     has none. What is seen once of four times counts a quarter. Its agreement is the mean IoU of the box with its votes,
-    again 0 where an answer has none: near 1 where all looks place it alike. As many are kept as the longest answer has
-    rows.
+    again 0 where an answer has none: near 1 where all looks place it alike. What was answered besides is averaged
+    as the boxes are. As many are kept as the longest answer has rows.
 
     Source: Solovyev et al., Weighted Boxes Fusion, Image and Vision Computing 2021, arXiv:1910.13302. There, objects
     move while boxes join them one by one; here, they stay where the most confident box is until all have voted.
@@ -43,6 +43,7 @@ def fuse(answers: Sequence[Detections], iou: float) -> Detections:
         overlap = overlap.masked_fill(overlap.argmax(dim=1, keepdim=True) != place, 0.0)
     weight = boxes.new_zeros(heads.shape)
     total = boxes.new_zeros(head_boxes.shape)
+    extra = {name: boxes.new_zeros(*heads.shape, *values.shape[2:]) for name, values in answers[0].extra.items()}
     begin, votes = 0, []
     for found in answers:
         end = begin + found.boxes.shape[1]
@@ -51,6 +52,8 @@ def fuse(answers: Sequence[Detections], iou: float) -> Detections:
             vote, score = take_rows(boxes[:, begin:end], place), take_rows(scores[:, begin:end], place) * (best > 0.0)
             weight += score
             total += vote * score[..., None]
+            for name, values in found.extra.items():
+                extra[name] += take_rows(values, place) * _like(score, values)
             votes.append((vote, best > 0.0))
         begin = end
     fused = total / weight.clamp(min=1e-12)[..., None]
@@ -58,7 +61,9 @@ def fuse(answers: Sequence[Detections], iou: float) -> Detections:
     for vote, is_one in votes:
         agreement += elementwise_iou(fused, vote) * is_one
     most = max(found.boxes.shape[1] for found in answers)
-    return _best(most, fused, head_labels, weight / len(answers), agreement / len(answers), stands)
+    said = {name: values / _like(weight, values).clamp(min=1e-12) for name, values in extra.items()}
+    confidences = {"confidence": weight / len(answers), "agreement": agreement / len(answers)}
+    return _best(most, Detections(fused, head_labels, stands, confidences, said))
 
 
 def mirror_mean(answers: Predictions, mirrored: Predictions) -> Predictions:
@@ -80,16 +85,20 @@ def mirror_mean(answers: Predictions, mirrored: Predictions) -> Predictions:
     return replace(answers, class_logits=logits, box_codes=codes)
 
 
-def _best(most: int, boxes: Tensor, labels: Tensor, confidence: Tensor, agreement: Tensor, valid: Tensor) -> Detections:
-    confidence = confidence.masked_fill(~valid, -1.0)
-    confidence, order = (part[:, :most] for part in confidence.sort(dim=1, descending=True, stable=True))
-    valid = take_rows(valid, order)
+def _like(values: Tensor, other: Tensor) -> Tensor:
+    """Values (batch, rows) with as many axes as another tensor has."""
+    return values.reshape(*values.shape, *(1,) * (other.dim() - 2))
+
+
+def _best(most: int, found: Detections) -> Detections:
+    """The `most` most confident, best first; rows that are not valid are 0."""
+    confidence = found.confidence.masked_fill(~found.valid, -1.0)
+    order = confidence.sort(dim=1, descending=True, stable=True).indices[:, :most]
+    valid = take_rows(found.valid, order)
     return Detections(
-        boxes=take_rows(boxes, order).masked_fill(~valid[..., None], 0.0),
-        labels=take_rows(labels, order).masked_fill(~valid, 0),
+        boxes=take_rows(found.boxes, order).masked_fill(~valid[..., None], 0.0),
+        labels=take_rows(found.labels, order).masked_fill(~valid, 0),
         valid=valid,
-        scores={
-            "confidence": confidence.masked_fill(~valid, 0.0),
-            "agreement": take_rows(agreement, order).masked_fill(~valid, 0.0),
-        },
+        scores={name: take_rows(score, order).masked_fill(~valid, 0.0) for name, score in found.scores.items()},
+        extra={name: take_rows(said, order) for name, said in found.extra.items()},
     )

@@ -18,7 +18,7 @@ from ssodkit.plugins import Joined
 from ssodkit.structures.lessons import AnswerLesson, Lesson, TargetLesson
 from ssodkit.structures.predictions import Answered, Predictions, Stages, stage_of
 from ssodkit.structures.progress import Progress
-from ssodkit.structures.records import join
+from ssodkit.structures.records import join, map_tensors
 from ssodkit.structures.run import Losses, Term
 from ssodkit.structures.teaching import Assignment, Plan, Supervision, Targets
 from ssodkit.structures.views import View
@@ -36,7 +36,8 @@ def predict_together(
     """
     if len(views) == 1 or joined == "never" or (joined == "auto" and _growth(views) > WORTHWHILE):
         return [_answer(detector, view, taught) for view, taught in zip(views, supervisions, strict=True)]
-    together = _answer(detector, join(list(views)), join(list(supervisions)))
+    bare = [supervision.map(lambda targets: replace(targets, extra={})) for supervision in supervisions]
+    together = _answer(detector, join(list(views)), join(bare))
     ends = accumulate(len(view.keys) for view in views)
     parts = [together[end - len(view.keys) : end] for view, end in zip(views, ends, strict=True)]
     return [replace(part, supervision=taught) for part, taught in zip(parts, supervisions, strict=True)]
@@ -165,7 +166,10 @@ def _growth(views: Sequence[View]) -> float:
 
 def _at_least_one(targets: Targets) -> Targets:
     """Targets with a row to gather from, even where no image has any."""
-    return targets if targets.boxes.shape[1] else Targets.empty(len(targets.boxes), targets.boxes.device, length=1)
+    if targets.boxes.shape[1]:
+        return targets
+    one = map_tensors(targets, lambda part: part.new_zeros(len(part), 1, *part.shape[2:]))
+    return replace(one, all_teach=False)
 
 
 def _losses_and_weights(
@@ -182,6 +186,9 @@ def _losses_and_weights(
     if criterion.teaches_background:
         learns = learns | assignment.background
     weight = assignment.weight * learns
+    counts = criterion.counts(answers, lesson)
+    if counts is not None:
+        weight = weight * counts
     if term.quality == "weight":
         weight = torch.where(positive, weight * assignment.quality, weight)
     return losses, weight.to(losses.dtype)

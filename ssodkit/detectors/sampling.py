@@ -103,11 +103,13 @@ def sample_regions(
 ) -> tuple[Candidates, Mapping[str, Assignment]]:
     """The regions that the box head is asked about in training, and what its terms learn from them.
 
-    Drawn for the class term's set; where another set teaches the boxes, the positives of a second draw join in, and
-    count in the box term alone. Both draws use the same random numbers, so that a proposal drawn twice is asked once,
-    and equal sets make equal samples. Regions that were not drawn are not valid.
+    Drawn for the set that teaches classes; where another set teaches other terms, such as boxes, the positives of a
+    further draw join in, and count in these terms alone. All draws use the same random numbers, so that a proposal
+    drawn twice is asked once, and equal sets make equal samples. Regions that were not drawn are not valid.
     """
     taught = taught_sets(rule, supervision)
+    of_classes = next(taught[name] for name, term in rule.terms.items() if term.criterion.teaches == "class")
+    others = {id(targets): targets for targets in taught.values() if targets is not of_classes}
 
     def draw(targets: Targets) -> tuple[Candidates, Assignment]:
         pool = _append(proposals, targets) if append_targets else proposals
@@ -116,24 +118,24 @@ def sample_regions(
             matched = _with_own_targets(matched, pool, targets)
         return pool, sample(matched, rule.sampler, keys, "regions")
 
-    pool, for_class = draw(taught["class"])
-    if taught["class"] is taught["box"]:
-        return _compact(pool, {"class": for_class, "box": for_class}, rule.sampler)
-    box_pool, for_boxes = draw(taught["box"])
+    pool, drawn = draw(of_classes)
+    if not others:
+        return _compact(pool, dict.fromkeys(taught, drawn), rule.sampler)
 
-    # One row of all: the proposals, then the boxes appended for the class term, then those for the box term.
+    # One row of all: the proposals, then the boxes appended for each set.
     shared, length = proposals.boxes.shape[1], pool.boxes.shape[1]
-    places = torch.arange(box_pool.boxes.shape[1] + length - shared, device=keys.device)
-    box_places = torch.cat([places[:shared], places[length:]])
-    both = Candidates(
-        torch.cat([pool.boxes, box_pool.boxes[:, shared:]], dim=1),
-        torch.cat([pool.valid, box_pool.valid[:, shared:]], dim=1),
-    )
-    plan = {
-        "class": _spread(for_class, places[:length], len(places)),
-        "box": _spread(_positives(for_boxes), box_places, len(places)),
-    }
-    return _compact(both, plan, rule.sampler)
+    places = torch.arange(length, device=keys.device)
+    boxes, valid, parts = [pool.boxes], [pool.valid], {id(of_classes): (drawn, places)}
+    for key, targets in others.items():
+        pool, drawn = draw(targets)
+        own = torch.arange(length, length + pool.boxes.shape[1] - shared, device=keys.device)
+        parts[key] = (_positives(drawn), torch.cat([places[:shared], own]))
+        boxes.append(pool.boxes[:, shared:])
+        valid.append(pool.valid[:, shared:])
+        length += len(own)
+    spread = {key: _spread(drawn, own, length) for key, (drawn, own) in parts.items()}
+    plan = {term: spread[id(targets)] for term, targets in taught.items()}
+    return _compact(Candidates(torch.cat(boxes, dim=1), torch.cat(valid, dim=1)), plan, rule.sampler)
 
 
 def _largest(
@@ -211,8 +213,8 @@ def _compact(
     drawn = torch.stack([assignment.weight > 0.0 for assignment in plan.values()]).any(dim=0)
     count = pool.boxes.shape[1]
     if sampler is not None:
-        second = 0 if plan["class"] is plan["box"] else sampler.positives
-        count = sampler.per_image + second
+        further = len({id(assignment) for assignment in plan.values()}) - 1
+        count = sampler.per_image + further * sampler.positives
     rows = first_rows(drawn, count)
     taken: dict[int, Assignment] = {}
     for assignment in plan.values():

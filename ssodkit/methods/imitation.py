@@ -39,7 +39,7 @@ class ImitationConfig(MethodConfig):
 
     type: Literal["imitation"] = "imitation"
     needs: ClassVar[frozenset[str]] = frozenset({"comparable_answers"})
-    provides: ClassVar[frozenset[str]] = frozenset({"other_answers"})
+    provides: ClassVar[frozenset[str]] = frozenset({"other_answers", "their_uncertainty"})
     aligned_views: ClassVar[tuple[str, str] | None] = ("weak", "strong")
 
     teacher: Slot[TeacherConfig]

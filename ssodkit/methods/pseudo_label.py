@@ -69,7 +69,7 @@ class PseudoLabelConfig(MethodConfig):
     """Which teacher labels, how far its answers are trusted, and how much they count."""
 
     type: Literal["pseudo_label"] = "pseudo_label"
-    provides: ClassVar[frozenset[str]] = frozenset({"pseudo_boxes"})
+    provides: ClassVar[frozenset[str]] = frozenset({"pseudo_boxes", "their_uncertainty"})
     scored_by: ClassVar[Mapping[str, str]] = {"agreement": "name further views in `method.ensemble`"}
     teacher: Slot[TeacherConfig]
     ensemble: Ensemble | None = None

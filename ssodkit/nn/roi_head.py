@@ -4,7 +4,8 @@ Source: Lin et al., Feature Pyramid Networks, arXiv:1612.03144, section 4.2 and 
 arXiv:1703.06870, section 3.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -39,6 +40,18 @@ class RoiHeadConfig(Config):
     """Of these layers."""
     boxes_per_class: bool = True
     """Whether every class has its own box regression, or all share one."""
+    uncertainty: bool = False
+    """Whether it also says how unsure it is of each of a box's sides (Unbiased Teacher v2)."""
+
+
+@dataclass(frozen=True)
+class RegionAnswers:
+    """What the head says about the regions of a padded batch."""
+
+    logits: Float[Tensor, "batch regions columns"]
+    codes: Float[Tensor, "batch regions boxes 4"]
+    extra: Mapping[str, Float[Tensor, "batch regions ..."]]
+    """`uncertainty` (batch, regions, 4), where it is said."""
 
 
 class RoiHead(nn.Module):
@@ -55,6 +68,7 @@ class RoiHead(nn.Module):
         self.second = nn.Linear(config.width, config.width) if config.layers == 2 else None
         self.classify = nn.Linear(config.width, columns)
         self.regress = nn.Linear(config.width, boxes * 4)
+        self.doubt = nn.Linear(config.width, 4) if config.uncertainty else None
         for convolution in convolutions:
             nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
         layers = [layer for layer in (self.first, self.second) if layer is not None]
@@ -64,19 +78,23 @@ class RoiHead(nn.Module):
         nn.init.normal_(self.regress.weight, std=0.001)
         for layer in (*layers, self.classify, self.regress):
             nn.init.zeros_(layer.bias)
+        if self.doubt is not None:
+            nn.init.normal_(self.doubt.weight, std=0.0001)
+            nn.init.zeros_(self.doubt.bias)
 
     def forward(
         self,
         maps: Sequence[Float[Tensor, "batch channels _ _"]],
         boxes: Float[Tensor, "batch regions 4"],
         valid: Bool[Tensor, "batch regions"],
-    ) -> tuple[Float[Tensor, "batch regions columns"], Float[Tensor, "batch regions boxes 4"]]:
-        """Class logits and box codes of every region."""
+    ) -> RegionAnswers:
+        """About every region."""
         pooled, places = self._pool(maps, boxes, valid & has_area(boxes))
         hidden = self.read(pooled)
         logits = _put_back(self.classify(hidden), places, valid.shape)
-        codes = _put_back(self.regress(hidden), places, valid.shape)
-        return logits, codes.unflatten(-1, (-1, 4))
+        codes = _put_back(self.regress(hidden), places, valid.shape).unflatten(-1, (-1, 4))
+        extra = {} if self.doubt is None else {"uncertainty": _put_back(self.doubt(hidden), places, valid.shape)}
+        return RegionAnswers(logits, codes, extra)
 
     def read(self, pooled: Float[Tensor, "regions channels cells cells"]) -> Float[Tensor, "regions width"]:
         """What the outputs are made of."""

@@ -67,7 +67,8 @@ def smoothed_iou(
     Source: the released code of FCOS (tianzhi0549/FCOS), whose boxes are in strides and whose unit is 1.
     """
     shared = pairwise_intersection(first[..., None, :], second[..., None, :])[..., 0, 0]
-    return (shared + unit) / (box_area(first) + box_area(second) - shared + unit)
+    union = (box_area(first) + box_area(second) - shared + unit).clamp(min=torch.finfo(first.dtype).eps)
+    return (shared + unit) / union
 
 
 def generalized_iou(

@@ -5,7 +5,7 @@ boxes and pixels, so that they agree whatever point it turns about.
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 
@@ -25,6 +25,17 @@ def warp_boxes(
     warped = (corners[..., None, :] * homography[:, None, None]).sum(dim=-1)
     points = warped[..., :2] / warped[..., 2:]
     return torch.cat([points.amin(dim=-2), points.amax(dim=-2)], dim=-1)
+
+
+def moved_sides(homography: Float[Tensor, "batch 3 3"]) -> Int64[Tensor, "batch 4"]:
+    """Which side of a box becomes the left, top, right and bottom one: 0 left, 1 top, 2 right, 3 bottom.
+
+    The one whose middle is carried farthest there, seen from the box's own and by the affine part: 2, 1, 0, 3 for a
+    mirror.
+    """
+    across, along = homography[:, 0, :2], homography[:, 1, :2]
+    x, y = torch.cat([-across, across], dim=-1), torch.cat([-along, along], dim=-1)  # of the four middles
+    return torch.stack([x.argmin(dim=-1), y.argmin(dim=-1), x.argmax(dim=-1), y.argmax(dim=-1)], dim=-1)
 
 
 def relate(source: Float[Tensor, "batch 3 3"], goal: Float[Tensor, "batch 3 3"]) -> Float[Tensor, "batch 3 3"]:

@@ -9,11 +9,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ssodkit.ops.boxes import box_area, clip_boxes, has_area
-from ssodkit.ops.homography import relate, warp_boxes
+from ssodkit.ops.homography import moved_sides, relate, warp_boxes
 from ssodkit.structures.predictions import Detections
 from ssodkit.structures.records import Record, join
 from ssodkit.structures.teaching import Supervision, Targets
 from ssodkit.structures.views import View
+
+OF_SIDES = frozenset({"uncertainty"})
+"""Extras of four numbers, of the left, top, right and bottom side."""
 
 Boxed = TypeVar("Boxed", Targets, Detections)
 Carried = TypeVar("Carried", Targets, Detections, Supervision)
@@ -54,16 +57,7 @@ def carry(record: Carried, source: View, goal: View, visible: float = 0.0) -> Ca
     """
     homography = relate(source.homography, goal.homography)
     if isinstance(record, Supervision):
-        done: dict[int, Targets] = {}
-        for targets in (record.objectness, record.classes, record.boxes):
-            if id(targets) not in done:
-                done[id(targets)] = move_boxes(targets, homography, goal.sizes, visible)
-        return replace(
-            record,
-            objectness=done[id(record.objectness)],
-            classes=done[id(record.classes)],
-            boxes=done[id(record.boxes)],
-        )
+        return record.map(lambda targets: move_boxes(targets, homography, goal.sizes, visible))
     return move_boxes(record, homography, goal.sizes, visible)
 
 
@@ -78,9 +72,16 @@ def carry_labels(targets: Targets, view: View, visible: float = 0.0) -> Targets:
 
 
 def move_boxes(record: Boxed, homography: Tensor, sizes: Tensor, visible: float) -> Boxed:
-    """Boxes moved by homographies (batch, 3, 3) into frames of `sizes`; clipped and dropped as by `carry`."""
+    """Boxes moved by homographies (batch, 3, 3) into frames of `sizes`; clipped and dropped as by `carry`.
+
+    What is said of their sides goes with the sides: a mirror makes the left one the right one.
+    """
     whole = warp_boxes(record.boxes.float(), homography)
     boxes = clip_boxes(whole, sizes)
     stays = has_area(boxes) & (box_area(boxes) >= visible * box_area(whole))
     boxes = torch.where(stays[..., None], boxes, torch.zeros_like(boxes))
-    return replace(record, boxes=boxes, valid=record.valid & stays)
+    extra = dict(record.extra)
+    for name in extra.keys() & OF_SIDES:
+        sides = moved_sides(homography)[:, None].expand(-1, extra[name].shape[1], 4)
+        extra[name] = extra[name].gather(2, sides)
+    return replace(record, boxes=boxes, valid=record.valid & stays, extra=extra)

@@ -39,9 +39,9 @@ class Lesson(Record, ABC):
         """How much of each class is to be said, times `strength`; 0 where a candidate is not positive. Where there is a
         column more than classes, background has the rest to 1."""
 
-    def answer(self, name: str) -> Float[Tensor, "batch candidates"]:
-        """The probability to say by a further answer, such as `quality`; only answers say it, targets do not."""
-        raise NotImplementedError(f"targets say nothing of '{name}'")
+    @abstractmethod
+    def answer(self, name: str) -> Float[Tensor, "batch candidates ..."]:
+        """What another network says by a further answer, such as `quality`: probabilities, fp32 or finer."""
 
     @property
     def codes(self) -> Float[Tensor, "batch candidates regressions 4"]:
@@ -73,6 +73,14 @@ class TargetLesson(Lesson):
         classes = torch.arange(self.num_classes, device=strength.device)
         return _with_background((self.labels[..., None] == classes) * strength[..., None], columns)
 
+    def answer(self, name: str) -> Float[Tensor, "batch candidates ..."]:
+        """What was said where the target was found; anything where a candidate is not positive.
+
+        Raises KeyError for targets that were not found by a network.
+        """
+        said = take_rows(self.targets.extra[name], self.assignment.index.clamp(min=0))
+        return at_least_fp32(said).sigmoid()
+
 
 @dataclass(frozen=True)
 class AnswerLesson(Lesson):
@@ -97,7 +105,7 @@ class AnswerLesson(Lesson):
         probs = self.theirs.class_probs()[..., : self.num_classes]
         return _with_background(probs * (strength * self.assignment.positive)[..., None], columns)
 
-    def answer(self, name: str) -> Float[Tensor, "batch candidates"]:
+    def answer(self, name: str) -> Float[Tensor, "batch candidates ..."]:
         return at_least_fp32(self.theirs.extra[name]).sigmoid()
 
     @property

@@ -53,8 +53,9 @@ class Predictions(Record):
     box_codes: Float[Tensor, "batch candidates regressions 4"]
     """One regression per candidate, or one per class."""
     coder: Coder
-    extra: Mapping[str, Float[Tensor, "batch candidates"]] = field(default_factory=dict)
-    """Further answers by name, such as `quality`: logits for a sigmoid."""
+    extra: Mapping[str, Float[Tensor, "batch candidates ..."]] = field(default_factory=dict)
+    """Further answers by name, such as `quality`: logits for a sigmoid. `uncertainty` has four numbers, of the left,
+    top, right and bottom side; the higher, the less sure."""
     plan: Mapping[str, Assignment] | None = None
     """Term -> assignment, where the stage had to sample before it could predict."""
 
@@ -119,6 +120,8 @@ class Detections(Record):
     valid: Bool[Tensor, "batch detections"]
     scores: Mapping[str, Float[Tensor, "batch detections"]] = field(default_factory=dict)
     """`confidence`, and one more for every instance scorer."""
+    extra: Mapping[str, Float[Tensor, "batch detections ..."]] = field(default_factory=dict)
+    """What was answered besides about the candidates that they come from, as in `Predictions`."""
 
     @property
     def confidence(self) -> Float[Tensor, "batch detections"]:

@@ -1,7 +1,7 @@
 """What is taught: targets, the three sets that teach a detector's terms, and which candidate learns from what."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -31,6 +31,8 @@ class Targets(Record):
     all_teach: bool = False
     """Known on the host: no valid row is a crowd or weighs 0, so that nobody needs to look for what is ignored. False
     where that is not known; who changes `weight` or `crowd` answers for it anew."""
+    extra: Mapping[str, Float[Tensor, "batch targets ..."]] = field(default_factory=dict)
+    """What a teacher answered besides where it found a target, named as in `Predictions.extra`; labels have none."""
 
     @classmethod
     def empty(cls, batch: int, device: torch.device | str = "cpu", length: int = 0) -> "Targets":
@@ -62,6 +64,12 @@ class Supervision(Record):
     def uniform(cls, targets: Targets, progress: Progress) -> "Supervision":
         """One set teaches all, as ground truth does; what is shared is matched once."""
         return cls(targets, targets, targets, progress)
+
+    def map(self, change: Callable[[Targets], Targets]) -> "Supervision":
+        """The same with every set changed; sets that are one object are changed once, and stay one."""
+        sets = {id(targets): targets for targets in (self.objectness, self.classes, self.boxes)}
+        done = {key: change(targets) for key, targets in sets.items()}
+        return Supervision(done[id(self.objectness)], done[id(self.classes)], done[id(self.boxes)], self.progress)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+from tiny import TINY_UNSURE_FASTER_RCNN, TINY_UNSURE_FCOS
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -27,6 +28,8 @@ CASES = {
     "distances": {"type": "fcos"},
     "objectness": {"type": "dense_objectness"},
     "dino": {"type": "dino"},
+    "unsure fcos": TINY_UNSURE_FCOS,
+    "unsure faster_rcnn": TINY_UNSURE_FASTER_RCNN,
     "fam3d": {
         "type": "retinanet",
         "anchors": ONE_ANCHOR,
@@ -38,13 +41,14 @@ CASES = {
         "head": {"type": "fam3d", "layers": 1, "groups": 2, "shrink": 2, "shifts_levels": False},
     },
 }
-ANSWERS_REGIONS = ["faster_rcnn"]
+ANSWERS_REGIONS = ["faster_rcnn", "unsure faster_rcnn"]
 SPREAD = {
     "objectness": 0.5,
     "codes": 0.1,
     "classify": 0.7,
     "regress": 0.4,
     "quality": 0.3,
+    "doubt": 0.4,
     "level_weights": 0.2,
     "shifts": 0.2,
     "move.layers.2": 0.4,

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -150,3 +152,20 @@ def test_find_by_level__equals_find_where_no_level_has_more_than_go_on():
     assert expected.valid.sum() > 20
     for name in ("boxes", "labels", "valid", "confidence"):
         assert torch.equal(getattr(answer, name), getattr(expected, name)), name
+
+
+def test_find__what_was_answered_besides_stays_with_its_candidate():
+    said = {"quality": torch.tensor([[1.0, 2.0, 3.0]]), "uncertainty": torch.arange(12.0).view(1, 3, 4)}
+    boxes = [[0.0, 0.0, 10.0, 10.0], [20.0, 0.0, 30.0, 10.0], [50.0, 50.0, 60.0, 60.0]]
+    seen = replace(answers(boxes, [[0.3, 0.3], [0.1, 0.7], [0.02, 0.6]]), extra=said)
+    dense = replace(
+        seen,
+        activation="sigmoid",
+        candidates=replace(seen.candidates, lengths=(2, 1)),
+        class_logits=seen.class_logits[..., :2],
+    )
+    for found in (find(seen, SIZES, Rule()), find_by_level(dense, SIZES, DenseRule())):
+        places = [int(left // 20) for left in found.boxes[0, :3, 0]]
+        assert places[0] == 1
+        assert found.extra["quality"][0, :3].tolist() == [1.0 + place for place in places]
+        assert found.extra["uncertainty"][0, :3, 0].tolist() == [4.0 * place for place in places]

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from pydantic import ValidationError
-from tiny import TINY_FCOS, make_view
+from tiny import TINY_FCOS, TINY_UNSURE_FCOS, make_view
 from torchvision_pair import read_config
 
 from ssodkit.detectors.detections import find_by_level
@@ -14,6 +14,8 @@ from ssodkit.detectors.learning import assign, loss
 from ssodkit.detectors.one_stage import OneStage
 from ssodkit.detectors.rules import DenseDetectionRule
 from ssodkit.ops.coding import EdgeCoder
+from ssodkit.ops.points import side_distances
+from ssodkit.ops.uncertainty import certainty
 from ssodkit.plugins import BuildContext, load_plugins
 from ssodkit.structures.predictions import Candidates, Predictions, Stages
 from ssodkit.structures.progress import Progress
@@ -125,3 +127,21 @@ def test_config__refuses_what_cannot_work(change, message: str):
 def test_step__asks_the_host_once(tiny_context, questions_of_a_step):
     context = tiny_context(type="fcos")
     assert questions_of_a_step(context.detector.build(context)) == {"torchvision::nms": 1}  # the teacher's detections
+
+
+def test_head__fresh_bins_say_their_middle_and_every_side_is_half_sure(tiny_context, make_view):
+    context = tiny_context(**TINY_UNSURE_FCOS)
+    detector = context.detector.build(context)
+    said = detector.predict(detector.extract(make_view("a", [1]))).last
+    boxes, own = said.decode(), said.candidates.boxes
+    distances = side_distances(0.5 * (own[..., :2] + own[..., 2:]), boxes) / said.candidates.stride[..., None]
+    torch.testing.assert_close(distances, torch.full_like(distances, 8.0), rtol=0.0, atol=0.5)
+    assert distances.std() > 0.0
+    torch.testing.assert_close(certainty(said.extra["uncertainty"]), torch.full_like(boxes, 0.5), rtol=0.0, atol=0.01)
+
+
+def test_preset__of_unbiased_teacher_v2_has_the_published_outputs():
+    head = build(FcosConfig.model_validate(read_config("fcos_unbiased_teacher_v2", [])), 80).head
+    assert [head.towers.regress.out_channels, head.towers.doubt.out_channels] == [4 * 17, 4]
+    assert head.towers.doubt.weight.std().item() == pytest.approx(0.0001, rel=0.05)
+    assert head.towers.doubt.bias.tolist() == [0.0] * 4

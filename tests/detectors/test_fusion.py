@@ -207,3 +207,14 @@ def test_mirror_mean__is_finite_however_sure_and_takes_no_candidates(activation)
     torch.testing.assert_close(mirror_mean(sure, sure).class_probs(), sure.class_probs())
     nothing = answers_of(torch.zeros(2, 0, 3), activation)
     assert mirror_mean(nothing, nothing).class_logits.shape == (2, 0, 3)
+
+
+def test_fuse__what_was_answered_besides_is_averaged_as_the_boxes_are():
+    first = answer([([0.0, 0.0, 10.0, 10.0], 1, 0.6)])
+    second = answer([([2.0, 0.0, 12.0, 10.0], 1, 0.2)])
+    for found, said in ((first, 1.0), (second, 5.0)):
+        found.extra["uncertainty"] = torch.full((1, 2, 4), said)
+        found.extra["quality"] = torch.full((1, 2), said)
+    fused = fuse([first, second], IOU)
+    assert fused.extra["uncertainty"][0, 0].tolist() == pytest.approx([2.0] * 4)
+    assert fused.extra["quality"][0, 0].item() == pytest.approx(2.0)

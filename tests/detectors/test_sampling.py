@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torchvision.ops import box_iou
 
 from ssodkit.assigners.matchers.base import Question
 from ssodkit.assigners.matchers.max_iou import MaxIou, MaxIouConfig
@@ -342,3 +343,21 @@ def test_sample_regions__few_or_no_proposals_and_no_targets(count: int):
     assert regions.valid.sum(dim=1).tolist() == [count, count]
     assert plan["class"].sampled.tolist() == [float(count)] * 2
     assert not plan["box"].positive.any()
+
+
+def test_sample_regions__every_set_that_teaches_a_term_adds_its_positives():
+    seen = proposals()
+    three = rule(boxes_by="boxes")
+    sure = three.terms["box"].model_copy(update={"taught_by": "objectness"})
+    three = three.model_copy(update={"terms": {**three.terms, "sure": sure, "also": three.terms["box"]}})
+    supervision = Supervision(near(seen, [3, 5]), near(seen, [8]), near(seen, [20, 30]), PROGRESS)
+    regions, plan = sample_regions(seen, three, MATCHER, supervision, KEYS)
+    assert regions.boxes.shape == (2, 16, 4)  # 8, and up to 4 positives more of each further set
+    assert plan["also"] is plan["box"]
+    taught = {"class": supervision.classes, "box": supervision.boxes, "sure": supervision.objectness}
+    for term, targets in taught.items():
+        drawn = plan[term].positive & (plan[term].weight > 0.0)
+        assert drawn.any(dim=1).all()
+        own = targets.boxes.gather(1, plan[term].index.clamp(min=0)[..., None].expand(-1, -1, 4))
+        iou = box_iou(regions.boxes[drawn], own[drawn]).diagonal()
+        assert iou.min() >= 0.5

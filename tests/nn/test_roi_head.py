@@ -58,13 +58,12 @@ def test_roi_head__pools_what_torchvision_pools():
 def test_roi_head__a_region_is_answered_where_it_stands():
     head, maps, boxes = make(), pyramid(), regions()
     valid = torch.rand(2, 40, generator=torch.Generator().manual_seed(2)) > 0.4
-    logits, codes = head(maps, boxes, valid)
+    said = head(maps, boxes, valid)
+    logits, codes = said.logits, said.codes
     for row, place in ((0, 3), (1, 17), (1, 39)):
         alone = torch.tensor([[True]])
-        one_logits, one_codes = head(
-            [level[row : row + 1] for level in maps], boxes[row : row + 1, place : place + 1], alone
-        )
-        expected = (one_logits[0, 0], one_codes[0, 0]) if valid[row, place] else (torch.zeros(4), torch.zeros(3, 4))
+        one = head([level[row : row + 1] for level in maps], boxes[row : row + 1, place : place + 1], alone)
+        expected = (one.logits[0, 0], one.codes[0, 0]) if valid[row, place] else (torch.zeros(4), torch.zeros(3, 4))
         torch.testing.assert_close(logits[row, place], expected[0])
         torch.testing.assert_close(codes[row, place], expected[1])
     assert (logits[~valid] == 0.0).all()
@@ -73,15 +72,18 @@ def test_roi_head__a_region_is_answered_where_it_stands():
 
 @pytest.mark.parametrize("box", [(5.0, 5.0, 5.0, 9.0), (9.0, 9.0, 5.0, 5.0), (torch.nan,) * 4])
 def test_roi_head__a_region_without_area_answers_zero(box: tuple[float, ...]):
-    logits, codes = make(samples=0)(pyramid(), torch.tensor([[box], [box]]), torch.ones(2, 1, dtype=torch.bool))
-    assert (logits == 0.0).all()
-    assert (codes == 0.0).all()
+    head = make(samples=0, uncertainty=True)
+    torch.nn.init.ones_(head.doubt.bias)
+    said = head(pyramid(), torch.tensor([[box], [box]]), torch.ones(2, 1, dtype=torch.bool))
+    assert (said.logits == 0.0).all()
+    assert (said.codes == 0.0).all()
+    assert (said.extra["uncertainty"] == 0.0).all()
 
 
 def test_roi_head__without_regions_every_weight_has_a_gradient_of_zero():
-    head, maps = make(), [level.requires_grad_() for level in pyramid()]
-    logits, codes = head(maps, regions(), torch.zeros(2, 40, dtype=torch.bool))
-    (logits.sum() + codes.sum()).backward()
+    head, maps = make(uncertainty=True), [level.requires_grad_() for level in pyramid()]
+    said = head(maps, regions(), torch.zeros(2, 40, dtype=torch.bool))
+    (said.logits.sum() + said.codes.sum() + said.extra["uncertainty"].sum()).backward()
     for name, parameter in head.named_parameters():
         assert parameter.grad is not None, name
         assert (parameter.grad == 0.0).all(), name
@@ -89,22 +91,23 @@ def test_roi_head__without_regions_every_weight_has_a_gradient_of_zero():
 
 
 def test_roi_head__takes_no_region_at_all():
-    logits, codes = make()(pyramid(), torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.bool))
-    assert logits.shape == (2, 0, 4)
-    assert codes.shape == (2, 0, 3, 4)
+    said = make(uncertainty=True)(pyramid(), torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.bool))
+    assert said.logits.shape == (2, 0, 4)
+    assert said.codes.shape == (2, 0, 3, 4)
+    assert said.extra["uncertainty"].shape == (2, 0, 4)
 
 
 def test_roi_head__reads_the_finest_levels_alone():
     head, maps, boxes = make(levels=1), pyramid(), regions()
     valid = torch.ones(2, 40, dtype=torch.bool)
     silenced = [maps[0], *(torch.zeros_like(level) for level in maps[1:])]
-    assert torch.equal(head(maps, boxes, valid)[0], head(silenced, boxes, valid)[0])
+    assert torch.equal(head(maps, boxes, valid).logits, head(silenced, boxes, valid).logits)
 
 
 def test_roi_head__statistics_of_no_region_are_not_taken():
     head, maps, boxes = make(convolutions=1).train(), pyramid(), regions()
-    logits, codes = head(maps, boxes, torch.zeros(2, 40, dtype=torch.bool))
-    (logits.sum() + codes.sum()).backward()
+    said = head(maps, boxes, torch.zeros(2, 40, dtype=torch.bool))
+    (said.logits.sum() + said.codes.sum()).backward()
     assert torch.equal(head.norms[0].running_mean, torch.zeros(3))
     assert all(torch.equal(each.grad, torch.zeros_like(each)) for each in head.norms.parameters())  # not None
     head(maps, boxes, torch.ones(2, 40, dtype=torch.bool))

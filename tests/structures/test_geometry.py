@@ -164,3 +164,30 @@ def test_stream__cuts_all_views_and_targets_alike():
     assert second.views["weak"].homography.tolist() == [HALF]
     assert second.views["strong"].homography.tolist() == [RIGHT]
     assert second.targets["weak"].valid.shape == (1, 0)
+
+
+MIRROR = [[-1.0, 0.0, 100.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+UPSIDE_DOWN = [[1.0, 0.0, 0.0], [0.0, -1.0, 50.0], [0.0, 0.0, 1.0]]
+QUARTER_TURN = [[0.0, -1.0, 50.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]  # what was left is above
+
+
+@pytest.mark.parametrize(
+    ("matrix", "sides"),
+    [
+        (PLAIN, [0.0, 1.0, 2.0, 3.0]),
+        (HALF, [0.0, 1.0, 2.0, 3.0]),
+        (MIRROR, [2.0, 1.0, 0.0, 3.0]),
+        (UPSIDE_DOWN, [0.0, 3.0, 2.0, 1.0]),
+        (QUARTER_TURN, [3.0, 0.0, 1.0, 2.0]),
+    ],
+)
+def test_carry__what_is_said_of_sides_goes_with_them(matrix, sides):
+    said = {"uncertainty": torch.tensor([[[0.0, 1.0, 2.0, 3.0]]]), "quality": torch.tensor([[7.0]])}
+    carried = carry(replace(targets_of((10, 10, 30, 20)), extra=said), view_of(PLAIN), view_of(matrix))
+    assert carried.extra["uncertainty"].tolist() == [[sides]]
+    assert carried.extra["quality"].tolist() == [[7.0]]
+
+
+def test_carry__sides_of_no_boxes_are_none():
+    none = replace(Targets.empty(1), extra={"uncertainty": torch.zeros(1, 0, 4)})
+    assert carry(none, view_of(PLAIN), view_of(MIRROR)).extra["uncertainty"].shape == (1, 0, 4)

@@ -41,6 +41,10 @@ class CriterionConfig(PluginConfig, ABC):
         positive, its own box and its target's are both the unit box, if the criterion needs `box`.
         """
 
+    def counts(self, answers: Predictions, lesson: Lesson) -> Float[Tensor, "batch candidates"] | None:
+        """A further factor of each candidate's weight, such as how many of its sides its loss is the mean over."""
+        return None
+
 
 class ClassCriterionConfig(CriterionConfig, ABC):
     """Compares class logits with what each candidate should say."""

@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ssodkit.nn.towers import DenseShape, TowersConfig
+from ssodkit.nn.towers import DenseShape, LevelAnswers, TowersConfig
 from ssodkit.ops.coding import Coder
 from ssodkit.plugins import PluginConfig
 from ssodkit.structures.predictions import Candidates
@@ -35,6 +36,11 @@ class DenseHeadConfig(PluginConfig, ABC):
 class TowerHeadConfig(TowersConfig, DenseHeadConfig, ABC):
     """Two towers, shared by all levels, and what a head makes of them."""
 
+    @property
+    def answers(self) -> frozenset[str]:
+        """Classes, boxes, and `uncertainty` where it is said."""
+        return super().answers | ({"uncertainty"} if self.uncertainty else frozenset())
+
     def misfit(self, channels: int, anchors_per_cell: int) -> str | None:
         if self.groups is not None and channels % self.groups:
             return f"head.groups is {self.groups}, which does not divide the {channels} channels of the pyramid"
@@ -48,7 +54,7 @@ class DenseAnswers:
     logits: Float[Tensor, "batch anchors classes"]
     """For a sigmoid."""
     codes: Float[Tensor, "batch anchors 1 4"]
-    extra: Mapping[str, Float[Tensor, "batch anchors"]] = field(default_factory=dict)
+    extra: Mapping[str, Float[Tensor, "batch anchors ..."]] = field(default_factory=dict)
     """Logits of further answers, such as `quality`."""
 
 
@@ -60,3 +66,9 @@ class DenseHead(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, maps: Sequence[Float[Tensor, "batch channels _ _"]], anchors: Candidates) -> DenseAnswers: ...
+
+
+def uncertainty_of(answers: Sequence[LevelAnswers]) -> dict[str, Tensor]:
+    """The answer `uncertainty` of all levels by its name, or nothing where the towers do not say it."""
+    said = [answer.uncertainty for answer in answers if answer.uncertainty is not None]
+    return {"uncertainty": torch.cat(said, dim=1)} if said else {}

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from ssodkit.detectors.heads.base import DenseAnswers, DenseHead, TowerHeadConfig
+from ssodkit.detectors.heads.base import DenseAnswers, DenseHead, TowerHeadConfig, uncertainty_of
 from ssodkit.nn.box_code import BoxCodeConfig
 from ssodkit.nn.fam3d import Fam3d
 from ssodkit.nn.towers import DenseShape, LevelAnswers, Towers
@@ -68,7 +68,8 @@ class Fam3dHead(DenseHead):
             stride * level.flatten(2).transpose(1, 2) for stride, level in zip(self.strides, aligned, strict=True)
         ]
         codes = self.coder.encode(anchors.boxes, torch.cat(pixels, dim=1))
-        return DenseAnswers(torch.cat([answer.logits for answer in answers], dim=1), codes[:, :, None])
+        logits = torch.cat([answer.logits for answer in answers], dim=1)
+        return DenseAnswers(logits, codes[:, :, None], uncertainty_of(answers))
 
     def _boxes(self, answer: LevelAnswers, anchors: Tensor, stride: int) -> Float[Tensor, "batch 4 height width"]:
         """Whole boxes of one level, in units of its stride."""

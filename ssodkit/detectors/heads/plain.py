@@ -10,8 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ssodkit.detectors.heads.base import DenseAnswers, DenseHead, TowerHeadConfig
-from ssodkit.nn.box_code import BoxCodeConfig
+from ssodkit.detectors.heads.base import DenseAnswers, DenseHead, TowerHeadConfig, uncertainty_of
+from ssodkit.nn.box_code import BoxCodeConfig, unsure_of_no_side
 from ssodkit.nn.towers import DenseShape, Towers
 from ssodkit.plugins import register
 from ssodkit.structures.predictions import Candidates
@@ -24,6 +24,9 @@ class PlainConfig(TowerHeadConfig):
     type: Literal["plain"] = "plain"
 
     code: BoxCodeConfig = BoxCodeConfig(center_std=0.1, side_std=0.2)
+
+    def misfit(self, channels: int, anchors_per_cell: int) -> str | None:
+        return unsure_of_no_side("head", self.uncertainty, self.code) or super().misfit(channels, anchors_per_cell)
 
     def build(self, shape: DenseShape) -> "Plain":
         return Plain(self, shape)
@@ -40,4 +43,5 @@ class Plain(DenseHead):
     def forward(self, maps: Sequence[Tensor], anchors: Candidates) -> DenseAnswers:
         answers = [self.towers(features, level) for level, features in enumerate(maps)]
         logits = torch.cat([answer.logits for answer in answers], dim=1)
-        return DenseAnswers(logits, torch.cat([answer.codes for answer in answers], dim=1)[:, :, None])
+        codes = torch.cat([answer.codes for answer in answers], dim=1)
+        return DenseAnswers(logits, codes[:, :, None], uncertainty_of(answers))
