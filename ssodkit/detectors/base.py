@@ -149,8 +149,8 @@ class Detector(nn.Module, ABC):
         raise NotImplementedError(f"{type(self).__name__} cannot be asked about a region")
 
     @abstractmethod
-    def detect(self, stages: Stages, score: float | None = None) -> Detections:
-        """Final detections in the frame of `stages.view`; `score` overrides the test threshold."""
+    def detect(self, stages: Stages, score: float | None = None, rank: Mapping[str, float] | None = None) -> Detections:
+        """Final detections in the frame of `stages.view`; `score` overrides the test threshold, `rank` the ranking."""
 
     def class_layers(self, num_classes: int) -> Mapping[str, Tensor]:
         """Layers that say classes, and for each which outputs speak of which class, if there were so many: (classes,

@@ -4,6 +4,8 @@
 each pyramid level, and asks the host for nothing but the suppression.
 """
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
@@ -12,21 +14,26 @@ from ssodkit.detectors.rules import DenseDetectionRule, DetectionRule
 from ssodkit.ops.boxes import at_least_fp32, clip_boxes
 from ssodkit.ops.nms import batched_nms, suppress
 from ssodkit.ops.rows import best_of_groups, take_rows
+from ssodkit.ops.uncertainty import certainty
 from ssodkit.structures.predictions import Detections, Predictions
 
 
 @torch.no_grad()
 def find(
-    predictions: Predictions, sizes: Int64[Tensor, "batch 2"], rule: DetectionRule, score: float | None = None
+    predictions: Predictions,
+    sizes: Int64[Tensor, "batch 2"],
+    rule: DetectionRule,
+    score: float | None = None,
+    rank: Mapping[str, float] | None = None,
 ) -> Detections:
-    """Detections, best first, clipped to images of `sizes`; `score` overrides the rule's threshold.
+    """Detections, best first, clipped to images of `sizes`; `score` and `rank` override the rule's.
 
     A candidate may be found once per class. Only answers above the threshold are decoded.
     """
     classes = predictions.num_classes
     threshold = rule.score if score is None else score
     probs = predictions.class_probs()[..., :classes]
-    ranks = ranking_scores(probs, predictions, rule)
+    ranks = ranking_scores(probs, predictions, rank or rule.rank)
     passes = (probs if rule.score_of == "class" else ranks) > threshold  # batch candidates classes
     passes &= predictions.candidates.valid[..., None]
     probs = ranks
@@ -46,15 +53,19 @@ def find(
 
 @torch.no_grad()
 def find_by_level(
-    predictions: Predictions, sizes: Int64[Tensor, "batch 2"], rule: DenseDetectionRule, score: float | None = None
+    predictions: Predictions,
+    sizes: Int64[Tensor, "batch 2"],
+    rule: DenseDetectionRule,
+    score: float | None = None,
+    rank: Mapping[str, float] | None = None,
 ) -> Detections:
-    """Detections, best first; `score` overrides the rule's threshold. A candidate may be found once per class.
+    """Detections, best first; `score` and `rank` override the rule's. A candidate may be found once per class.
 
     Source: arXiv:1708.02002, section 4, "Inference".
     """
     classes, lengths = predictions.num_classes, predictions.candidates.lengths
     probs = predictions.class_probs()[..., :classes]
-    ranks = ranking_scores(probs, predictions, rule)
+    ranks = ranking_scores(probs, predictions, rank or rule.rank)
     passes = (probs if rule.score_of == "class" else ranks) > (rule.score if score is None else score)
     probs = ranks.masked_fill(~passes | ~predictions.candidates.valid[..., None], -1.0)
     best, pair = best_of_groups(probs.flatten(1), [length * classes for length in lengths], rule.per_level)
@@ -83,20 +94,34 @@ def _detections(
         valid=valid,
         scores={"confidence": confidence.masked_fill(~valid, 0.0)},
         extra={name: take_rows(said, candidate) for name, said in predictions.extra.items()},
+        candidate=candidate,
     )
 
 
 def ranking_scores(
-    probs: Float[Tensor, "batch candidates classes"], predictions: Predictions, rule: DetectionRule
+    probs: Float[Tensor, "batch candidates classes"], predictions: Predictions, rank: Mapping[str, float]
 ) -> Float[Tensor, "batch candidates classes"]:
-    """What detections are ranked by: the product of the answers that the rule names, each to its power."""
-    for name, power in rule.rank.items():
+    """What detections are ranked by: the product of the answers that `rank` names, each to its power."""
+    for name, power in rank.items():
         if name == "class":
             probs = probs if power == 1.0 else probs.pow(power)
         else:
-            said = at_least_fp32(predictions.extra[name]).sigmoid()
+            said = worth(predictions.extra, name)
             probs = probs * (said if power == 1.0 else said.pow(power))[..., None]
     return probs
+
+
+def rankable(answers: frozenset[str]) -> frozenset[str]:
+    """What detections may be ranked by, where a stage has these answers; see `worth`."""
+    return answers - {"box", "uncertainty"} | ({"certainty"} if "uncertainty" in answers else frozenset())
+
+
+def worth(extra: Mapping[str, Tensor], name: str) -> Float[Tensor, "batch candidates"]:
+    """A further answer as a factor of a score, 0 to 1, fp32 or finer: its probability; `certainty` is the mean over the
+    four sides of what `uncertainty` leaves to 1."""
+    if name == "certainty":
+        return certainty(extra["uncertainty"]).mean(dim=-1)
+    return at_least_fp32(extra[name]).sigmoid()
 
 
 def _boxes_of_rows(predictions: Predictions, pair: Int64[Tensor, "batch pairs"]) -> Float[Tensor, "batch pairs 4"]:

@@ -149,9 +149,9 @@ class Dino(Detector):
         layers = self.decoder(content, torch.cat([noise.boxes, start], dim=1), tokens, blocked)
         return self._stages(encoder, layers, noise, frames, features.view)
 
-    def detect(self, stages: Stages, score: float | None = None) -> Detections:
+    def detect(self, stages: Stages, score: float | None = None, rank: Mapping[str, float] | None = None) -> Detections:
         """Final detections, of the last layer."""
-        return find_by_level(stages.last, stages.view.sizes, self.config.test, score)
+        return find_by_level(stages.last, stages.view.sizes, self.config.test, score, rank)
 
     def _select(
         self, tokens: Tokens, frames: Float[Tensor, "batch 4"]

@@ -152,9 +152,9 @@ class FasterRcnn(Detector):
         said = self.roi(features.maps, regions.boxes, regions.valid)
         return Predictions(regions, said.logits, "softmax", said.codes, self.config.roi.code.coder, said.extra)
 
-    def detect(self, stages: Stages, score: float | None = None) -> Detections:
+    def detect(self, stages: Stages, score: float | None = None, rank: Mapping[str, float] | None = None) -> Detections:
         """Final detections of the last stage."""
-        return find(stages.last, stages.view.sizes, self.config.test, score)
+        return find(stages.last, stages.view.sizes, self.config.test, score, rank)
 
     def class_layers(self, num_classes: int) -> Mapping[str, Tensor]:
         """Of the box head; its background is behind the classes."""

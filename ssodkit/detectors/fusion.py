@@ -1,7 +1,7 @@
-"""What is said of one image in several views, fused to one answer."""
+"""What is said of one image, fused to one answer: in several views of it, or in several rankings."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -85,6 +85,30 @@ def mirror_mean(answers: Predictions, mirrored: Predictions) -> Predictions:
     return replace(answers, class_logits=logits, box_codes=codes)
 
 
+@torch.no_grad()
+def unite(rankings: Mapping[str, Detections]) -> Detections:
+    """One answer in several rankings, each with its own suppression: all that survives by any of them, best first.
+
+    A ranking's score has its name, and is 0 where a detection did not survive by it; `confidence` is the best of them.
+    """
+    parts = list(rankings.values())
+    boxes, labels, valid = (
+        torch.cat([getattr(found, name) for found in parts], dim=1) for name in ("boxes", "labels", "valid")
+    )
+    candidate = torch.cat([found.candidate for found in parts if found.candidate is not None], dim=1)
+    is_same = (candidate[:, :, None] == candidate[:, None]) & (labels[:, :, None] == labels[:, None])
+    is_same &= valid[:, :, None] & valid[:, None]  # batch rows rows
+    scores, begin = {}, 0
+    for name, found in rankings.items():
+        end = begin + found.boxes.shape[1]
+        scores[name] = (found.confidence[:, None] * is_same[:, :, begin:end]).sum(dim=2)
+        begin = end
+    scores["confidence"] = torch.stack(list(scores.values())).amax(dim=0)
+    is_first = ~is_same.tril(diagonal=-1).any(dim=2)
+    extra = {name: torch.cat([found.extra[name] for found in parts], dim=1) for name in parts[0].extra}
+    return _best(boxes.shape[1], Detections(boxes, labels, valid & is_first, scores, extra, candidate))
+
+
 def _like(values: Tensor, other: Tensor) -> Tensor:
     """Values (batch, rows) with as many axes as another tensor has."""
     return values.reshape(*values.shape, *(1,) * (other.dim() - 2))
@@ -101,4 +125,5 @@ def _best(most: int, found: Detections) -> Detections:
         valid=valid,
         scores={name: take_rows(score, order).masked_fill(~valid, 0.0) for name, score in found.scores.items()},
         extra={name: take_rows(said, order) for name, said in found.extra.items()},
+        candidate=None if found.candidate is None else take_rows(found.candidate, order),
     )

@@ -123,9 +123,9 @@ class OneStage(Detector):
         """All anchors, which are those of any other."""
         return self.predict(features)
 
-    def detect(self, stages: Stages, score: float | None = None) -> Detections:
+    def detect(self, stages: Stages, score: float | None = None, rank: Mapping[str, float] | None = None) -> Detections:
         """Final detections."""
-        return find_by_level(stages.last, stages.view.sizes, self.config.test, score)
+        return find_by_level(stages.last, stages.view.sizes, self.config.test, score, rank)
 
     def class_layers(self, num_classes: int) -> Mapping[str, Tensor]:
         """Whatever the head calls `classify`: all classes of a cell's first anchor, then those of the next."""

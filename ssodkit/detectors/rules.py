@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_serializer, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_serializer, model_validator
 
 from ssodkit.assigners.matchers.base import MatcherConfig
 from ssodkit.detectors.criteria.base import CriterionConfig
@@ -17,7 +17,16 @@ from ssodkit.schedules.base import LossWeight, StepNumber, to_step
 from ssodkit.schedules.constant import ConstantConfig
 from ssodkit.structures.progress import Progress
 
+
+def _check_ranking(rank: dict[str, float]) -> dict[str, float]:
+    if "class" not in rank:
+        raise ValueError("a ranking needs a power of `class`, such as {class: 1.0}")
+    return rank
+
+
 Power = Annotated[float, Field(gt=0.0, le=100.0)]
+Ranking = Annotated[dict[str, Power], AfterValidator(_check_ranking)]
+"""Answer -> its power in the product that ranks detections."""
 TermName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 ProposalCount = Literal["training", "test"] | Annotated[int, Field(ge=1, le=1_000_000)]
 """How many proposals go on, where a detector proposes: as its rule says for either, or at most so many of an image."""
@@ -200,21 +209,15 @@ class DetectionRule(Config):
     nms: float | None = Field(0.5, gt=0.0, le=1.0)
     """Detections of a class that overlap a better one by more than this are dropped. Null: none, where each object is
     found by one candidate alone."""
-    rank: dict[str, Power] = Field(default_factory=lambda: {"class": 1.0})
+    rank: Ranking = Field(default_factory=lambda: {"class": 1.0})
     """Answer -> its power in the product that ranks detections and is their confidence, such as {class: 1.0,
-    quality: 1.0}."""
+    quality: 1.0}. `certainty` is what the answer `uncertainty` leaves to 1, the mean over the sides."""
     score_of: Literal["class", "rank"] = "class"
     """What must be above `score`: the class's probability alone (FCOS), or that product (torchvision's FCOS)."""
     at_most: int = Field(100, ge=1)
     """Detections per image."""
     minimum_side: float = Field(0.0, ge=0.0)
     """Pixels; both sides of a detection are longer than this."""
-
-    @model_validator(mode="after")
-    def _classes_rank(self) -> "DetectionRule":
-        if "class" not in self.rank:
-            raise ValueError("`rank` needs a power of `class`, such as {class: 1.0}")
-        return self
 
 
 class DenseDetectionRule(DetectionRule):

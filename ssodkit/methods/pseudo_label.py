@@ -121,13 +121,19 @@ class PseudoLabelConfig(MethodConfig):
 
     @property
     def scores(self) -> frozenset[str]:
-        """`agreement`, where the teacher looks at several views."""
-        return frozenset({"agreement"} if self.ensemble is not None else ())
+        """The teacher's, and `agreement`, where it looks at several views."""
+        return frozenset(self.teacher.scores) | ({"agreement"} if self.ensemble is not None else frozenset())
 
     @property
     def term_changes(self) -> Mapping[str, Mapping[str, TermChange]]:
         """Those of unlabeled images."""
         return {"unlabeled_terms": self.unlabeled_terms}
+
+    @model_validator(mode="after")
+    def _fused_answers_have_one_score(self) -> "PseudoLabelConfig":
+        if self.ensemble is not None and self.teacher.scores:
+            raise ValueError("`ensemble` fuses answers by their one confidence; leave it out, or `teacher.rankings`")
+        return self
 
     @model_validator(mode="before")
     @classmethod

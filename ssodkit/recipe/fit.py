@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from ssodkit.data.config import StoredSource
 from ssodkit.data.views import are_aligned
 from ssodkit.detectors.backbones.base import BackboneConfig
+from ssodkit.detectors.detections import rankable
 from ssodkit.detectors.rules import changes_of
 from ssodkit.detectors.starting import misfit
 from ssodkit.detectors.torchvision_weights import promised
@@ -20,6 +21,7 @@ from ssodkit.recipe.model import Recipe
 from ssodkit.recipe.read import Mistake, Written, refuse
 from ssodkit.recipe.validate import Location, dotted, locate
 from ssodkit.schedules.base import HIGHEST_RATE, StepMarker
+from ssodkit.teachers.base import TeacherConfig
 
 Problem = tuple[Location, str]
 """Path of a field, and what is wrong there."""
@@ -41,7 +43,7 @@ def check_fit(recipe: Recipe, tree: Written) -> None:
         *_misfits(recipe),
         *_term_changes(recipe, parts),
         *_untaught_answers(recipe, parts),
-        *_unanswered_ranks(recipe),
+        *_unanswered_ranks(recipe, parts),
         *_frozen_noise(recipe, parts),
         *_other_weights(recipe),
         *_late_steps(recipe),
@@ -284,12 +286,17 @@ def _untaught_answers(recipe: Recipe, parts: Parts) -> Iterator[Problem]:
             yield ("detector", "stages", stage, "terms"), text
 
 
-def _unanswered_ranks(recipe: Recipe) -> Iterator[Problem]:
+def _unanswered_ranks(recipe: Recipe, parts: Parts) -> Iterator[Problem]:
     """Detections are ranked by what the stage that makes them answers."""
     *_, (stage, answers) = recipe.detector.stage_answers.items()
-    for name in sorted(recipe.detector.test.rank.keys() - answers):
-        known = ", ".join(sorted(answers - {"box"}))
-        yield ("detector", "test", "rank", name), f"the stage '{stage}' has no such answer; answers to rank by: {known}"
+    rankings: dict[Location, Mapping[str, float]] = {("detector", "test", "rank"): recipe.detector.test.rank}
+    for path, part in parts:
+        if isinstance(part, TeacherConfig):
+            rankings |= {(*path, "rankings", name): rank for name, rank in part.scores.items()}
+    known = ", ".join(sorted(rankable(answers)))
+    for path, rank in rankings.items():
+        for name in sorted(rank.keys() - rankable(answers)):
+            yield (*path, name), f"the stage '{stage}' has no such answer; answers to rank by: {known}"
 
 
 def _other_weights(recipe: Recipe) -> Iterator[Problem]:

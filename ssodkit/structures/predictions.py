@@ -119,9 +119,11 @@ class Detections(Record):
     labels: Int64[Tensor, "batch detections"]
     valid: Bool[Tensor, "batch detections"]
     scores: Mapping[str, Float[Tensor, "batch detections"]] = field(default_factory=dict)
-    """`confidence`, and one more for every instance scorer."""
+    """`confidence`, one more for every further ranking of the teacher, and one for every instance scorer."""
     extra: Mapping[str, Float[Tensor, "batch detections ..."]] = field(default_factory=dict)
     """What was answered besides about the candidates that they come from, as in `Predictions`."""
+    candidate: Int64[Tensor, "batch detections"] | None = None
+    """Places of these in the stage that made them; None where several made one."""
 
     @property
     def confidence(self) -> Float[Tensor, "batch detections"]:

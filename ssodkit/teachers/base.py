@@ -1,6 +1,7 @@
 """Teachers: networks that label what the student learns from."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -16,6 +17,11 @@ class TeacherConfig(PluginConfig, ABC):
     """How a teacher is made from the student."""
 
     slot: ClassVar[str] = "teacher"
+
+    @property
+    def scores(self) -> Mapping[str, Mapping[str, float]]:
+        """What its detections are scored by beside their confidence -> answers of the stage, and their powers in it."""
+        return {}
 
     @abstractmethod
     def build(self, student: Detector, context: BuildContext) -> "Teacher": ...

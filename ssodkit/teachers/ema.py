@@ -9,16 +9,17 @@ from collections.abc import Mapping
 from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from ssodkit.detectors.base import Detector
-from ssodkit.detectors.rules import ProposalCount
+from ssodkit.detectors.fusion import unite
+from ssodkit.detectors.rules import ProposalCount, Ranking, TermName
 from ssodkit.nn.ema import move_average
 from ssodkit.plugins import BuildContext, register
 from ssodkit.schedules.base import Share
 from ssodkit.schedules.running_mean import RunningMeanConfig
-from ssodkit.structures.predictions import Candidates, Features, Predictions, Seen, Stages
+from ssodkit.structures.predictions import Candidates, Detections, Features, Predictions, Seen, Stages
 from ssodkit.structures.progress import Progress
 from ssodkit.structures.views import View
 from ssodkit.teachers.base import Teacher, TeacherConfig
@@ -38,6 +39,22 @@ class EmaTeacherConfig(TeacherConfig):
     that does not propose has no such counts."""
     score: float | None = Field(None, ge=0.0, le=1.0)
     """Detections need a score above this; null: as in the detector's `test`."""
+    rankings: dict[TermName, Ranking] = Field(default_factory=dict)
+    """Instead of the detector's ranking, several by name, each with its own suppression: a score of this name is 0
+    where a detection did not survive by it, and confidence is the best of them. Unbiased Teacher v2's FCOS has
+    {plain: {class: 1.0}, certain: {class: 0.5, certainty: 0.5}}."""
+
+    @field_validator("rankings")
+    @classmethod
+    def _confidence_is_another(cls, rankings: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+        if "confidence" in rankings:
+            raise ValueError("`confidence` is the best of all rankings; give this one another name")
+        return rankings
+
+    @property
+    def scores(self) -> Mapping[str, Mapping[str, float]]:
+        """The rankings."""
+        return self.rankings
 
     @property
     def key_needs(self) -> Mapping[str, str]:
@@ -70,7 +87,13 @@ class EmaTeacher(Teacher):
         """What it sees, with detections in the frame of `view`."""
         features = self.network.extract(view)
         stages = self.network.predict(features, proposals=self.config.proposals)
-        return Seen(features, stages, self.network.detect(stages, score=self.config.score))
+        return Seen(features, stages, self._detect(stages))
+
+    def _detect(self, stages: Stages) -> Detections:
+        score, rankings = self.config.score, self.config.rankings
+        if not rankings:
+            return self.network.detect(stages, score)
+        return unite({name: self.network.detect(stages, score, rank) for name, rank in rankings.items()})
 
     @torch.no_grad()
     def score_regions(self, features: Features, regions: Candidates) -> Predictions:

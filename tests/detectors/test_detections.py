@@ -3,7 +3,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ssodkit.detectors.detections import find, find_by_level
+from ssodkit.detectors.detections import find, find_by_level, rankable, worth
 from ssodkit.detectors.rules import DenseDetectionRule as DenseRule
 from ssodkit.detectors.rules import DetectionRule as Rule
 from ssodkit.ops.coding import BoxCoder
@@ -169,3 +169,12 @@ def test_find__what_was_answered_besides_stays_with_its_candidate():
         assert places[0] == 1
         assert found.extra["quality"][0, :3].tolist() == [1.0 + place for place in places]
         assert found.extra["uncertainty"][0, :3, 0].tolist() == [4.0 * place for place in places]
+
+
+def test_worth__certainty_is_the_mean_of_what_the_four_sides_leave_to_one():
+    said = {"uncertainty": torch.tensor([[[-2.0, -1.0, -1.5, -2.5]]]), "quality": torch.tensor([[0.405465]])}
+    assert abs(worth(said, "certainty").item() - 0.838393) < 1e-6
+    assert abs(0.8**0.5 * worth(said, "certainty").item() ** 0.5 - 0.818972) < 1e-6
+    assert abs(0.8**0.5 * worth(said, "quality").item() ** 0.5 - 0.692820) < 1e-6
+    assert rankable(frozenset({"class", "box", "uncertainty"})) == {"class", "certainty"}
+    assert rankable(frozenset({"class", "box", "quality"})) == {"class", "quality"}

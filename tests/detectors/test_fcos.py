@@ -107,7 +107,7 @@ def test_find__the_threshold_is_on_the_class_alone():
     ("change", "message"),
     [
         ({"stages.dense.matcher.ranges": [16.0]}, "`ranges` part 2 levels, but the pyramid has 3"),
-        ({"test.rank": {"quality": 1.0}}, "`rank` needs a power of `class`"),
+        ({"test.rank": {"quality": 1.0}}, "a ranking needs a power of `class`"),
         ({"head.groups": 3}, "groups is 3, which does not divide the 8 channels"),
     ],
 )

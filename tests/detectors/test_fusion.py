@@ -6,9 +6,11 @@ import torch
 from lesson import answers_of
 from torchvision.ops import box_iou
 
-from ssodkit.detectors.fusion import fuse, mirror_mean
+from ssodkit.detectors.detections import find_by_level
+from ssodkit.detectors.fusion import fuse, mirror_mean, unite
+from ssodkit.detectors.rules import DenseDetectionRule
 from ssodkit.ops.coding import EdgeCoder
-from ssodkit.structures.predictions import Detections
+from ssodkit.structures.predictions import Candidates, Detections, Predictions
 
 IOU = 0.6
 
@@ -218,3 +220,44 @@ def test_fuse__what_was_answered_besides_is_averaged_as_the_boxes_are():
     fused = fuse([first, second], IOU)
     assert fused.extra["uncertainty"][0, 0].tolist() == pytest.approx([2.0] * 4)
     assert fused.extra["quality"][0, 0].item() == pytest.approx(2.0)
+
+
+RANKINGS = {"plain": {"class": 1.0}, "certain": {"class": 0.5, "certainty": 0.5}}
+
+
+def ranked(boxes, probs, uncertainty):
+    """One image's boxes by two rankings, united."""
+    own = torch.tensor(boxes).view(1, -1, 4)
+    candidates = Candidates(own, torch.ones(own.shape[:2], dtype=torch.bool), lengths=(own.shape[1],))
+    logits = torch.tensor(probs).view(1, -1, 2).logit()
+    said = {"uncertainty": torch.tensor(uncertainty).view(1, -1, 1).expand(-1, -1, 4)}
+    seen = Predictions(candidates, logits, "sigmoid", torch.zeros_like(own)[:, :, None], EdgeCoder(), said)
+    rule, sizes = DenseDetectionRule(score=0.05, nms=0.6), torch.tensor([[100, 100]])
+    return unite({name: find_by_level(seen, sizes, rule, rank=rank) for name, rank in RANKINGS.items()})
+
+
+def test_unite__each_ranking_keeps_its_own_box_of_two_that_overlap():
+    """Published: by class the first box survives, by class and certainty the second."""
+    found = ranked([[0.0, 0.0, 40.0, 40.0], [2.0, 2.0, 42.0, 42.0]], [[0.8, 0.01], [0.6, 0.01]], [1.0, -2.0])
+    rows = {tuple(box): row for row, box in enumerate(found.boxes[0].tolist()) if found.valid[0, row]}
+    first, second = rows[0.0, 0.0, 40.0, 40.0], rows[2.0, 2.0, 42.0, 42.0]
+    assert len(rows) == found.valid.sum() == 2
+    assert found.scores["plain"][0, [first, second]].tolist() == pytest.approx([0.8, 0.0])
+    assert found.scores["certain"][0, [first, second]].tolist() == pytest.approx([0.0, 0.726965], abs=1e-6)
+    assert found.confidence[0, :2].tolist() == pytest.approx([0.8, 0.726965], abs=1e-6)
+    assert found.extra["uncertainty"][0, [first, second], 0].tolist() == [1.0, -2.0]
+
+
+def test_unite__what_survives_by_all_is_one_row_with_all_scores():
+    found = ranked([[0.0, 0.0, 40.0, 40.0], [60.0, 0.0, 90.0, 40.0]], [[0.8, 0.3], [0.6, 0.01]], [1.0, -2.0])
+    valid = found.valid[0]
+    assert found.labels[0][valid].tolist() == [0, 0, 1]  # a candidate is found once per class
+    assert found.scores["plain"][0][valid].tolist() == pytest.approx([0.8, 0.6, 0.3])
+    assert found.scores["certain"][0][valid].tolist() == pytest.approx([0.463846, 0.726965, 0.284046], abs=1e-6)
+    assert found.candidate[0][valid].tolist() == [0, 1, 0]
+    assert not found.confidence[0][~valid].any()
+
+
+def test_unite__nothing_found_is_nothing():
+    assert ranked([], [], []).boxes.shape == (1, 0, 4)
+    assert not ranked([[0.0, 0.0, 9.0, 9.0]], [[0.01, 0.01]], [0.0]).valid.any()

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from ssodkit.detectors.detections import worth
 from ssodkit.detectors.portable.parts import (
     Answer,
     Suppress,
@@ -37,7 +38,7 @@ class PortableOneStage(nn.Module):
         probs, codes = said.logits.sigmoid(), said.codes
         ranks = probs.pow(rule.rank["class"])
         for name in rule.rank.keys() - {"class"}:
-            ranks = ranks * said.extra[name].sigmoid().pow(rule.rank[name])[..., None]
+            ranks = ranks * worth(said.extra, name).pow(rule.rank[name])[..., None]
         passes = ((probs if rule.score_of == "class" else ranks) > self.score) & anchors.valid[..., None]
         probs = ranks.masked_fill(~passes, -1.0)
         all_boxes, all_scores, all_labels, first = [], [], [], 0
