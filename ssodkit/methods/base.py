@@ -83,6 +83,9 @@ class MethodConfig(PluginConfig, ABC):
         """What the teacher's detections are scored by, beside their confidence, before any scorer sees them."""
         return frozenset()
 
+    about_labels: ClassVar[frozenset[str]] = frozenset()
+    """Keys of `term_changes` that speak of terms taught by labels, to which nothing is provided that a network says."""
+
     @property
     def term_changes(self) -> Mapping[str, Mapping[str, TermChange]]:
         """Key of this config -> what it changes about the detector's terms, by their names; see `changes_of`."""
@@ -123,9 +126,14 @@ def build_student(context: BuildContext) -> Detector:
     return context.detector.build(context)
 
 
-def learn_from_labels(student: Detector, batch: SemiBatch, progress: Progress) -> tuple[Losses, Scene]:
-    """The student's losses on labeled images alone, whose names read `labeled/roi/class`; and what it answered."""
-    answers, losses = learn_from_streams(student, {"labeled": batch.labeled}, progress)
+def learn_from_labels(
+    student: Detector, batch: SemiBatch, progress: Progress, changes: Mapping[str, TermChange] = {}
+) -> tuple[Losses, Scene]:
+    """The student's losses on labeled images alone, whose names read `labeled/roi/class`; and what it answered.
+
+    `changes` are those of `loss`.
+    """
+    answers, losses = learn_from_streams(student, {"labeled": batch.labeled}, progress, changes=changes)
     return losses["labeled"], Scene(student, batch, progress, answers["labeled"])
 
 
@@ -135,11 +143,12 @@ def learn_from_streams(
     progress: Progress,
     joined: Joined = "auto",
     unknown: Collection[str] = (),
+    changes: Mapping[str, TermChange] = {},
 ) -> tuple[dict[str, Answered], dict[str, Losses]]:
     """What the student answers about each stream; and its losses on each alone, by its own labels, each with its own
     denominators. Streams that are `unknown` have no labels, so no losses.
 
-    Names begin with the stream's. `joined` is that of `predict_together`.
+    Names begin with the stream's. `joined` is that of `predict_together`, `changes` those of `loss`.
     """
     views, truths = [], []
     for stream in streams.values():
@@ -153,5 +162,5 @@ def learn_from_streams(
             answers[name] = replace(answered, supervision=None)
         else:
             plan = assign(student, answered.stages, truth)
-            losses[name] = loss(student, answered.stages, plan, truth).named(name)
+            losses[name] = loss(student, answered.stages, plan, truth, changes).named(name)
     return answers, losses

@@ -27,7 +27,7 @@ from ssodkit.schedules.base import LossWeight
 from ssodkit.schedules.constant import ConstantConfig
 from ssodkit.structures.geometry import SemiBatch, carry
 from ssodkit.structures.progress import Progress
-from ssodkit.structures.run import RareFactor, Report, Step
+from ssodkit.structures.run import Losses, RareFactor, Report, Step
 from ssodkit.structures.teaching import Supervision
 from ssodkit.teachers.base import TeacherConfig
 
@@ -70,6 +70,7 @@ class PseudoLabelConfig(MethodConfig):
 
     type: Literal["pseudo_label"] = "pseudo_label"
     provides: ClassVar[frozenset[str]] = frozenset({"pseudo_boxes", "their_uncertainty"})
+    about_labels: ClassVar[frozenset[str]] = frozenset({"labeled_terms"})
     scored_by: ClassVar[Mapping[str, str]] = {"agreement": "name further views in `method.ensemble`"}
     teacher: Slot[TeacherConfig]
     ensemble: Ensemble | None = None
@@ -78,13 +79,16 @@ class PseudoLabelConfig(MethodConfig):
     """Each adds a score to the teacher's detections, in this order."""
     selector: Slot[SelectorConfig]
     candidate_scorers: tuple[Slot[CandidateScorerConfig], ...] = ()
-    """Each weighs the student's background candidates, in this order."""
+    """Each weighs the student's candidates, in this order."""
     unlabeled_weight: LossWeight = ConstantConfig(value=1.0)
     """Multiplies all unlabeled terms: the papers' alpha or lambda."""
     unlabeled_terms: dict[str, TermChange] = Field(default_factory=dict)
     """What is different about unlabeled terms: by stage (`roi`), by term or what it teaches in all stages (`box`),
     or in one (`roi/box`). A number is a weight; weights are multiplied where several name a term, and of the rest the
     most particular counts. The printed class loss of Soft Teacher is {roi/class: {normalizer: two_means}}."""
+    labeled_terms: dict[str, TermChange] = Field(default_factory=dict)
+    """The same of labeled terms. Weights may be schedules: of Unbiased Teacher v2 {class: {weight: {type: step,
+    before: 1.0, after: 0.25, at: 30000}}}."""
     background_factor: BackgroundFactor | None = None
     """A further factor of all unlabeled terms in steps with few pseudo-boxes: the papers' beta."""
     while_unweighted: Literal["skip", "look"] | None = None
@@ -126,8 +130,8 @@ class PseudoLabelConfig(MethodConfig):
 
     @property
     def term_changes(self) -> Mapping[str, Mapping[str, TermChange]]:
-        """Those of unlabeled images."""
-        return {"unlabeled_terms": self.unlabeled_terms}
+        """Those of both streams."""
+        return {"labeled_terms": self.labeled_terms, "unlabeled_terms": self.unlabeled_terms}
 
     @model_validator(mode="after")
     def _fused_answers_have_one_score(self) -> "PseudoLabelConfig":
@@ -168,7 +172,7 @@ class PseudoLabel(Method):
     def step(self, batch: SemiBatch, progress: Progress) -> Step:
         """Losses of both streams, and what the teacher found and the selector chose."""
         if not self.config.uses_unlabeled(progress):
-            return Step(self.consistencies(*learn_from_labels(self.student, batch, progress)))
+            return Step(self.consistencies(*self._learn_from_labels(batch, progress)))
         assert batch.unlabeled is not None
         weak, strong = batch.unlabeled.views["weak"], batch.unlabeled.views["strong"]
         labeled, targets = batch.labeled.joined()
@@ -188,21 +192,24 @@ class PseudoLabel(Method):
         report = Report(found, selection, seen.features.view)
         weight = self.config.unlabeled_weight.at(progress)
         if weight == 0.0:
-            return Step(self.consistencies(*learn_from_labels(self.student, batch, progress)), report)
+            return Step(self.consistencies(*self._learn_from_labels(batch, progress)), report)
 
         mine_l, mine_u = predict_together(self.student, [labeled, strong], [truth, pseudo], self.joined)
         with torch.no_grad():
             plan_l = assign(self.student, mine_l.stages, truth)
             plan_u = assign(self.student, mine_u.stages, pseudo)
             for scorer in self.candidate_scorers:
-                plan_u = scorer(self.teacher, seen, mine_u.stages, plan_u)
+                plan_u = scorer(self.teacher, seen, mine_u.stages, plan_u, pseudo)
 
-        losses = loss(self.student, mine_l.stages, plan_l, truth).named("labeled")
+        losses = loss(self.student, mine_l.stages, plan_l, truth, self.config.labeled_terms).named("labeled")
         extra = loss(self.student, mine_u.stages, plan_u, pseudo, self.config.unlabeled_terms).named("unlabeled")
         if self.config.background_factor is not None:
             extra = extra.where_rare(rare_factor(pseudo, self.config.background_factor))
         scene = Scene(self.student, batch, progress, mine_l, mine_u, plan_u, self.teacher, seen, selection.supervision)
         return Step(self.consistencies(losses + extra * weight, scene), report)
+
+    def _learn_from_labels(self, batch: SemiBatch, progress: Progress) -> tuple[Losses, Scene]:
+        return learn_from_labels(self.student, batch, progress, self.config.labeled_terms)
 
     def after_update(self, progress: Progress, ok: Tensor) -> None:
         """The teacher follows the student, and the selector keeps what it saw."""

@@ -108,7 +108,7 @@ def _term_changes(recipe: Recipe, parts: Parts) -> Iterator[Problem]:
                 if text := own.misfit_of(change):
                     yield path, f"{text} (in the stage '{stage}')"
                 owner, available = _around(recipe, ("detector", "stages", stage), parts)
-                around = owner, available | recipe.method.provided
+                around = owner, available if key in recipe.method.about_labels else available | recipe.method.provided
                 for field in ("criterion", "normalizer"):
                     part = getattr(change, field)
                     if part is not None and all(getattr(other, field) is None for other in stronger):

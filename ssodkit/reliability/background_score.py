@@ -18,7 +18,7 @@ from ssodkit.plugins import BuildContext, register
 from ssodkit.reliability.base import CandidateScorer, CandidateScorerConfig
 from ssodkit.structures.geometry import carry_boxes
 from ssodkit.structures.predictions import Candidates, Predictions, Seen, Stages
-from ssodkit.structures.teaching import Plan
+from ssodkit.structures.teaching import Plan, Supervision
 from ssodkit.teachers.base import Teacher
 
 Indicator = Literal["bg_t", "bg_s", "pred_diff", "iou", "reverse_iou", "none"]
@@ -52,7 +52,7 @@ class BackgroundScore(CandidateScorer):
         self.config = config
 
     @torch.no_grad()
-    def forward(self, teacher: Teacher, seen: Seen, stages: Stages, plan: Plan) -> Plan:
+    def forward(self, teacher: Teacher, seen: Seen, stages: Stages, plan: Plan, pseudo: Supervision) -> Plan:
         """The teacher is asked at most once, on the features it has, about the sampled background candidates.
 
         A candidate without area in the teacher's view, such as one in the border that a rotation leaves, has no answer

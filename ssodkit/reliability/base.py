@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ssodkit.ops.rows import take_rows
 from ssodkit.plugins import BuildContext, Config, PluginConfig
 from ssodkit.structures.predictions import Detections, Features, Seen, Stages
-from ssodkit.structures.teaching import Plan
+from ssodkit.structures.teaching import Plan, Supervision
 from ssodkit.teachers.base import Teacher
 
 
@@ -70,7 +70,7 @@ class InstanceScorer(nn.Module, ABC):
 
 
 class CandidateScorerConfig(PluginConfig, ABC):
-    """Changes who learns how much from what in the student's stages, as background that may hide an object."""
+    """Changes who learns how much from what in the student's stages, such as background that may hide an object."""
 
     slot: ClassVar[str] = "candidate_scorer"
 
@@ -79,7 +79,8 @@ class CandidateScorerConfig(PluginConfig, ABC):
 
 
 class CandidateScorer(nn.Module, ABC):
-    """Called without gradient; `stages` are the student's, in the strong frame, `seen` the teacher's, in the weak."""
+    """Called without gradient; `stages` are the student's and `pseudo` what they learn from, in the strong frame,
+    `seen` is the teacher's, in the weak."""
 
     @abstractmethod
-    def forward(self, teacher: Teacher, seen: Seen, stages: Stages, plan: Plan) -> Plan: ...
+    def forward(self, teacher: Teacher, seen: Seen, stages: Stages, plan: Plan, pseudo: Supervision) -> Plan: ...

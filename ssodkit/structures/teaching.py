@@ -32,7 +32,8 @@ class Targets(Record):
     """Known on the host: no valid row is a crowd or weighs 0, so that nobody needs to look for what is ignored. False
     where that is not known; who changes `weight` or `crowd` answers for it anew."""
     extra: Mapping[str, Float[Tensor, "batch targets ..."]] = field(default_factory=dict)
-    """What a teacher answered besides where it found a target, named as in `Predictions.extra`; labels have none."""
+    """What a teacher answered besides where it found a target, named as in `Predictions.extra`, and its confidence as
+    `score`; labels have none."""
 
     @classmethod
     def empty(cls, batch: int, device: torch.device | str = "cpu", length: int = 0) -> "Targets":

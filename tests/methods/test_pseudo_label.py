@@ -74,6 +74,21 @@ def test_pseudo_label__unlabeled_terms_have_factors_of_their_own(make_method, se
     assert no_boxes == {**plain, "unlabeled/rpn/box": 0.0, "unlabeled/roi/box": 0.0}
 
 
+def test_pseudo_label__labeled_terms_may_change_in_the_run_whether_or_not_others_teach(make_method, semi_batch):
+    weight = {"type": "step", "before": 1.0, "after": 0.25, "at": 5}
+    unlabeled = {"type": "step", "before": 0.0, "after": 1.0, "at": 3}
+    fields = {"labeled_terms": {"roi/class": {"weight": weight}}, "unlabeled_weight": unlabeled}
+    method, plain = make_method(**fields), make_method(unlabeled_weight=unlabeled)
+    for step, factor in ((0, 1.0), (4, 1.0), (5, 0.25)):
+        changed, usual = (values(one.step(semi_batch, Progress(step, 10)).losses) for one in (method, plain))
+        assert changed["labeled/roi/class"] == pytest.approx(factor * usual["labeled/roi/class"])
+        assert {**changed, "labeled/roi/class": 0.0} == {**usual, "labeled/roi/class": 0.0}
+    halved = make_method(labeled_terms={"rpn": 0.5}, while_unweighted="look", unlabeled_weight=0.0)
+    assert values(halved.step(semi_batch, START).losses)["labeled/rpn/box"] == pytest.approx(
+        0.5 * usual["labeled/rpn/box"]
+    )
+
+
 def test_pseudo_label__the_printed_class_loss_is_that_of_the_unlabeled_stream_alone(make_method, semi_batch):
     plain = values(make_method(unlabeled_weight=1.0).step(semi_batch, START).losses)
     method = make_method(unlabeled_weight=1.0, unlabeled_terms={"roi/class": {"normalizer": "two_means"}})

@@ -138,7 +138,7 @@ def test_class_loss__hardly_any_reliable_background_is_not_blown_up():
 
 @pytest.fixture
 def taught(tiny_context, semi_batch, make_targets):
-    """A teacher and what it saw of the weak views; the student's stages, and its plan by one box per image."""
+    """A teacher and what it saw of the weak views; the student's stages, its plan by one box per image, and these."""
     context = tiny_context()
     student = context.detector.build(context)
     teacher = EmaTeacherConfig().build(student, context)
@@ -147,14 +147,16 @@ def taught(tiny_context, semi_batch, make_targets):
     targets = make_targets([[(8, 8, 30, 44, 1)], [(20, 12, 44, 50, 2)]])
     pseudo = carry(Supervision.uniform(targets, Progress(0, 10)), weak, strong)
     stages = predict_together(student, [strong], [pseudo])[0].stages
-    return teacher, teacher.look(weak), stages, assign(student, stages, pseudo)
+    return teacher, teacher.look(weak), stages, assign(student, stages, pseudo), pseudo
 
 
 @pytest.mark.parametrize("indicator", RELIABILITY)
 def test_background_score__weighs_sampled_background_alone(taught, indicator):
-    teacher, seen, stages, plan = taught
+    teacher, seen, stages, plan, pseudo = taught
     before = plan["roi"]["class"]
-    after = BackgroundScore(BackgroundScoreConfig(indicator=indicator))(teacher, seen, stages, plan)["roi"]["class"]
+    after = BackgroundScore(BackgroundScoreConfig(indicator=indicator))(teacher, seen, stages, plan, pseudo)["roi"][
+        "class"
+    ]
     assert (before.positive & (before.weight == 1.0)).any()
     assert torch.equal(after.weight[before.positive], before.weight[before.positive])
     assert not after.weight[before.weight == 0.0].any()
@@ -165,16 +167,16 @@ def test_background_score__weighs_sampled_background_alone(taught, indicator):
 
 
 def test_background_score__changes_the_class_term_of_the_last_stage_alone(taught):
-    teacher, seen, stages, plan = taught
-    scored = BackgroundScore(BackgroundScoreConfig())(teacher, seen, stages, plan)
+    teacher, seen, stages, plan, pseudo = taught
+    scored = BackgroundScore(BackgroundScoreConfig())(teacher, seen, stages, plan, pseudo)
     assert scored["rpn"] is plan["rpn"]
     assert scored["roi"]["box"] is plan["roi"]["box"]
     assert scored["roi"]["class"].index is plan["roi"]["class"].index
 
 
 def test_background_score__is_what_the_teacher_says_in_the_weak_view(taught, semi_batch):
-    teacher, seen, stages, plan = taught
-    after = BackgroundScore(BackgroundScoreConfig())(teacher, seen, stages, plan)["roi"]["class"]
+    teacher, seen, stages, plan, pseudo = taught
+    after = BackgroundScore(BackgroundScoreConfig())(teacher, seen, stages, plan, pseudo)["roi"]["class"]
     candidates = stages.last.candidates
     unlabeled = semi_batch.unlabeled
     boxes = carry_boxes(candidates.boxes, unlabeled.views["strong"], unlabeled.views["weak"])
@@ -188,10 +190,12 @@ def test_background_score__is_what_the_teacher_says_in_the_weak_view(taught, sem
 @pytest.mark.parametrize(("indicator", "counts_fully"), [("bg_t", True), ("pred_diff", True), ("bg_s", False)])
 def test_background_score__what_the_teacher_cannot_see_is_background(taught, indicator, counts_fully):
     """Moved 32 pixels to the right, the left half of the strong view shows nothing of the image."""
-    teacher, seen, stages, plan = taught
+    teacher, seen, stages, plan, pseudo = taught
     stages.view.homography.copy_(torch.tensor([[1.0, 0.0, 32.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]))
     before = plan["roi"]["class"]
-    after = BackgroundScore(BackgroundScoreConfig(indicator=indicator))(teacher, seen, stages, plan)["roi"]["class"]
+    after = BackgroundScore(BackgroundScoreConfig(indicator=indicator))(teacher, seen, stages, plan, pseudo)["roi"][
+        "class"
+    ]
     unseen = stages.last.candidates.boxes[..., 2] <= 32.0
     drawn = before.background & (before.weight > 0.0)
     assert (drawn & unseen).any()
@@ -203,16 +207,16 @@ def test_background_score__what_the_teacher_cannot_see_is_background(taught, ind
     ("indicator", "questions"), [("bg_t", 1), ("pred_diff", 1), ("bg_s", 0), ("iou", 0), ("none", 0)]
 )
 def test_background_score__asks_the_teacher_once_or_not_at_all(taught, indicator, questions):
-    teacher, seen, stages, plan = taught
+    teacher, seen, stages, plan, pseudo = taught
     asked = []
     teacher.network.roi.register_forward_hook(lambda *_: asked.append(True))
     teacher.network.backbone.register_forward_hook(lambda *_: asked.extend([True] * 10))
-    BackgroundScore(BackgroundScoreConfig(indicator=indicator))(teacher, seen, stages, plan)
+    BackgroundScore(BackgroundScoreConfig(indicator=indicator))(teacher, seen, stages, plan, pseudo)
     assert len(asked) == questions
 
 
 def test_background_score__weights_have_no_gradient(taught):
-    teacher, seen, stages, plan = taught
+    teacher, seen, stages, plan, pseudo = taught
     for indicator in RELIABILITY:
-        scored = BackgroundScore(BackgroundScoreConfig(indicator=indicator))(teacher, seen, stages, plan)
+        scored = BackgroundScore(BackgroundScoreConfig(indicator=indicator))(teacher, seen, stages, plan, pseudo)
         assert not scored["roi"]["class"].weight.requires_grad

@@ -39,6 +39,6 @@ def targets_of(
         valid=taught if ignored is None else taught | ignored,
         weight=taught.float(),
         crowd=torch.zeros_like(taught),
-        extra=found.extra,
+        extra={**found.extra, "score": found.confidence},
         all_teach=ignored is None,
     )
