@@ -55,7 +55,7 @@ TINY = (
     "engine.steps=4",
     "data.batch.labeled=2",
 )
-IMITATING = ("dense_teacher",)
+IMITATING = ("dense_teacher", "humble_teacher")
 """Presets in which a teacher's answers teach: without a selector, on views that show images at the same places."""
 TINY_LEARNING = ("method.teacher.score=0.0", "method.unlabeled_weight=1.0", "data.batch.unlabeled=2")
 STORED = ("data.unlabeled={type: stored, file: labels.json}", "data.batch.unlabeled=2")
@@ -112,7 +112,7 @@ class Meeting:
                 changes += STORED
             if self.preset in IMITATING:
                 changes.append("data.batch.unlabeled=2")
-                if self.detector == "faster_rcnn":
+                if self.preset == "dense_teacher" and self.detector == "faster_rcnn":
                     changes.append("method.terms.roi/class={criterion: {type: softmax}, normalizer: positives}")
             if self.selector == "none":
                 return load_recipe(path, changes)

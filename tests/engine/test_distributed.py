@@ -58,9 +58,9 @@ def cases(tiny_recipe):
     """Name -> recipe, global batch and weights. In `uneven`, the second process has no labeled box, the first no
     pseudo-box; `adaptive` is the same with a matcher that reads answers, whose terms are divided by the positives' IoU;
     `rare` is the same with a background factor, which acts only if one process decides for itself; in `gmm` the
-    processes share a queue; `dino` is a transformer, and in `imitation` a teacher's
-    answers teach: the second process has no labeled box in either; in `bad`, the features of the second are no
-    numbers."""
+    processes share a queue; `dino` is a transformer, in `imitation` a teacher's answers teach, and in `flipped` those
+    about regions and their mirror images: the second process has no labeled box in any; in `bad`, the features of the
+    second are no numbers."""
     recipe = tiny_recipe()
     (batch,) = next(
         training_batches(open_data(recipe.data), recipe.views, derive_batch(recipe.data.batch), 0, range(1))
@@ -93,6 +93,12 @@ def cases(tiny_recipe):
         "method.unlabeled_weight=1.0",
         name="dense_teacher",
     )
+    flipped = tiny_recipe(
+        "method.flip_average=true",
+        "method.teacher.proposals=40",
+        "method.unlabeled_weight=1.0",
+        name="humble_teacher",
+    )
     shared = {"method": method.state_dict()}
     return {
         "plain": {"recipe": recipe, "batch": batch, **shared},
@@ -110,6 +116,11 @@ def cases(tiny_recipe):
             "batch": without_labels_of_the_second(batch),
             "method": build_method(imitation, CLASSES).state_dict(),
         },
+        "flipped": {
+            "recipe": flipped,
+            "batch": without_labels_of_the_second(batch),
+            "method": with_another_teacher(flipped),
+        },
         "bad": {"recipe": recipe, "batch": batch, "poisoned": 1, **shared},
     }
 
@@ -120,6 +131,12 @@ def with_a_queue(recipe, method, weak):
     other.load_state_dict(method.state_dict(), strict=False)
     other.selector.queue[:, 0] = method.teacher.look(weak).found.confidence.mean()
     return other.state_dict()
+
+
+def with_another_teacher(recipe):
+    """The state of a method whose teacher says something else than its student, so that no loss is all rounding."""
+    state, other = (build_method(recipe.model_copy(update={"seed": seed}), CLASSES).state_dict() for seed in (0, 1))
+    return {name: other[name] if name.startswith("teacher.") else value for name, value in state.items()}
 
 
 def update(case):
@@ -173,7 +190,7 @@ def write_a_case_with_an_image_to_break(tiny_recipe, folder):
     (folder / "broken.txt").write_text(str(folder / "pictures" / f"{number}.png"))
 
 
-@pytest.mark.parametrize("name", ["plain", "uneven", "adaptive", "rare", "gmm", "dino", "imitation"])
+@pytest.mark.parametrize("name", ["plain", "uneven", "adaptive", "rare", "gmm", "dino", "imitation", "flipped"])
 def test_two_processes__have_the_gradients_of_one(cases, answers, name):
     one, two = update(cases[name]), answers[0][0][name]
     assert one["gradients"].keys() == two["gradients"].keys()
