@@ -225,6 +225,27 @@ def test_imitation__every_valid_region_counts_and_no_other_row(make_method, semi
             assert losses.terms[f"unlabeled/{stage}/{term}"].denominator == count
 
 
+def test_imitation__without_any_region_nothing_is_lost_and_gradients_are_zero(tiny_context, semi_batch):
+    proposals = {
+        "training": {"per_level": 50, "keep": 24},
+        "test": {"per_level": 40, "keep": 20},
+        "minimum_side": 999.0,
+    }
+    fields = {key: value for key, value in HUMBLE_TEACHER.items() if key != "detector"}
+    config = ImitationConfig.model_validate({"type": "imitation", **fields, "flip_average": True})
+    method, batch = config.build(tiny_context(proposals=proposals)), aligned(semi_batch)
+    assert not method.teacher.answer(batch.unlabeled.views["weak"]).last.candidates.valid.any()
+    losses = values(method.step(batch, START).losses)
+    for term in ("class", "box"):
+        gradients = torch.autograd.grad(
+            losses[f"unlabeled/roi/{term}"], list(method.student.roi.parameters()), retain_graph=True, allow_unused=True
+        )
+        assert losses[f"unlabeled/roi/{term}"] == 0.0
+        assert not any(gradient.any() for gradient in gradients if gradient is not None)
+    torch.stack(list(losses.values())).sum().backward()
+    assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in method.student.parameters())
+
+
 def test_imitation__flip_average_asks_about_mirrored_regions(make_method, semi_batch):
     """In an image that is its own mirror image, the mirrored regions of the mirrored view are regions of the view."""
     batch = with_symmetric_images(semi_batch)

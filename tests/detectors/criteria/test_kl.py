@@ -64,6 +64,14 @@ def test_kl__of_the_same_is_zero_with_a_finite_gradient_however_sure(activation:
     torch.testing.assert_close(logits.grad, torch.zeros_like(logits), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
+def test_kl__of_half_precision_is_worked_out_in_fp32(activation: str):
+    mine, theirs = torch.randn(2, 1, 5, 4, generator=torch.Generator().manual_seed(0)).bfloat16()
+    losses = divergences(mine, theirs, activation)
+    assert losses.dtype == torch.float32
+    torch.testing.assert_close(losses, divergences(mine.float(), theirs.float(), activation))
+
+
 def test_kl__who_learns_nothing_of_them_learns_that_nothing_is_there():
     theirs = answers_of(torch.randn(1, 2, 4, generator=torch.Generator().manual_seed(0)), "softmax")
     plan = EverythingConfig()(theirs)
