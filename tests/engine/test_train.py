@@ -149,6 +149,22 @@ def test_resume__with_a_half_filled_queue_2_and_2_steps_equal_4_bit_for_bit(tiny
         assert any(value is not None for value in threshold["per_class"].values())
 
 
+def test_resume__across_the_burn_in_of_humble_teacher_1_and_2_steps_equal_3_bit_for_bit(tiny_recipe, tmp_path):
+    recipe = tiny_recipe(
+        "data.batch.unlabeled=2",
+        "method.flip_average=true",
+        "method.unlabeled_weight={type: step, before: 0.0, after: 0.5, at: 2}",
+        "method.teacher.momentum={type: step, before: 0.0, after: 0.9, at: 3}",
+        name="humble_teacher",
+    )
+    run = tmp_path / "run"
+    whole = train(recipe, tmp_path / "whole", stop_after=3)
+    train(recipe, run, stop_after=1)
+    here, there = load_state(resume(run, stop_after=3).checkpoint), load_state(whole.checkpoint)
+    parts = ("step", "method", "optimizer")
+    assert differing({part: here[part] for part in parts}, {part: there[part] for part in parts}) == []
+
+
 def test_resume__forgets_what_the_metrics_say_beyond_the_checkpoint(tiny_recipe, tmp_path, capsys):
     run = tmp_path / "run"
     train(tiny_recipe(), run, stop_after=2)
