@@ -149,8 +149,16 @@ class Detector(nn.Module, ABC):
         raise NotImplementedError(f"{type(self).__name__} cannot be asked about a region")
 
     @abstractmethod
-    def detect(self, stages: Stages, score: float | None = None, rank: Mapping[str, float] | None = None) -> Detections:
-        """Final detections in the frame of `stages.view`; `score` overrides the test threshold, `rank` the ranking."""
+    def detect(
+        self,
+        stages: Stages,
+        score: float | None = None,
+        rank: Mapping[str, float] | None = None,
+        progress: Progress | None = None,
+        nms: float | None = None,
+    ) -> Detections:
+        """Final detections in the frame of `stages.view`, by the test rule of a run that is so far, without `progress`
+        as the rule stands; `score`, `rank` and `nms` override its threshold, ranking and suppression."""
 
     def class_layers(self, num_classes: int) -> Mapping[str, Tensor]:
         """Layers that say classes, and for each which outputs speak of which class, if there were so many: (classes,

@@ -26,6 +26,7 @@ from ssodkit.ops.denoising import blocked_between
 from ssodkit.ops.rows import take_rows
 from ssodkit.plugins import BuildContext, Config, Slot, register
 from ssodkit.structures.predictions import Candidates, Detections, Features, Predictions, Stages
+from ssodkit.structures.progress import Progress
 from ssodkit.structures.teaching import Assignment, Supervision
 from ssodkit.structures.views import View
 
@@ -149,9 +150,16 @@ class Dino(Detector):
         layers = self.decoder(content, torch.cat([noise.boxes, start], dim=1), tokens, blocked)
         return self._stages(encoder, layers, noise, frames, features.view)
 
-    def detect(self, stages: Stages, score: float | None = None, rank: Mapping[str, float] | None = None) -> Detections:
+    def detect(
+        self,
+        stages: Stages,
+        score: float | None = None,
+        rank: Mapping[str, float] | None = None,
+        progress: Progress | None = None,
+        nms: float | None = None,
+    ) -> Detections:
         """Final detections, of the last layer."""
-        return find_by_level(stages.last, stages.view.sizes, self.config.test, score, rank)
+        return find_by_level(stages.last, stages.view.sizes, self.config.test.at(progress, nms), score, rank)
 
     def _select(
         self, tokens: Tokens, frames: Float[Tensor, "batch 4"]

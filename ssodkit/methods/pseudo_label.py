@@ -179,11 +179,11 @@ class PseudoLabel(Method):
         truth = Supervision.uniform(targets, progress)
 
         with torch.no_grad():
-            seen = self.teacher.look(weak)
+            seen = self.teacher.look(weak, progress)
             found = seen.found
             if self.config.ensemble is not None:
                 others = [batch.unlabeled.views[name] for name in self.config.ensemble.views]
-                carried = [carry(self.teacher.look(view).found, view, weak) for view in others]
+                carried = [carry(self.teacher.look(view, progress).found, view, weak) for view in others]
                 found = fuse([found, *carried], self.config.ensemble.iou)
             for scorer in self.scorers:
                 found = scorer(self.teacher, seen.features, found)
