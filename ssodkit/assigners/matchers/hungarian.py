@@ -76,6 +76,16 @@ class Hungarian(Matcher):
         return assignments
 
 
+@torch.no_grad()
+def costs_of_targets(asked: Question) -> Float[Tensor, "batch targets"]:
+    """What each target's own candidate costs; infinite for a target without one. The host is waited for once."""
+    answers = compare(asked.predictions, asked.targets)
+    costs = pair_costs(asked, answers)
+    (found,) = least_cost([costs], [answers.valid[..., None] & answers.taught[:, None]])
+    is_own = found[..., None] == torch.arange(costs.shape[2], device=costs.device)
+    return costs.masked_fill(~is_own, torch.inf).amin(dim=1)
+
+
 def pair_costs(asked: Question, answers: Answers) -> Float[Tensor, "batch candidates targets"]:
     """What each pair would cost; any number where it is not possible."""
     assert isinstance(asked.matcher, Hungarian)
