@@ -8,6 +8,7 @@ Source: Xu et al., Soft Teacher, ICCV 2021, arXiv:2106.09018, figure 2. Mean Tea
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import torch
@@ -205,6 +206,7 @@ class PseudoLabel(Method):
         extra = loss(self.student, mine_u.stages, plan_u, pseudo, self.config.unlabeled_terms).named("unlabeled")
         if self.config.background_factor is not None:
             extra = extra.where_rare(rare_factor(pseudo, self.config.background_factor))
+        seen = replace(seen, found=found)
         scene = Scene(self.student, batch, progress, mine_l, mine_u, plan_u, self.teacher, seen, selection.supervision)
         return Step(self.consistencies(losses + extra * weight, scene), report)
 
