@@ -92,12 +92,10 @@ class EmaTeacher(Teacher):
         return Seen(features, stages, self._detect(stages, progress))
 
     def _detect(self, stages: Stages, progress: Progress | None) -> Detections:
-        config = self.config
-
-        def detect(rank: Mapping[str, float] | None) -> Detections:
-            return self.network.detect(stages, config.score, rank, progress, config.nms)
-
-        return unite({name: detect(rank) for name, rank in config.rankings.items()}) if config.rankings else detect(None)
+        score, nms, rankings = self.config.score, self.config.nms, self.config.rankings
+        if not rankings:
+            return self.network.detect(stages, score, progress=progress, nms=nms)
+        return unite({name: self.network.detect(stages, score, rank, progress, nms) for name, rank in rankings.items()})
 
     @torch.no_grad()
     def score_regions(self, features: Features, regions: Candidates) -> Predictions:

@@ -41,7 +41,8 @@ def test_phases__one_to_many_becomes_the_detectors_own_matching(tiny_context, ma
         context = tiny_context(type=type, stages=stages)
         detector = context.detector.build(context)
         truth = Supervision.uniform(make_targets(BOXES), progress)
-        (answers,) = predict_together(detector, [make_view("a", [1, 2])], [truth])
+        (answered,) = predict_together(detector, [make_view("a", [1, 2])], [truth])
+        answers = answered.stages
         plan = assign(detector, answers, truth)
         losses = loss(detector, answers, plan, truth)
         name = next(name for name in reversed(answers.by_name) if name.partition(".")[0] == stage)
