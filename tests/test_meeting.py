@@ -81,6 +81,7 @@ REASONS = {
     "needs 'strides'": "the matcher counts in cells of the pyramid, and the regions of this stage lie on none",
     "needs 'places'": "the matcher compares where candidates lie, and queries lie nowhere until they answer",
     "needs 'comparable_answers'": "the method compares two networks candidate by candidate, and their queries differ",
+    "needs 'queries'": "the method asks further queries about boxes, and only a transformer takes any",
     "reads the score": "the selector reads the score of a scorer that the method does not have; add it where 1 allows",
 }
 """What may stand in the way: words of its sentence, and what they mean."""

@@ -50,6 +50,8 @@ def test_recipes__every_shipped_recipe_takes_two_steps_at_a_tiny_size(name: str)
         changes += ["detector.roi.width=16"]
     if isinstance(recipe.method, PseudoLabelConfig | ImitationConfig):
         changes += ["method.unlabeled_weight=1.0"]
+    if "decoder" in recipe.detector.stages:
+        changes += ["detector.queries=50"]
     if isinstance(recipe.method, PseudoLabelConfig):  # whatever a new network says is taught
         changes += ["method.teacher.score=0.0"]
         changes += {
@@ -127,6 +129,9 @@ def test_recipes__learn_at_the_published_rates():
         "coco/humble_teacher": {0: 1e-5, 1000: 0.01, 139_999: 0.01, 140_000: 0.001, 180_000: 1e-4, 199_999: 1e-4},
         "coco/humble_teacher_additional": {0: 1e-5, 329_999: 0.01, 330_000: 0.001, 410_000: 1e-4, 449_999: 1e-4},
         "voc/humble_teacher": {0: 1e-5, 1000: 0.01, 37_999: 0.01, 38_000: 0.001, 47_999: 0.001},
+        "coco/semi_detr": {0: 1e-4, 119_999: 1e-4},
+        "coco/semi_detr_additional": {0: 1e-4, 119_999: 1e-4, 120_000: 1e-5, 160_000: 1e-6, 239_999: 1e-6},
+        "voc/semi_detr": {0: 1e-4, 79_999: 1e-4},
         "voc/mean_teacher": {0: 1e-5, 500: 0.01, 71_999: 0.01},
         "voc/consistent_teacher": {0: 1e-5, 500: 0.01, 71_999: 0.01},
         "voc/unbiased_teacher": {0: 1e-5, 1000: 0.01} | at_the_end,
@@ -197,6 +202,40 @@ def test_recipes__batches_and_optimizers_are_the_published_ones(name, slots, cli
     assert (optimizer.type, optimizer.momentum, optimizer.weight_decay, optimizer.decay) == ("sgd", 0.9, 1e-4, decay)
 
 
+@pytest.mark.parametrize(
+    ("name", "slots", "unlabeled_weight"),
+    [("coco/semi_detr", (8, 32), 4.0), ("coco/semi_detr_additional", (32, 32), 2.0), ("voc/semi_detr", (8, 32), 4.0)],
+)
+def test_recipes__semi_detr_changes_all_at_once_after_half_of_the_run(name, slots, unlabeled_weight):
+    recipe = load_recipe(name)
+    engine, method, detector = recipe.engine, recipe.method, recipe.detector
+    batch, optimizer = recipe.data.batch, engine.optimizer
+    assert (batch.labeled, batch.unlabeled) == slots
+    assert engine.lr_for_images == sum(slots)
+    assert (optimizer.type, optimizer.weight_decay, optimizer.decay) == ("adamw", 1e-4, "all")
+    assert (optimizer.backbone_lr, engine.clip_norm) == (0.1, 0.1)
+    (consistency,) = method.consistencies
+    (denoising,) = method.unlabeled_terms.values()
+    half = engine.steps // 2
+    for step, matcher, nms, weights in (
+        (0, "one_to_many", 0.6, (unlabeled_weight, 10 * unlabeled_weight, 0.0)),
+        (half - 1, "one_to_many", 0.6, (unlabeled_weight, 10 * unlabeled_weight, 0.0)),
+        (half, "hungarian", None, (unlabeled_weight, 0.0, 1.0)),
+        (engine.steps - 1, "hungarian", None, (unlabeled_weight, 0.0, 1.0)),
+    ):
+        now = Progress(step, engine.steps)
+        assert {detector.stages[stage].at(now).matcher.type for stage in ("encoder", "decoder")} == {matcher}
+        assert detector.test.at(now).nms == nms
+        schedules = (method.unlabeled_weight, consistency.weight, denoising.weight)
+        assert tuple(schedule.at(now) for schedule in schedules) == weights
+    momenta = {0: 0.0, 1: 0.5, 9: 0.9, 998: 0.998999, 999: 0.999, 5000: 0.999}
+    seen = {updates: method.teacher.momentum.at(Progress(updates, engine.steps)) for updates in momenta}
+    assert seen == pytest.approx(momenta, abs=1e-6)
+    assert (method.teacher.score, method.teacher.nms) == (0.01, 0.6)
+    assert (method.selector.above, method.selector.deviations, method.selector.at_most) == (0.4, 1.0, 300)
+    assert recipe.evaluation.result == "student"
+
+
 def test_recipes__the_dense_detector_learns_from_mosaics_as_published():
     recipe = load_recipe("coco/supervised_objectness")
     batch, optimizer, views = recipe.data.batch, recipe.engine.optimizer, recipe.views
@@ -216,7 +255,7 @@ def test_recipes__the_dense_detector_learns_from_mosaics_as_published():
 
 def test_recipes__test_images_have_the_published_sizes():
     sizes = {"coco": (800, 1333), "voc": (600, 1000), "voc/unbiased_teacher": (600, 1333)}
-    sizes["coco/supervised_objectness"] = (640, 640)
+    sizes |= {"coco/supervised_objectness": (640, 640), "voc/semi_detr": (800, 1333)}
     for name in PAPERS:
         expected = sizes.get(name) or sizes[name.split("/")[0]]
         (resize,) = load_recipe(name).views.test.transforms

@@ -125,9 +125,9 @@ class Bench:
         elif isinstance(self.method, Imitation):
             self.plain = self.method.teacher.answer
 
-    def sure_look(self, view: View) -> Seen:
+    def sure_look(self, view: View, progress: Progress | None = None) -> Seen:
         """The teacher's look, whose detections are replaced; whatever else scores them says the same."""
-        seen = self.look(view)
+        seen = self.look(view, progress)
         scores = dict.fromkeys(seen.found.scores, self.answer.confidence)
         return replace(seen, found=replace(self.answer, scores=scores))
 

@@ -40,9 +40,9 @@ class Scene:
     teacher: Teacher | None = None
     """None where no teacher teaches in this step."""
     seen: Seen | None = None
-    """What it made of the weak view; None where it made no detections."""
+    """What it made of the weak view, its detections as the selector saw them; None where it made none."""
     selected: Supervision | None = None
-    """The pseudo-boxes in the weak view; row i is the same box in `unlabeled.supervision`."""
+    """The pseudo-boxes in the weak view; row i is the same box in `unlabeled.supervision`, and detection i."""
 
 
 class ConsistencyConfig(PluginConfig, ABC):

@@ -1,10 +1,11 @@
 """What a detector exposes: capabilities before it is built, and verbs once it is."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from jaxtyping import Float
 from pydantic import field_validator, model_validator
 from torch import Tensor, nn
 
@@ -14,7 +15,7 @@ from ssodkit.detectors.portable.parts import Suppress
 from ssodkit.detectors.rules import DetectionRule, ProposalCount, StageRule
 from ssodkit.detectors.torchvision_weights import TorchvisionName, plain_name
 from ssodkit.plugins import BuildContext, PluginConfig
-from ssodkit.structures.predictions import Candidates, Detections, Features, Predictions, Stages, stage_of
+from ssodkit.structures.predictions import Candidates, Detections, Features, Predictions, Queries, Stages, stage_of
 from ssodkit.structures.progress import Progress
 from ssodkit.structures.teaching import Supervision
 from ssodkit.structures.views import View
@@ -64,6 +65,11 @@ class DetectorConfig(PluginConfig, ABC):
     def largest_cell(self) -> int | None:
         """Pixels per side of the largest cell that the stage which makes detections answers about; None: of none."""
         return None
+
+    @property
+    def query_channels(self) -> int:
+        """How wide the content of a query is; 0 without the capability `queries`."""
+        return 0
 
     @model_validator(mode="after")
     def _all_stages_have_rules(self) -> "DetectorConfig":
@@ -141,6 +147,14 @@ class Detector(nn.Module, ABC):
         """
         raise NotImplementedError(f"candidates of two {type(self).__name__} are never the same")
 
+    def states_of(self, stages: Stages, queries: Queries) -> Sequence[Float[Tensor, "batch queries channels"]]:
+        """What becomes of further queries behind each layer, where `stages` are this network's answers about their
+        images: they see its own queries, which do not see them. Differentiably, where the answers were.
+
+        Raises NotImplementedError for detectors without `queries`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} takes no queries")
+
     def score_regions(self, features: Features, regions: Candidates) -> Predictions:
         """The last stage's answer about any box in the frame of `features`, differentiably.
 
@@ -149,8 +163,16 @@ class Detector(nn.Module, ABC):
         raise NotImplementedError(f"{type(self).__name__} cannot be asked about a region")
 
     @abstractmethod
-    def detect(self, stages: Stages, score: float | None = None, rank: Mapping[str, float] | None = None) -> Detections:
-        """Final detections in the frame of `stages.view`; `score` overrides the test threshold, `rank` the ranking."""
+    def detect(
+        self,
+        stages: Stages,
+        score: float | None = None,
+        rank: Mapping[str, float] | None = None,
+        progress: Progress | None = None,
+        nms: float | None = None,
+    ) -> Detections:
+        """Final detections in the frame of `stages.view`, by the test rule of a run that is so far, without `progress`
+        as the rule stands; `score`, `rank` and `nms` override its threshold, ranking and suppression."""
 
     def class_layers(self, num_classes: int) -> Mapping[str, Tensor]:
         """Layers that say classes, and for each which outputs speak of which class, if there were so many: (classes,

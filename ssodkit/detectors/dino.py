@@ -4,8 +4,9 @@ Source: Zhang et al., DINO: DETR with Improved DeNoising Anchor Boxes, ICLR 2023
 attention: Zhu et al., ICLR 2021, arXiv:2010.04159; boxes as queries: Liu et al., DAB-DETR, ICLR 2022, arXiv:2201.12329.
 """
 
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,13 +20,17 @@ from ssodkit.detectors.detections import find_by_level
 from ssodkit.detectors.images import make_pyramid
 from ssodkit.detectors.rules import DenseDetectionRule, ProposalCount
 from ssodkit.nn.projection import Projection, ProjectionConfig
-from ssodkit.nn.query_decoder import QueryDecoder, QueryHead, Said
+from ssodkit.nn.query_decoder import QueryDecoder, QueryHead, Said, Trace
 from ssodkit.nn.token_encoder import TokenEncoder, Tokens
+from ssodkit.ops.boxes import at_least_fp32
 from ssodkit.ops.coding import FrameCoder
 from ssodkit.ops.denoising import blocked_between
+from ssodkit.ops.query_groups import blocked_beside
 from ssodkit.ops.rows import take_rows
 from ssodkit.plugins import BuildContext, Config, Slot, register
-from ssodkit.structures.predictions import Candidates, Detections, Features, Predictions, Stages
+from ssodkit.structures.predictions import Candidates, Detections, Features, Predictions, Queries, Stages
+from ssodkit.structures.progress import Progress
+from ssodkit.structures.records import Record
 from ssodkit.structures.teaching import Assignment, Supervision
 from ssodkit.structures.views import View
 
@@ -47,12 +52,22 @@ class TransformerConfig(Config):
     """Of the layers that think over each token and query by itself."""
 
 
+@dataclass(frozen=True)
+class Memory(Record):
+    """What a decoder's queries have read and become."""
+
+    tokens: Tokens
+    trace: Trace
+    valid: Bool[Tensor, "batch queries"]
+
+
 @register
 class DinoConfig(DetectorConfig):
     """Three stages: `encoder` proposes places, `decoder` answers layer by layer about queries that begin there, and
     `denoising` likewise about queries made from targets."""
 
     type: Literal["dino"] = "dino"
+    provides: ClassVar[frozenset[str]] = frozenset({"queries"})
 
     backbone: Slot[BackboneConfig]
     neck: ProjectionConfig = ProjectionConfig()
@@ -84,6 +99,11 @@ class DinoConfig(DetectorConfig):
             "decoder": frozenset({"predictions", "sigmoid"}),
         }
         return {name: all_of[name] for name in self.stage_answers}
+
+    @property
+    def query_channels(self) -> int:
+        """As wide as the maps."""
+        return self.neck.channels
 
     @model_validator(mode="after")
     def _heads_share_the_width(self) -> "DinoConfig":
@@ -138,20 +158,38 @@ class Dino(Detector):
         valid, start = encoder.candidates.valid, places.detach()
         content = self.content.weight[: valid.shape[1]].expand(len(valid), -1, -1)
         if supervision is None or self.config.denoising is None or self.names is None:
-            layers = self.decoder(content, start, tokens, ~valid[:, None].expand(-1, valid.shape[1], -1))
-            return self._stages(encoder, layers, None, frames, features.view)
+            decoded = self.decoder(content, start, tokens, ~valid[:, None].expand(-1, valid.shape[1], -1))
+            stages = self._stages(encoder, decoded.said, None, frames, features.view)
+            return replace(stages, memory=Memory(tokens, decoded.trace, valid))
         rule = self.rule("denoising", supervision.progress)
         noise = make_noise(self.config.denoising, rule, supervision, frames, features.view.keys, self.num_classes)
         # An unused slot has the first class's name, so that every name has a gradient, if only of 0.
         content = torch.cat([self.names(noise.labels), content], dim=1)
         blocked = blocked_between(noise.slots, valid.shape[1])
         blocked |= ~torch.cat([noise.slots.used, valid], dim=1)[:, None]
-        layers = self.decoder(content, torch.cat([noise.boxes, start], dim=1), tokens, blocked)
-        return self._stages(encoder, layers, noise, frames, features.view)
+        decoded = self.decoder(content, torch.cat([noise.boxes, start], dim=1), tokens, blocked)
+        stages = self._stages(encoder, decoded.said, noise, frames, features.view)
+        return replace(stages, memory=Memory(tokens, decoded.trace.since(noise.boxes.shape[1]), valid))
 
-    def detect(self, stages: Stages, score: float | None = None, rank: Mapping[str, float] | None = None) -> Detections:
+    def states_of(self, stages: Stages, queries: Queries) -> Sequence[Float[Tensor, "batch queries channels"]]:
+        """Normalized states behind each layer of the decoder."""
+        memory = stages.memory
+        assert isinstance(memory, Memory)
+        boxes = at_least_fp32(queries.boxes)
+        codes = FrameCoder().encode(_frames(stages.view)[:, None].expand_as(boxes), boxes)
+        blocked = blocked_beside(queries.group, queries.valid, memory.valid)
+        return self.decoder(queries.content, codes, memory.tokens, blocked, memory.trace).states
+
+    def detect(
+        self,
+        stages: Stages,
+        score: float | None = None,
+        rank: Mapping[str, float] | None = None,
+        progress: Progress | None = None,
+        nms: float | None = None,
+    ) -> Detections:
         """Final detections, of the last layer."""
-        return find_by_level(stages.last, stages.view.sizes, self.config.test, score, rank)
+        return find_by_level(stages.last, stages.view.sizes, self.config.test.at(progress, nms), score, rank)
 
     def _select(
         self, tokens: Tokens, frames: Float[Tensor, "batch 4"]

@@ -27,6 +27,7 @@ from ssodkit.nn.fpn import Fpn, FpnConfig
 from ssodkit.nn.roi_head import RoiHead, RoiHeadConfig
 from ssodkit.plugins import BuildContext, Slot, register
 from ssodkit.structures.predictions import Candidates, Detections, Features, Predictions, Stages
+from ssodkit.structures.progress import Progress
 from ssodkit.structures.teaching import Supervision
 from ssodkit.structures.views import View
 
@@ -152,9 +153,16 @@ class FasterRcnn(Detector):
         said = self.roi(features.maps, regions.boxes, regions.valid)
         return Predictions(regions, said.logits, "softmax", said.codes, self.config.roi.code.coder, said.extra)
 
-    def detect(self, stages: Stages, score: float | None = None, rank: Mapping[str, float] | None = None) -> Detections:
+    def detect(
+        self,
+        stages: Stages,
+        score: float | None = None,
+        rank: Mapping[str, float] | None = None,
+        progress: Progress | None = None,
+        nms: float | None = None,
+    ) -> Detections:
         """Final detections of the last stage."""
-        return find(stages.last, stages.view.sizes, self.config.test, score, rank)
+        return find(stages.last, stages.view.sizes, self.config.test.at(progress, nms), score, rank)
 
     def class_layers(self, num_classes: int) -> Mapping[str, Tensor]:
         """Of the box head; its background is behind the classes."""

@@ -24,6 +24,7 @@ from ssodkit.nn.fpn import Fpn, FpnConfig
 from ssodkit.nn.towers import DenseShape
 from ssodkit.plugins import BuildContext, Slot
 from ssodkit.structures.predictions import Detections, Features, Predictions, Stages
+from ssodkit.structures.progress import Progress
 from ssodkit.structures.teaching import Supervision
 from ssodkit.structures.views import View
 
@@ -123,9 +124,16 @@ class OneStage(Detector):
         """All anchors, which are those of any other."""
         return self.predict(features)
 
-    def detect(self, stages: Stages, score: float | None = None, rank: Mapping[str, float] | None = None) -> Detections:
+    def detect(
+        self,
+        stages: Stages,
+        score: float | None = None,
+        rank: Mapping[str, float] | None = None,
+        progress: Progress | None = None,
+        nms: float | None = None,
+    ) -> Detections:
         """Final detections."""
-        return find_by_level(stages.last, stages.view.sizes, self.config.test, score, rank)
+        return find_by_level(stages.last, stages.view.sizes, self.config.test.at(progress, nms), score, rank)
 
     def class_layers(self, num_classes: int) -> Mapping[str, Tensor]:
         """Whatever the head calls `classify`: all classes of a cell's first anchor, then those of the next."""

@@ -5,7 +5,7 @@ A stage is any part with candidates and answers about them. Its terms name the t
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, field_validator, model_serializer, model_validator
 
@@ -30,6 +30,8 @@ Ranking = Annotated[dict[str, Power], AfterValidator(_check_ranking)]
 TermName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 ProposalCount = Literal["training", "test"] | Annotated[int, Field(ge=1, le=1_000_000)]
 """How many proposals go on, where a detector proposes: as its rule says for either, or at most so many of an image."""
+
+R = TypeVar("R", bound="DetectionRule")
 
 
 class Sampler(Config):
@@ -209,6 +211,9 @@ class DetectionRule(Config):
     nms: float | None = Field(0.5, gt=0.0, le=1.0)
     """Detections of a class that overlap a better one by more than this are dropped. Null: none, where each object is
     found by one candidate alone."""
+    nms_until: StepNumber = "never"
+    """The first step of the run from which on none are dropped: where a phase then lets one candidate alone find each
+    object. A checkpoint is tested by the rule of its own step."""
     rank: Ranking = Field(default_factory=lambda: {"class": 1.0})
     """Answer -> its power in the product that ranks detections and is their confidence, such as {class: 1.0,
     quality: 1.0}. `certainty` is what the answer `uncertainty` leaves to 1, the mean over the sides."""
@@ -218,6 +223,23 @@ class DetectionRule(Config):
     """Detections per image."""
     minimum_side: float = Field(0.0, ge=0.0)
     """Pixels; both sides of a detection are longer than this."""
+
+    @model_validator(mode="after")
+    def _what_ends_has_begun(self) -> "DetectionRule":
+        if self.nms is None and self.nms_until != "never":
+            raise ValueError("`nms_until` has no effect without `nms`; give the latter a number, or leave both out")
+        return self
+
+    def at(self: R, progress: Progress | None, nms: float | None = None) -> R:
+        """The rule of networks that are so far, which changes no more, or with this suppression instead of its own.
+
+        Without `progress` it is as it stands.
+        """
+        if nms is None and progress is not None and to_step(self.nms_until, progress.steps) > progress.step:
+            nms = self.nms
+        elif nms is None and progress is None:
+            return self
+        return self.model_copy(update={"nms": nms, "nms_until": "never"})
 
 
 class DenseDetectionRule(DetectionRule):

@@ -30,6 +30,7 @@ from ssodkit.engine.checksums import CHECKSUMS, NOT_OURS, checksum, find_damage,
 from ssodkit.errors import TrainingError
 from ssodkit.recipe.check import load_recipe
 from ssodkit.recipe.model import Recipe
+from ssodkit.structures.progress import Progress
 
 STATE, NETWORK = "state.pt", ".safetensors"
 """Files of a checkpoint: the state, and what a network's name is followed by."""
@@ -137,13 +138,15 @@ def _write_files(folder: Path, state: Mapping[str, Any], networks: Mapping[str, 
 def read_run(run: Path, trust_plugins: bool = False) -> tuple[Recipe, Path]:
     """The recipe and the checkpoint that stand for a run, its networks whole; TrainingError if there is none.
 
+    The recipe's test rule is that of the checkpoint's step.
+
     Where the run was compared with a control, they may be the control's, and the recipe's result is what was chosen.
     `run` may also be the folder of one of its checkpoints, such as `RUN/checkpoints/best`, which is taken then.
     """
     if is_checkpoint(run):
         recipe = read_recipe(run.absolute().parent.parent, trust_plugins)
         _refuse_damaged(run, NETWORK)
-        return recipe, run
+        return as_tested(recipe, run), run
     try:
         chosen = json.loads((run / CHOICE).read_text(encoding="utf-8"))
         other, network = run / chosen["run"], chosen["network"]
@@ -159,7 +162,15 @@ def read_run(run: Path, trust_plugins: bool = False) -> tuple[Recipe, Path]:
 def read_own_run(run: Path, trust_plugins: bool = False) -> tuple[Recipe, Path]:
     """The run's own recipe and the checkpoint that is its result, whatever a comparison chose; raises as `read_run`."""
     recipe = read_recipe(run, trust_plugins)
-    return recipe, find_networks(run, recipe)
+    checkpoint = find_networks(run, recipe)
+    return as_tested(recipe, checkpoint), checkpoint
+
+
+def as_tested(recipe: Recipe, checkpoint: Path) -> Recipe:
+    """The recipe of a run with the test rule of one of its checkpoints, where the rule changes in the run."""
+    test = recipe.detector.test.at(Progress(read_step(checkpoint), recipe.engine.steps))
+    detector = recipe.detector.model_copy(update={"test": test})
+    return recipe.model_copy(update={"detector": detector})
 
 
 def read_recipe(run: Path, trust_plugins: bool = False) -> Recipe:

@@ -29,6 +29,7 @@ from ssodkit.errors import TrainingError
 from ssodkit.recipe.model import Recipe
 from ssodkit.structures.geometry import Stream, carry
 from ssodkit.structures.predictions import Detections
+from ssodkit.structures.progress import Progress
 from ssodkit.structures.views import View
 
 
@@ -103,10 +104,12 @@ def score_networks(
     recipe: Recipe,
     processes: Processes,
     on_progress: OnProgress | None = None,
+    progress: Progress | None = None,
 ) -> NetworkScores:
-    """The scores of all networks on `images`, the same on all processes; `on_progress` is that of `find_all`."""
+    """The scores of all networks on `images`, the same on all processes; `on_progress` and `progress` as for
+    `find_all`."""
     thresholds = recipe.evaluation.thresholds
-    found = find_all(networks, images, test_views(recipe), thresholds, recipe, processes, on_progress)
+    found = find_all(networks, images, test_views(recipe), thresholds, recipe, processes, on_progress, progress)
     scores = NetworkScores()
     if processes.is_first:
         metric = {"coco": coco_scores, "voc": _both_scores}[recipe.evaluation.metric]
@@ -125,10 +128,12 @@ def find_all(
     recipe: Recipe,
     processes: Processes,
     on_progress: OnProgress | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, list[DetectionTable]]:
     """Detections in all `images`, which the processes share: network -> those at each threshold; the same on all.
 
-    `on_progress(done, total)` is called for every batch of this process.
+    `on_progress(done, total)` is called for every batch of this process. `progress` is how far networks in training
+    are; the recipe of a checkpoint has their test rule already.
     """
     each = recipe.evaluation.images
     batches = batches_in_order(
@@ -137,7 +142,7 @@ def find_all(
     if on_progress is not None:
         share = len(images) * (processes.rank + 1) // processes.count - len(images) * processes.rank // processes.count
         batches = _told(batches, math.ceil(share / each), on_progress)
-    found = processes.together(lambda: detect(networks, batches, images, thresholds, recipe.engine.precision))
+    found = processes.together(lambda: detect(networks, batches, images, thresholds, recipe.engine.precision, progress))
     return {name: [DetectionTable.join(processes.gather(table)) for table in tables] for name, tables in found.items()}
 
 
@@ -153,8 +158,10 @@ def detect(
     images: ImageSet,
     thresholds: Sequence[float],
     precision: Precision,
+    progress: Progress | None = None,
 ) -> dict[str, list[DetectionTable]]:
-    """Network -> its detections at each test threshold, in pixels of the original images.
+    """Network -> its detections at each test threshold, in pixels of the original images; `progress` as for
+    `Detector.detect`.
 
     Each threshold is asked for: where another answer than the class ranks, a lower one does more than add detections
     behind those that a higher one leaves.
@@ -167,7 +174,7 @@ def detect(
             for name, network in networks.items():
                 with autocast(precision, view.pixels.device):
                     stages = network.predict(network.extract(view))
-                    found = [network.detect(stages, threshold) for threshold in thresholds]
+                    found = [network.detect(stages, threshold, progress=progress) for threshold in thresholds]
                 for tables, one in zip(parts[name], found, strict=True):
                     tables.append(_as_table(carry(one, view, original), original.image_ids))
     return {name: [DetectionTable.join(tables) for tables in each] for name, each in parts.items()}

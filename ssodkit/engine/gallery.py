@@ -219,7 +219,7 @@ def _detections(session: Session, view: View) -> dict[str, Detections]:
     networks, found = session.method.networks(), {}
     with evaluating(networks.values()), autocast(session.recipe.engine.precision, view.pixels.device):
         for name, network in sorted(networks.items()):
-            found[name] = network.detect(network.predict(network.extract(view)), KEPT)
+            found[name] = network.detect(network.predict(network.extract(view)), KEPT, progress=session.tested)
     return found
 
 

@@ -9,9 +9,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from ssodkit.nn.shared_norm import SharedNorm
 from ssodkit.recipe.model import AdamWConfig, SgdConfig
 
-NORMALIZATIONS = (nn.GroupNorm, nn.LayerNorm, nn.modules.batchnorm._BatchNorm)
+NORMALIZATIONS = (nn.GroupNorm, nn.LayerNorm, nn.modules.batchnorm._BatchNorm, SharedNorm)
 
 
 def build_optimizer(module: nn.Module, config: SgdConfig | AdamWConfig) -> torch.optim.Optimizer:

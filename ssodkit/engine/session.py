@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,7 @@ class Session:
         self.sources = [source()]
         self.averages: dict[int, dict[str, float]] = {}
         self._saved_step = -1
+        self._taken_step: int | None = None
         self._unread: Outcome | None = None
         self._warning: str | None = None
         if checkpoint is not None and saved is not None:
@@ -132,6 +134,11 @@ class Session:
     def progress(self) -> Progress:
         """How far the run is."""
         return Progress(self.step, self.recipe.engine.steps)
+
+    @property
+    def tested(self) -> Progress:
+        """How far the networks are, which may be those of an earlier checkpoint once the run is at its end."""
+        return replace(self.progress, step=self.step if self._taken_step is None else self._taken_step)
 
     def is_due(self, every: int | None) -> bool:
         """Whether the step just made is one of every so many."""
@@ -264,13 +271,16 @@ class Session:
         checkpoint = find_networks(self.run, self.recipe)
         for name, network in self.method.networks().items():
             load_network(checkpoint, name, network)
-        return checkpoint, read_step(checkpoint)
+        self._taken_step = read_step(checkpoint)
+        return checkpoint, self._taken_step
 
     def score(self, on_test: bool = True) -> dict[str, Any]:
         """The scores of all networks, as `result.json` has them."""
         images = self.sets.test if on_test or self.sets.validation is None else self.sets.validation
         with self.log.showing("scoring, batch") as on_progress:
-            scores = score_networks(self.method.networks(), images, self.recipe, self.processes, on_progress)
+            scores = score_networks(
+                self.method.networks(), images, self.recipe, self.processes, on_progress, self.tested
+            )
         return as_result(scores, self.recipe)
 
     def introduce(self) -> None:

@@ -13,6 +13,7 @@ from ssodkit.engine.ahead import Ahead
 from ssodkit.engine.checkpoint import (
     FIRST_STAGE,
     RECIPE,
+    as_tested,
     find_checkpoints,
     find_last,
     find_networks,
@@ -127,9 +128,9 @@ def _run_stages(
         way_on = f"go on with `ssodkit run --resume {run}`"
         words = (lambda: way_on) if processes.is_first else None
         with Stopping(words) as stopping, stopping.at_once(f"; {way_on}"):
-            write_labels(
-                first, find_networks(folder, first), open_images(first), labels, processes, size=source.made_at
-            )
+            checkpoint = find_networks(folder, first)
+            labeling = as_tested(first, checkpoint)
+            write_labels(labeling, checkpoint, open_images(first), labels, processes, size=source.made_at)
     second = _open(recipe, run, processes, labels=labels)
     return _run(second, None if stop_after is None else max(0, stop_after - first.engine.steps))
 

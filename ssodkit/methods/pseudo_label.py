@@ -8,6 +8,7 @@ Source: Xu et al., Soft Teacher, ICCV 2021, arXiv:2106.09018, figure 2. Mean Tea
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import torch
@@ -179,11 +180,11 @@ class PseudoLabel(Method):
         truth = Supervision.uniform(targets, progress)
 
         with torch.no_grad():
-            seen = self.teacher.look(weak)
+            seen = self.teacher.look(weak, progress)
             found = seen.found
             if self.config.ensemble is not None:
                 others = [batch.unlabeled.views[name] for name in self.config.ensemble.views]
-                carried = [carry(self.teacher.look(view).found, view, weak) for view in others]
+                carried = [carry(self.teacher.look(view, progress).found, view, weak) for view in others]
                 found = fuse([found, *carried], self.config.ensemble.iou)
             for scorer in self.scorers:
                 found = scorer(self.teacher, seen.features, found)
@@ -205,6 +206,7 @@ class PseudoLabel(Method):
         extra = loss(self.student, mine_u.stages, plan_u, pseudo, self.config.unlabeled_terms).named("unlabeled")
         if self.config.background_factor is not None:
             extra = extra.where_rare(rare_factor(pseudo, self.config.background_factor))
+        seen = replace(seen, found=found)
         scene = Scene(self.student, batch, progress, mine_l, mine_u, plan_u, self.teacher, seen, selection.supervision)
         return Step(self.consistencies(losses + extra * weight, scene), report)
 

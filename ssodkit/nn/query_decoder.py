@@ -4,6 +4,7 @@ Source: Zhang et al., DINO, ICLR 2023, arXiv:2203.03605, section "Look Forward T
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
@@ -13,12 +14,36 @@ from ssodkit.nn.token_encoder import Tokens
 from ssodkit.nn.transformer import DecoderLayer, Mlp
 from ssodkit.ops.boxes import at_least_fp32
 from ssodkit.ops.sines import logit, sine_code
+from ssodkit.structures.records import Record
 
 TEMPERATURE = 10_000.0
 """Of the sines that tell a query where its box lies."""
 
 Said = tuple[Float[Tensor, "batch queries classes"], Float[Tensor, "batch queries 4"]]
 """Class logits, and boxes (cx, cy, w, h) in sides of the image without padding, 0 to 1, fp32 or finer."""
+
+
+@dataclass(frozen=True)
+class Trace(Record):
+    """What queries were as they came to each layer, which is how others see them."""
+
+    states: tuple[Float[Tensor, "batch queries channels"], ...]
+    positions: tuple[Float[Tensor, "batch queries channels"], ...]
+
+    def since(self, first: int) -> "Trace":
+        """Of the queries from this place on."""
+        return Trace(*(tuple(part[:, first:] for part in parts) for parts in (self.states, self.positions)))
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What became of queries."""
+
+    said: list[Said]
+    """By each layer."""
+    states: list[Float[Tensor, "batch queries channels"]]
+    """Behind each layer, normalized: what it says is made of them."""
+    trace: Trace
 
 
 class QueryHead(nn.Module):
@@ -69,25 +94,32 @@ class QueryDecoder(nn.Module):
         content: Float[Tensor, "batch queries channels"],
         boxes: Float[Tensor, "batch queries 4"],
         tokens: Tokens,
-        blocked: Bool[Tensor, "#batch queries queries"] | None,
-    ) -> list[Said]:
-        """What each layer says about queries that begin with these `boxes`; `blocked`: see `SelfAttention`.
+        blocked: Bool[Tensor, "#batch queries seen"] | None,
+        beside: Trace | None = None,
+    ) -> Decoded:
+        """What each layer says about queries that begin with these `boxes`; `blocked`: see `SelfAttention`. They also
+        see those of `beside`, which have been here before and do not see them.
 
         The answer of a layer moves the boxes of the layer before once more, whose move so learns from both; what a
         layer reads by, though, is taken as it is.
         """
-        states, answers = content, []
+        state, said, states, positions, came = content, [], [], [], []
         reference = before = boxes.detach()
         for place, layer in enumerate(self.layers):
             head = self.heads[min(place, len(self.heads) - 1)]
             assert isinstance(head, QueryHead)
-            states = layer(states, self._position(reference, tokens, states), *self._reads(reference, tokens), blocked)
-            normed = self.norm(states)
-            answers.append((head.classify(normed), head.moved(before, normed, self.clamp)))
+            came.append(state)
+            positions.append(self._position(reference, tokens, state))
+            others = None
+            if beside is not None:
+                others = beside.states[place] + beside.positions[place], beside.states[place]
+            state = layer(state, positions[-1], *self._reads(reference, tokens), blocked, others)
+            states.append(self.norm(state))
+            said.append((head.classify(states[-1]), head.moved(before, states[-1], self.clamp)))
             if place + 1 < len(self.layers):
-                before = head.moved(reference, states, self.clamp)
+                before = head.moved(reference, state, self.clamp)
                 reference = before.detach()
-        return answers
+        return Decoded(said, states, Trace(tuple(came), tuple(positions)))
 
     def _position(self, boxes: Tensor, tokens: Tokens, like: Tensor) -> Tensor:
         """What tells each query where its box lies on the finest map."""

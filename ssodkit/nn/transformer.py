@@ -15,6 +15,9 @@ from torch.nn.functional import linear, relu, scaled_dot_product_attention
 from ssodkit.nn.deformable_attention import DeformableAttention
 from ssodkit.ops.deformable import References
 
+Others = tuple[Float[Tensor, "batch others channels"], Float[Tensor, "batch others channels"]]
+"""Keys and values of further queries, before their projections."""
+
 
 class Mlp(nn.Module):
     """`layers` matrices, with a ReLU between each and the next."""
@@ -47,12 +50,19 @@ class SelfAttention(nn.Module):
         self,
         queries_and_keys: Float[Tensor, "batch queries channels"],
         values: Float[Tensor, "batch queries channels"],
-        blocked: Bool[Tensor, "#batch queries queries"] | None,
+        blocked: Bool[Tensor, "#batch queries seen"] | None,
+        others: Others | None = None,
     ) -> Float[Tensor, "batch queries channels"]:
-        """`blocked[b, i, j]`: query i does not see query j. One that would see none sees itself."""
+        """`blocked[b, i, j]`: query i does not see query j, be it one of these or, behind them, one of `others`, which
+        see nothing here. One that would see none sees itself."""
         channels = values.shape[-1]
         weight, bias = self.project.weight, self.project.bias
-        queries, keys = linear(queries_and_keys, weight[: 2 * channels], bias[: 2 * channels]).chunk(2, dim=-1)
+        if others is None:
+            queries, keys = linear(queries_and_keys, weight[: 2 * channels], bias[: 2 * channels]).chunk(2, dim=-1)
+        else:
+            queries = linear(queries_and_keys, weight[:channels], bias[:channels])
+            seen_keys, values = torch.cat([queries_and_keys, others[0]], 1), torch.cat([values, others[1]], 1)
+            keys = linear(seen_keys, weight[channels : 2 * channels], bias[channels : 2 * channels])
         values = linear(values, weight[2 * channels :], bias[2 * channels :])
         queries, keys, values = (
             part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (queries, keys, values)
@@ -106,10 +116,12 @@ class DecoderLayer(nn.Module):
         tokens: Float[Tensor, "batch tokens channels"],
         shapes: Sequence[tuple[int, int]],
         valid: Bool[Tensor, "batch tokens"],
-        blocked: Bool[Tensor, "#batch queries queries"] | None,
+        blocked: Bool[Tensor, "#batch queries seen"] | None,
+        others: Others | None = None,
     ) -> Float[Tensor, "batch queries channels"]:
-        """The queries' next state; see `SelfAttention` for `blocked`, `DeformableAttention` for the rest."""
-        queries = self.self_norm(queries + self.self_attention(queries + position, queries, blocked))
+        """The queries' next state; see `SelfAttention` for `blocked` and `others`, `DeformableAttention` for the
+        rest."""
+        queries = self.self_norm(queries + self.self_attention(queries + position, queries, blocked, others))
         read = self.cross_attention(queries + position, references, tokens, shapes, valid)
         queries = self.cross_norm(queries + read)
         return self.feed_forward_norm(queries + self.feed_forward(queries))
@@ -124,5 +136,5 @@ def _linear(in_channels: int, out_channels: int) -> nn.Linear:
 
 def _seen(blocked: Tensor) -> Tensor:
     """The opposite of `blocked`, in which no row is empty: a softmax over nothing is NaN."""
-    itself = torch.eye(blocked.shape[-1], dtype=torch.bool, device=blocked.device)
+    itself = torch.eye(*blocked.shape[-2:], dtype=torch.bool, device=blocked.device)
     return ~blocked | (itself & blocked.all(dim=-1, keepdim=True))

@@ -1,5 +1,7 @@
 """Sums over the processes of a run, and what each of them has; with one process, the numbers themselves."""
 
+from typing import Any
+
 import torch.distributed
 from torch import Tensor
 
@@ -27,6 +29,22 @@ def gather_over_processes(numbers: Tensor) -> Tensor:
     everyones = numbers.new_empty(count * numbers.numel())
     torch.distributed.all_gather_into_tensor(everyones, numbers.flatten())
     return everyones.view(count, *numbers.shape)
+
+
+def sum_with_gradients(numbers: Tensor) -> Tensor:
+    """`sum_over_processes`, through which each process gets the gradients of all; so for backward, too, they all must
+    come here, in the same order."""
+    return _Sum.apply(numbers) if _are_several() else numbers
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, numbers: Tensor) -> Tensor:
+        return sum_over_processes(numbers)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return sum_over_processes(gradient.contiguous())
 
 
 def _are_several() -> bool:

@@ -22,6 +22,8 @@ ITERATIONS = 100
 """A row stops after so many, converged or not."""
 VARIANCE_FLOOR = 1e-6
 """Added to every variance."""
+COST_FLOOR = 1e-5
+"""To those of costs."""
 
 Policy = Literal["high", "middle"]
 
@@ -72,13 +74,33 @@ def mixture_thresholds(
     return torch.where(found, threshold, default), failed
 
 
+def low_center(costs: Float[Tensor, "samples"], valid: Bool[Tensor, "samples"]) -> Float[Tensor, ""]:
+    """The cost that is likeliest under the mixture of all valid ones among those that its lower component has made.
+
+    That is about the middle of the low ones. It is one of the costs, of equally likely ones the lowest, whatever their
+    order: they are sorted first, as sums depend on it. 0 where there is none.
+
+    Source: Zhang et al., Semi-DETR, CVPR 2023, arXiv:2307.08095, section 3.4, as its code has it (JCZ404/Semi-DETR).
+    """
+    if not costs.shape[0]:
+        return costs.new_zeros(())
+    order = costs.double().masked_fill(~valid, torch.inf).argsort(stable=True)
+    costs, valid = costs[order], valid[order]
+    joint = fit_mixtures(costs[None], valid[None], floor=COST_FLOOR).log_joint(costs[None])[0]
+    low = valid & (joint[0] >= joint[1])
+    low = torch.where(low.any(), low, valid)
+    place = joint.logsumexp(dim=0).masked_fill(~low, -torch.inf).argmax()
+    return costs.gather(0, place[None])[0].masked_fill(~valid.any(), 0.0)
+
+
 def fit_mixtures(
     scores: Float[Tensor, "rows samples"],
     valid: Bool[Tensor, "rows samples"],
     tolerance: float = TOLERANCE,
     iterations: int = ITERATIONS,
+    floor: float = VARIANCE_FLOOR,
 ) -> Mixture:
-    """The mixtures of all rows, each fitted to its valid scores alone, in float64.
+    """The mixtures of all rows, each fitted to its valid scores alone, in float64; `floor` is added to variances.
 
     A row that has stopped changes no more, so that no device is asked whether all have. A row without valid scores
     gets numbers without a meaning; one with a score that is not finite gets none that is finite.
@@ -103,7 +125,7 @@ def fit_mixtures(
         sums = torch.bmm(responsibility, moments.transpose(1, 2))  # rows, components: r, r s, r s^2
         shares = sums[..., 0] + 10.0 * torch.finfo(torch.float64).eps
         mean = sums[..., 1] / shares
-        variance = sums[..., 2] / shares - mean.square() + VARIANCE_FLOOR
+        variance = sums[..., 2] / shares - mean.square() + floor
         means = torch.where(stopped[:, None], means, mean)
         variances = torch.where(stopped[:, None], variances, variance)
         weights = torch.where(stopped[:, None], weights, shares / count[:, None])

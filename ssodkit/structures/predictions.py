@@ -99,11 +99,27 @@ class Stages(Record):
     """Without pixels."""
     proposals: Candidates | None = None
     """What the last stage's candidates were drawn from, where a sample was drawn; None: it answers about all."""
+    memory: Record | None = None
+    """What the detector answers further questions from, see `Detector.states_of`; opaque, and None where it takes
+    none."""
 
     @property
     def last(self) -> Predictions:
         """The stage whose answers become detections."""
         return self.by_name[list(self.by_name)[-1]]
+
+
+@dataclass(frozen=True)
+class Queries(Record):
+    """Further questions to a detector whose candidates are queries; padded."""
+
+    content: Float[Tensor, "batch queries channels"]
+    """What each begins as; as wide as `DetectorConfig.query_channels`."""
+    boxes: Float[Tensor, "batch queries 4"]
+    """Where it begins, in pixels of its view."""
+    valid: Bool[Tensor, "batch queries"]
+    group: Int64[Tensor, "batch queries"]
+    """Those of one group see each other."""
 
 
 def stage_of(name: str) -> str:

@@ -37,8 +37,8 @@ class Teacher(nn.Module, ABC):
         """Extract and predict: raw answers about each candidate."""
 
     @abstractmethod
-    def look(self, view: View) -> Seen:
-        """Extract, predict and detect."""
+    def look(self, view: View, progress: Progress | None = None) -> Seen:
+        """Extract, predict and detect; `progress` as for `Detector.detect`."""
 
     @abstractmethod
     def score_regions(self, features: Features, regions: Candidates) -> Predictions:

@@ -39,6 +39,8 @@ class EmaTeacherConfig(TeacherConfig):
     that does not propose has no such counts."""
     score: float | None = Field(None, ge=0.0, le=1.0)
     """Detections need a score above this; null: as in the detector's `test`."""
+    nms: float | None = Field(None, gt=0.0, le=1.0)
+    """Detections of a class that overlap a better one by more than this are dropped; null: as in that `test`."""
     rankings: dict[TermName, Ranking] = Field(default_factory=dict)
     """Instead of the detector's ranking, several by name, each with its own suppression: a score of this name is 0
     where a detection did not survive by it, and confidence is the best of them. Unbiased Teacher v2's FCOS has
@@ -83,17 +85,17 @@ class EmaTeacher(Teacher):
         return self.network.predict(self.network.extract(view), proposals=self.config.proposals)
 
     @torch.no_grad()
-    def look(self, view: View) -> Seen:
+    def look(self, view: View, progress: Progress | None = None) -> Seen:
         """What it sees, with detections in the frame of `view`."""
         features = self.network.extract(view)
         stages = self.network.predict(features, proposals=self.config.proposals)
-        return Seen(features, stages, self._detect(stages))
+        return Seen(features, stages, self._detect(stages, progress))
 
-    def _detect(self, stages: Stages) -> Detections:
-        score, rankings = self.config.score, self.config.rankings
+    def _detect(self, stages: Stages, progress: Progress | None) -> Detections:
+        score, nms, rankings = self.config.score, self.config.nms, self.config.rankings
         if not rankings:
-            return self.network.detect(stages, score)
-        return unite({name: self.network.detect(stages, score, rank) for name, rank in rankings.items()})
+            return self.network.detect(stages, score, progress=progress, nms=nms)
+        return unite({name: self.network.detect(stages, score, rank, progress, nms) for name, rank in rankings.items()})
 
     @torch.no_grad()
     def score_regions(self, features: Features, regions: Candidates) -> Predictions:

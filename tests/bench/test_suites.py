@@ -39,6 +39,7 @@ def published_key(entry: Published) -> tuple[str | float | None, ...]:
 
 
 SOFT, STAC, UNBIASED, CONSISTENT = "2106.09018", "2005.04757", "2102.09480", "2209.01589"
+SEMI_DETR = "2307.08095"
 
 
 @pytest.mark.parametrize(
@@ -51,6 +52,8 @@ SOFT, STAC, UNBIASED, CONSISTENT = "2106.09018", "2005.04757", "2102.09480", "22
         ("coco_partial", "supervised", [10.0, None, 20.92, 26.94], SOFT),
         ("coco_partial", "supervised_stac", [9.05, 12.7, 18.47, 23.86], STAC),
         ("coco_partial", "supervised_retinanet", [10.22, 13.8, 19.4, 24.1], CONSISTENT),
+        ("coco_partial", "supervised_dino", [18.0, None, 29.5, 35.0], SEMI_DETR),
+        ("semi_detr_parts", "supervised_dino", [35.0], SEMI_DETR),
         ("coco_additional", "supervised_additional", [40.9], SOFT),
         ("voc", "supervised", [42.13], UNBIASED),
         ("voc", "supervised_stac", [42.6], STAC),
@@ -81,7 +84,7 @@ def test_suite__no_other_number_of_the_same_origin_could_stand_beside_a_row(name
 
 def test_coco_partial__is_one_draw_of_labels_for_all_methods(shipped_cells: Any):
     _, cells = shipped_cells("coco_partial")
-    assert len(cells) == 10 * 4 * 5
+    assert len(cells) == 12 * 4 * 5
     assert {cell.recipe.data.folds for cell in cells} == {"stac"}
     draws = {(cell.share, cell.fold): cell.seed for cell in cells}
     assert all(seed == fold - 1 for (_, fold), seed in draws.items())

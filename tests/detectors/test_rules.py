@@ -1,7 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
-from ssodkit.detectors.rules import StageRule, TermChange, changes_of
+from ssodkit.detectors.rules import DenseDetectionRule, StageRule, TermChange, changes_of
 from ssodkit.plugins import load_plugins
 from ssodkit.structures.progress import Progress
 
@@ -80,3 +80,17 @@ def test_stage_rule__a_phase_that_does_not_fit_is_refused(terms, said: str):
     with pytest.raises(ValidationError) as refusal:
         rule({"at": 1, "terms": terms})
     assert said in str(refusal.value)
+
+
+def test_detection_rule__suppresses_until_its_step():
+    rule = DenseDetectionRule(nms=0.6, nms_until="50 %")
+    assert [rule.at(Progress(step, 120_000)).nms for step in (0, 59_999, 60_000)] == [0.6, 0.6, None]
+    assert rule.at(Progress(0, 10)) == DenseDetectionRule(nms=0.6)  # it changes no more
+    assert rule.at(None) is rule
+    assert rule.at(Progress(9, 10), nms=0.4) == rule.at(None, nms=0.4) == DenseDetectionRule(nms=0.4)
+    assert DenseDetectionRule(nms=None).at(Progress(0, 10)).nms is None
+
+
+def test_detection_rule__what_never_began_cannot_end():
+    with pytest.raises(ValidationError, match="`nms_until` has no effect without `nms`"):
+        DenseDetectionRule(nms=None, nms_until=3)

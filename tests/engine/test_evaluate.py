@@ -5,12 +5,15 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torchvision.ops import box_iou
 
 from ssodkit.data.annotations import Category, make_image_set
 from ssodkit.data.sets import open_data
 from ssodkit.engine.checkpoint import read_run
 from ssodkit.engine.distributed import Processes
 from ssodkit.engine.evaluate import as_result, detect, evaluate, evaluating, score_networks
+from ssodkit.engine.train import train
+from ssodkit.engine.trained import load
 from ssodkit.methods.base import build_student
 from ssodkit.structures.geometry import Stream
 from ssodkit.structures.views import View
@@ -138,6 +141,29 @@ def test_evaluate__other_data_joined_by_names_scores_as_the_same_images_of_the_r
     shown = capsys.readouterr().out
     assert f"10 images of {folder}/labels.json" in shown
     assert shown.count("teacher by class, in percent") == 2
+
+
+def test_evaluate__every_checkpoint_is_tested_by_the_rule_of_its_step(tiny_recipe, tmp_path):
+    changes = ("engine.steps=3", "detector.test.nms_until=2", "engine.checkpoint={every: 1, keep: 3}")
+    unsure = ("engine.lr=0.0", "detector.head.prior=0.4", "evaluation.thresholds=[0.3]")
+    recipe = tiny_recipe(*changes, *unsure, "watch.gallery.moments=3", name="supervised_retinanet")
+    run = train(recipe, tmp_path / "run").run
+    seen = [json.loads(line)["images"][0] for line in (run / "gallery" / "moments.jsonl").read_text().splitlines()]
+    checkpoints = [run / "checkpoints" / name for name in ("step_00000001", "step_00000002", "last")]
+    for checkpoint, shown, nms in zip(checkpoints, seen, (recipe.detector.test.nms, None, None), strict=True):
+        assert read_run(checkpoint)[0].detector.test.nms == nms
+        assert overlaps(shown["detections"]["student"]) == (nms is None)  # as the run itself tested
+        found = load(checkpoint)(run / "gallery" / f"{shown['id']}.png")
+        assert overlaps({"boxes": found.boxes.tolist(), "labels": found.labels.tolist()}) == (nms is None)
+    assert read_run(run)[0].detector.test.nms is None
+    assert evaluate(run)["student"] == json.loads((run / "result.json").read_text())["student"]
+
+
+def overlaps(found) -> bool:
+    """Whether boxes of one class do so by more than the embedded data's rule lets them."""
+    boxes, labels = torch.tensor(found["boxes"]).view(-1, 4), torch.tensor(found["labels"])
+    same = (labels[:, None] == labels) & ~torch.eye(len(labels), dtype=torch.bool)
+    return bool((box_iou(boxes, boxes) * same > 0.55).any())
 
 
 def test_evaluate__classes_that_the_run_does_not_know_are_left_out_with_a_note(tiny_run, other, call):

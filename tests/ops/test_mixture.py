@@ -6,7 +6,7 @@ import pytest
 import torch
 from sklearn.mixture import GaussianMixture
 
-from ssodkit.ops.mixture import fit_mixtures, mixture_thresholds
+from ssodkit.ops.mixture import COST_FLOOR, fit_mixtures, low_center, mixture_thresholds
 
 SPREAD = [0.06, 0.07, 0.08, 0.09, 0.10, 0.12, 0.15, 0.18, 0.55, 0.62, 0.70, 0.74, 0.78, 0.81, 0.85, 0.90]
 OUTLIER = [0.05, 0.05, 0.05, 0.05, 0.95]
@@ -219,3 +219,58 @@ def test_mixture_thresholds__a_device_is_never_asked_whether_all_have_stopped():
     scores = torch.empty(3, 20, device="meta")  # has no values that could be read
     thresholds, failed = mixture_thresholds(scores, scores > 0.0)
     assert thresholds.shape == failed.shape == (3,)
+
+
+COSTS = [-4.60, -4.35, -4.10, -3.95, -3.80, -3.70, -3.55, -3.30, -1.20, -0.70, -0.35, -0.10, 0.30, 0.85]
+
+
+def center(costs):
+    values = torch.tensor(costs, dtype=torch.float64)
+    return low_center(values, torch.ones_like(values, dtype=torch.bool)).item()
+
+
+def test_fit_mixtures__of_costs_has_the_parameters_of_the_example():
+    mixture = fit(COSTS, floor=COST_FLOOR)
+    assert mixture.iterations.tolist() == [4]
+    for found, expected in (
+        (mixture.means, [-3.918752, -0.200015]),
+        (mixture.variances, [0.158095, 0.439223]),
+        (mixture.weights, [0.571426, 0.428574]),
+    ):
+        assert found[0].tolist() == pytest.approx(expected, abs=1e-5)
+    joint = mixture.log_joint(torch.tensor([COSTS]))[0]
+    assert (joint[0] >= joint[1]).tolist() == [True] * 8 + [False] * 6
+
+
+def test_low_center__is_about_the_middle_of_the_lower_costs():
+    assert center(COSTS) == -3.95
+    assert [cost for cost in COSTS if cost <= center(COSTS)] == [-4.60, -4.35, -4.10, -3.95]
+
+
+@pytest.mark.parametrize(
+    ("costs", "expected"), [([-4.0, -1.0], -4.0), ([-3.0] * 3, -3.0), ([2.5], 2.5), ([], 0.0), ([0.1, 0.2], 0.1)]
+)
+def test_low_center__of_few_costs(costs, expected):
+    assert center(costs) == expected
+
+
+def test_low_center__is_scikit_learns_whatever_the_order_and_what_is_not_valid():
+    for seed in range(200):
+        random = np.random.RandomState(seed)
+        low, high = random.randint(1, 40, 2)
+        costs = np.concatenate([random.normal(-4.0, random.uniform(0.1, 1.0), low), random.normal(0.0, 1.0, high)])
+        column, mixture = np.sort(costs)[:, None], scikit_learns(np.sort(costs), reg_covar=1e-5)
+        made = mixture.predict(column) == 0
+        likelihood = np.where(made if made.any() else True, mixture.score_samples(column), -np.inf)
+        values = torch.tensor([*random.permutation(costs), np.inf, -9.0])
+        valid = torch.arange(len(values)) < len(costs)
+        found = low_center(values, valid).item()
+        assert found == pytest.approx(column[likelihood.argmax(), 0], abs=1e-6), seed
+        assert low_center(values.flip(0), valid.flip(0)).item() == found
+
+
+def test_low_center__asks_the_host_nothing(host_questions):
+    costs = torch.linspace(-4.0, 1.0, 20)
+    with host_questions() as asked:
+        low_center(costs, costs < 0.5)
+    assert not asked

@@ -17,7 +17,7 @@ from ssodkit.assigners.matchers.base import Matcher, MatcherConfig, Question
 from ssodkit.ops.assignment import least_cost
 from ssodkit.ops.boxes import at_least_fp32, generalized_iou, pairwise_iou
 from ssodkit.ops.rows import class_columns
-from ssodkit.plugins import BuildContext, register
+from ssodkit.plugins import BuildContext, Config, register
 from ssodkit.structures.predictions import Predictions
 from ssodkit.structures.progress import Progress
 from ssodkit.structures.teaching import Assignment, Targets
@@ -26,12 +26,8 @@ EPSILON = 1e-8
 """Added to probabilities before their logarithm, as the published code does."""
 
 
-@register
-class HungarianConfig(MatcherConfig):
+class PairCost(Config):
     """A pair costs `class_cost` x focal difference + `l1_cost` x L1 of box codes - `giou_cost` x GIoU."""
-
-    type: Literal["hungarian"] = "hungarian"
-    needs: ClassVar[frozenset[str]] = frozenset({"predictions", "sigmoid"})
 
     class_cost: float = Field(2.0, ge=0.0, le=1000.0)
     """Times what the target's class would lose by the focal loss, less what all others would gain."""
@@ -42,6 +38,14 @@ class HungarianConfig(MatcherConfig):
     """The focal loss's alpha."""
     focus: float = Field(2.0, ge=0.0, le=100.0)
     """Its gamma."""
+
+
+@register
+class HungarianConfig(PairCost, MatcherConfig):
+    """All pairs together cost least."""
+
+    type: Literal["hungarian"] = "hungarian"
+    needs: ClassVar[frozenset[str]] = frozenset({"predictions", "sigmoid"})
 
     def build(self, context: BuildContext) -> "Hungarian":
         return Hungarian(self)
@@ -65,7 +69,7 @@ class Hungarian(Matcher):
     def answer(questions: Sequence[Question], progress: Progress) -> list[Assignment]:
         """All questions are solved in one copy to the host."""
         compared = [compare(asked.predictions, asked.targets) for asked in questions]
-        costs = [pair_costs(asked, answers) for asked, answers in zip(questions, compared, strict=True)]
+        costs = [_costs(asked, answers) for asked, answers in zip(questions, compared, strict=True)]
         possible = [answers.valid[..., None] & answers.taught[:, None] for answers in compared]
         found = least_cost(costs, possible)
         assignments = []
@@ -76,10 +80,23 @@ class Hungarian(Matcher):
         return assignments
 
 
-def pair_costs(asked: Question, answers: Answers) -> Float[Tensor, "batch candidates targets"]:
+@torch.no_grad()
+def costs_of_targets(config: PairCost, predictions: Predictions, targets: Targets) -> Float[Tensor, "batch targets"]:
+    """What each target's own candidate costs, where all pairs together cost least; infinite for a target without one.
+
+    The host is waited for once.
+    """
+    answers = compare(predictions, targets)
+    costs = pair_costs(config, predictions, answers)
+    (found,) = least_cost([costs], [answers.valid[..., None] & answers.taught[:, None]])
+    is_own = found[..., None] == torch.arange(costs.shape[2], device=costs.device)
+    return costs.masked_fill(~is_own, torch.inf).amin(dim=1)
+
+
+def pair_costs(
+    config: PairCost, predictions: Predictions, answers: Answers
+) -> Float[Tensor, "batch candidates targets"]:
     """What each pair would cost; any number where it is not possible."""
-    assert isinstance(asked.matcher, Hungarian)
-    config, predictions = asked.matcher.config, asked.predictions
     prob = class_columns(answers.probs, answers.labels).transpose(1, 2)
     gain = (1.0 - config.balance) * prob.pow(config.focus) * (1.0 - prob + EPSILON).log()
     named = gain - config.balance * (1.0 - prob).pow(config.focus) * (prob + EPSILON).log()
@@ -90,3 +107,8 @@ def pair_costs(asked: Question, answers: Answers) -> Float[Tensor, "batch candid
     moved = (at_least_fp32(predictions.codes_of())[:, :, None] - wanted).abs().sum(dim=-1)
     overlap = generalized_iou(answers.boxes[:, :, None].expand(shape), goals)
     return config.class_cost * named + config.l1_cost * moved - config.giou_cost * overlap
+
+
+def _costs(asked: Question, answers: Answers) -> Float[Tensor, "batch candidates targets"]:
+    assert isinstance(asked.matcher, Hungarian)
+    return pair_costs(asked.matcher.config, asked.predictions, answers)

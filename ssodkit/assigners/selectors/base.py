@@ -49,7 +49,18 @@ class Suppress(Config):
     across_classes: bool = True
 
 
-class SelectorConfig(PluginConfig, ABC):
+class Shortlist(Config):
+    """Which detections are considered, before any threshold."""
+
+    at_most: int = Field(100, ge=1)
+    """Detections per image that may become targets: the best by confidence."""
+    suppress: Suppress | None = None
+    deviations: float | None = Field(None, ge=0.0, le=100.0)
+    """So many standard deviations above the mean confidence of its image's detections must a detection's be, at least;
+    an only one is. Null: any (Semi-DETR: 1)."""
+
+
+class SelectorConfig(Shortlist, PluginConfig, ABC):
     """Fields that all selectors share."""
 
     slot: ClassVar[str] = "selector"
@@ -60,10 +71,6 @@ class SelectorConfig(PluginConfig, ABC):
     """What helps where too few detections become targets: the middle of a sentence."""
     fewer_boxes: ClassVar[str] = "let less through in `method.selector`"
     """What helps where too many do."""
-
-    at_most: int = Field(100, ge=1)
-    """Detections per image that may become targets: the best by confidence."""
-    suppress: Suppress | None = None
 
     @abstractmethod
     def build(self, context: BuildContext) -> "Selector": ...

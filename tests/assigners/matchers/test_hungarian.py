@@ -5,7 +5,7 @@ import torch
 
 from ssodkit.assigners.matchers.answers import compare
 from ssodkit.assigners.matchers.base import Question, ask
-from ssodkit.assigners.matchers.hungarian import Hungarian, HungarianConfig, pair_costs
+from ssodkit.assigners.matchers.hungarian import Hungarian, HungarianConfig, PairCost, costs_of_targets, pair_costs
 from ssodkit.ops.coding import FrameCoder
 from ssodkit.structures.predictions import Candidates, Predictions
 from ssodkit.structures.progress import Progress
@@ -32,9 +32,19 @@ def example(taught):
 
 
 def test_pair_costs__are_those_of_the_example(example):
-    matcher = Hungarian(HungarianConfig())
-    costs = pair_costs(Question(matcher, *example), compare(*example))
+    costs = pair_costs(HungarianConfig(), example[0], compare(*example))
     torch.testing.assert_close(costs[0], COSTS, rtol=0, atol=2e-6)
+
+
+def test_costs_of_targets__are_those_of_the_pairs_that_cost_least(example, host_questions):
+    predictions, targets = example
+    with host_questions() as asked:
+        costs = costs_of_targets(PairCost(), predictions, targets)
+    torch.testing.assert_close(costs, torch.tensor([[-2.573792, -1.508243]]), rtol=0, atol=2e-6)
+    assert costs.sum().item() == pytest.approx(-4.082035, abs=4e-6)
+    assert asked == {"ssodkit::least_cost": 1}
+    second = targets.where(torch.tensor([[False, True]]))
+    assert costs_of_targets(PairCost(), predictions, second).isinf().tolist() == [[True, False]]
 
 
 def test_hungarian__a_perfect_box_loses_to_a_surer_class(example):

@@ -2,7 +2,7 @@ import torch
 import torchvision
 
 from ssodkit.assigners.selectors.base import SelectorConfig, Suppress
-from ssodkit.assigners.selectors.shortlist import is_among_best, shortlist, survives
+from ssodkit.assigners.selectors.shortlist import is_among_best, shortlist, stands_out, survives
 from ssodkit.assigners.selectors.soft_teacher import SoftTeacherSelectorConfig
 from ssodkit.structures.predictions import Detections
 
@@ -83,3 +83,32 @@ def test_shortlist__nothing_found_lists_nothing():
     listed, passed = shortlist(Detections.empty(2), config(suppress=Suppress()))
     assert listed.shape == (2, 0)
     assert passed["at_most"].shape == (2, 0)
+
+
+SCORES = [0.92, 0.61, 0.33, 0.12, 0.05, 0.02]
+
+
+def test_stands_out__reaches_mean_and_deviation_of_n_less_1():
+    confidence = torch.tensor([[*SCORES, 0.99]])
+    listed = torch.tensor([[True] * 6 + [False]])
+    for limit, expected in ((0.700632, False), (0.700634, True)):
+        changed = confidence.clone()
+        changed[0, 6] = limit  # is not listed: it changes no number, and is compared with them
+        assert stands_out(changed, listed, 1.0)[0].tolist() == [True] + [False] * 5 + [expected]
+
+
+def test_stands_out__an_only_one_does_and_equal_ones_do():
+    confidence = torch.tensor([[0.3, 0.1, 0.2], [0.3, 0.3, 0.3], [0.3, 0.2, 0.1]])
+    listed = torch.tensor([[False, True, False], [True, True, True], [False, False, False]])
+    found = listed & stands_out(confidence, listed, 1.0)
+    assert found.tolist() == listed.tolist()
+    assert stands_out(confidence[:, :0], listed[:, :0], 1.0).shape == (3, 0)
+
+
+def test_shortlist__counts_deviations_among_those_that_are_left():
+    boxes = [[[0, 0, 10, 10]] * 2 + [[20 * place, 0, 20 * place + 10, 10] for place in range(1, 6)]]
+    found = detections(boxes, [[0.92, 0.91, *SCORES[1:]]])
+    listed, passed = shortlist(found, config(suppress=Suppress(), deviations=1.0))
+    assert listed.tolist() == [[True] + [False] * 6]
+    assert list(passed) == ["suppress", "at_most", "deviations"]
+    assert passed["deviations"] is listed
