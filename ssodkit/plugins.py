@@ -119,6 +119,8 @@ class PluginConfig(Config):
     """Capabilities that another part of the recipe must provide, like `exact_regions`, however this one is set."""
     provides: ClassVar[frozenset[str]] = frozenset()
     """Capabilities that this part has, however it is set."""
+    offers: ClassVar[Mapping[str, str]] = {}
+    """Capabilities that it has only if it is set so -> how, such as {"uncertainty": "uncertainty: true"}."""
     writes: ClassVar[str] = ""
     """The score that this part adds to detections."""
     teaches: ClassVar[str] = ""

@@ -44,6 +44,7 @@ class FasterRcnnConfig(DetectorConfig):
 
     type: Literal["faster_rcnn"] = "faster_rcnn"
     provides: ClassVar[frozenset[str]] = frozenset({"exact_regions", "proposals", "comparable_answers"})
+    offers: ClassVar[Mapping[str, str]] = {"uncertainty": "roi.uncertainty: true"}
 
     backbone: Slot[BackboneConfig]
     neck: FpnConfig = FpnConfig()

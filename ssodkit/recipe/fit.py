@@ -156,6 +156,10 @@ def _of_stage(recipe: Recipe, stage: str) -> frozenset[str]:
 def _cure(recipe: Recipe, part: PluginConfig, missing: frozenset[str], available: frozenset[str]) -> str:
     providers = _providers(recipe, missing)
     cure = f"provided by: {', '.join(providers)}" if providers else "nothing installed provides it"
+    parts = [(path, one) for path, one in walk(recipe.detector, ("detector",)) if isinstance(one, PluginConfig)]
+    settings = [(path, one.offers[need]) for path, one in parts for need in missing if need in one.offers]
+    if settings and not providers:
+        cure = f"write {', '.join(f'`{dotted(path)}.{setting}`' for path, setting in settings)}"
     if missing - part.needs - {part.teaches}:
         cure += f"; '{part.type}' needs it only as it is set here"
     alike = {name: one for name, one in members(part.slot).items() if one.teaches == part.teaches}

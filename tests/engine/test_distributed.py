@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import TINY_DINO, TINY_FCOS
+from tiny import TINY_DINO, TINY_FCOS, TINY_UNSURE_FCOS
 
 import ssodkit
 from ssodkit.data.batch_plan import derive_batch
@@ -58,9 +58,9 @@ def cases(tiny_recipe):
     """Name -> recipe, global batch and weights. In `uneven`, the second process has no labeled box, the first no
     pseudo-box; `adaptive` is the same with a matcher that reads answers, whose terms are divided by the positives' IoU;
     `rare` is the same with a background factor, which acts only if one process decides for itself; in `gmm` the
-    processes share a queue; `dino` is a transformer, in `imitation` a teacher's answers teach, and in `flipped` those
-    about regions and their mirror images: the second process has no labeled box in any; in `bad`, the features of the
-    second are no numbers."""
+    processes share a queue; `dino` is a transformer, in `imitation` a teacher's answers teach, in `flipped` those about
+    regions and their mirror images, and in `listening` its uncertainty: the second process has no labeled box in any;
+    in `bad`, the features of the second are no numbers."""
     recipe = tiny_recipe()
     (batch,) = next(
         training_batches(open_data(recipe.data), recipe.views, derive_batch(recipe.data.batch), 0, range(1))
@@ -121,8 +121,25 @@ def cases(tiny_recipe):
             "batch": without_labels_of_the_second(batch),
             "method": with_another_teacher(flipped),
         },
+        "listening": listening_case(tiny_recipe, without_labels_of_the_second(batch)),
         "bad": {"recipe": recipe, "batch": batch, "poisoned": 1, **shared},
     }
+
+
+def listening_case(tiny_recipe, batch):
+    """Sides of boxes are learned from a sure teacher, which finds nothing in one of the images."""
+    detector = f"detector={json.dumps(TINY_UNSURE_FCOS)}"
+    changes = (detector, "data.batch.unlabeled=2", "method.unlabeled_weight=1.0")
+    method = build_method(tiny_recipe(*changes, name="unbiased_teacher_v2"), CLASSES)
+    torch.nn.init.constant_(method.teacher.network.head.towers.doubt.bias, -3.0)
+    for network in (method.student, method.teacher.network):
+        torch.nn.init.constant_(network.head.towers.classify.bias, -1.5)
+    scores = method.teacher.look(batch.unlabeled.views["weak"]).found.scores
+    between = {name: scores[name].amax(dim=1).mean().item() for name in ("plain", "certain")}
+    rules = {"objectness": "plain", "classes": "plain", "boxes": "certain"}
+    thresholds = [f"method.selector.{name}.above={between[score]}" for name, score in rules.items()]
+    recipe = tiny_recipe(*changes, *thresholds, name="unbiased_teacher_v2")
+    return {"recipe": recipe, "batch": batch, "method": method.state_dict()}
 
 
 def with_a_queue(recipe, method, weak):
@@ -190,7 +207,10 @@ def write_a_case_with_an_image_to_break(tiny_recipe, folder):
     (folder / "broken.txt").write_text(str(folder / "pictures" / f"{number}.png"))
 
 
-@pytest.mark.parametrize("name", ["plain", "uneven", "adaptive", "rare", "gmm", "dino", "imitation", "flipped"])
+TAUGHT = ["plain", "uneven", "adaptive", "rare", "gmm", "dino", "imitation", "flipped", "listening"]
+
+
+@pytest.mark.parametrize("name", TAUGHT)
 def test_two_processes__have_the_gradients_of_one(cases, answers, name):
     one, two = update(cases[name]), answers[0][0][name]
     assert one["gradients"].keys() == two["gradients"].keys()
@@ -213,6 +233,15 @@ def test_two_processes__one_had_no_labeled_box_and_the_other_no_pseudo_box(cases
         assert bool(half.labeled.joined()[1].valid.any()) == (rank == 0)
         classes = method.step(half, Progress(0, 10)).report.selection.supervision.classes
         assert bool(classes.valid.any()) == has_box
+
+
+def test_two_processes__listen_to_sides_that_one_of_them_has_alone(cases):
+    method = build_method(cases["listening"]["recipe"], CLASSES)
+    method.load_state_dict(cases["listening"]["method"])
+    halves = [cases["listening"]["batch"][rank : rank + 1] for rank in range(2)]
+    sides = [method.step(half, Progress(9, 10)).losses.terms["unlabeled/dense/box"].denominator for half in halves]
+    assert min(sides) == 0.0
+    assert max(sides) > 16.0  # above the floor
 
 
 def test_two_processes__their_sums_of_quality_differ(cases):

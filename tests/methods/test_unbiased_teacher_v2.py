@@ -1,10 +1,12 @@
 """Unbiased Teacher v2's numbers, worked out from its equations, and what the step does with them."""
 
 from dataclasses import replace
+from math import prod
 
 import pytest
 import torch
 from lesson import answers_of, assigned, lesson_of
+from tiny import TINY_UNSURE_FASTER_RCNN, TINY_UNSURE_FCOS
 from torch import Tensor
 
 from ssodkit.assigners.matchers.points import PointsConfig
@@ -12,12 +14,18 @@ from ssodkit.detectors.criteria.gaussian import GaussianConfig
 from ssodkit.detectors.criteria.giou import GiouConfig
 from ssodkit.detectors.criteria.l1 import L1Config
 from ssodkit.detectors.criteria.listen import ListenConfig
+from ssodkit.detectors.criteria.softmax import SoftmaxConfig
 from ssodkit.detectors.normalizers.draws import SampledConfig
 from ssodkit.detectors.normalizers.measured import WeightsConfig
+from ssodkit.detectors.rules import changes_of
+from ssodkit.errors import RecipeError
+from ssodkit.methods.pseudo_label import PseudoLabel, PseudoLabelConfig
 from ssodkit.ops.boxes import elementwise_iou
 from ssodkit.ops.coding import EdgeCoder, SideCoder
 from ssodkit.ops.points import centerness, side_distances
 from ssodkit.plugins import BuildContext, PluginConfig
+from ssodkit.recipe.check import load_recipe
+from ssodkit.recipe.merge import read_tree
 from ssodkit.structures.lessons import AnswerLesson, TargetLesson
 from ssodkit.structures.predictions import Candidates, Predictions
 from ssodkit.structures.progress import Progress
@@ -160,3 +168,212 @@ def test_points__without_center_sampling_are_those_of_the_level(point, stride, d
         assert side_distances(torch.tensor([[point]]), targets.boxes).tolist() == [[list(distances)]]
     if worth is not None:
         assert answer.quality.item() == pytest.approx(worth, abs=1e-6)
+
+
+def weights_of(name: str, stream: str, step: int) -> dict[str, float]:
+    """What the terms of a recipe's detector count in a stream, by their names."""
+    recipe = load_recipe(name)
+    progress, method = Progress(step, recipe.engine.steps), recipe.method
+    changes, whole = method.term_changes[f"{stream}_terms"], 1.0
+    if stream == "unlabeled":
+        whole = method.unlabeled_weight.at(progress)
+    found = {}
+    for stage, rule in recipe.detector.stages.items():
+        for term, own in rule.terms.items():
+            laid = changes_of(changes, stage, term, own.criterion.teaches)
+            found[f"{stage}/{term}"] = whole * prod(change.weight.at(progress) for change in laid)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "burn_in", "total"),
+    [
+        ("coco/unbiased_teacher_v2_1_percent", 10_000, 1.279167),
+        ("coco/unbiased_teacher_v2_2_percent", 15_000, 1.279167),
+        ("coco/unbiased_teacher_v2_5_percent", 20_000, 1.300000),
+        ("coco/unbiased_teacher_v2", 30_000, 1.300000),
+    ],
+)
+def test_recipe__the_total_is_the_published_one_from_the_end_of_the_burn_in_on(name, burn_in, total):
+    labeled = {"dense/class": 0.5, "dense/centerness": 0.6, "dense/box": 0.4, "dense/uncertainty": 0.0}
+    unlabeled = {"dense/class": 0.3, "dense/centerness": 0.55, "dense/box": 0.2, "dense/uncertainty": 9.0}
+
+    def total_at(step: int) -> float:
+        first, second = (weights_of(name, stream, step) for stream in ("labeled", "unlabeled"))
+        assert first.keys() == second.keys() == labeled.keys()
+        return sum(first[term] * labeled[term] + second[term] * unlabeled[term] for term in labeled)
+
+    assert total_at(burn_in - 1) == pytest.approx(1.5)
+    assert total_at(burn_in) == pytest.approx(total, abs=1e-6)
+    momentum = load_recipe(name).method.teacher.momentum
+    kept = [momentum.at(Progress(step, 180_000)) for step in (burn_in, burn_in + 1)]
+    assert kept == [0.0, 0.9999]
+
+
+def test_recipe__of_faster_rcnn_has_the_published_weights():
+    name, once = "coco/unbiased_teacher_v2_faster_rcnn", dict.fromkeys(("rpn/class", "rpn/box", "roi/class"), 1.0)
+    assert weights_of(name, "labeled", 5000) == {**once, "roi/box": 1.0, "roi/uncertainty": 1.0}
+    expected = {"rpn/class": 4.0, "rpn/box": 0.0, "roi/class": 4.0, "roi/box": 1.0, "roi/uncertainty": 0.0}
+    assert weights_of(name, "unlabeled", 2000) == expected
+    assert set(weights_of(name, "unlabeled", 1999).values()) == {0.0}
+
+
+@pytest.mark.parametrize(
+    ("keep", "after"), [(0.9999, {1000: 0.904833, 10_000: 0.367861}), (0.9996, {1000: 0.670266, 10_000: 0.018301})]
+)
+def test_momentum__keeps_of_the_past_what_is_published(keep, after):
+    assert {steps: round(keep**steps, 6) for steps in after} == after
+
+
+@pytest.mark.parametrize(("label", "expected"), [(0, 0.053437), (3, 2.012942)])
+def test_softmax__has_the_published_focal_loss(label, expected):
+    said = replace(answers_of(doubles([[[2.0, 0.5, -1.0, 0.0]]]), "softmax"))
+    lesson = lesson_of(torch.tensor([[label]]), 3)
+    assert SoftmaxConfig(focus=1.5)(said, lesson, ones(said)).item() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.fixture
+def make_method(tiny_context):
+    """Detector -> a tiny method of its recipe, which teaches what is scored above a number from the first step on. Its
+    teacher is sure of every side."""
+    detectors = {"fcos": TINY_UNSURE_FCOS, "faster_rcnn": TINY_UNSURE_FASTER_RCNN}
+    recipes = {"fcos": "unbiased_teacher_v2", "faster_rcnn": "unbiased_teacher_v2_faster_rcnn"}
+
+    def make(detector: str, above: float = 0.0) -> PseudoLabel:
+        tree = {**read_tree(f"coco/{recipes[detector]}").plain["method"], "unlabeled_weight": 1.0}
+        tree["teacher"] = {**tree["teacher"], "score": 0.0}
+        for rule in (tree["selector"].get(part) for part in ("objectness", "classes", "boxes")):
+            (rule or tree["selector"])["above"] = above
+        context = tiny_context(**detectors[detector])
+        method = PseudoLabelConfig.model_validate(tree).build(context)
+        torch.nn.init.constant_(doubt_of(method.teacher.network).bias, -3.0)
+        return method
+
+    return make
+
+
+def doubt_of(network) -> torch.nn.Module:
+    """The layer that says how unsure a tiny detector is."""
+    return network.head.towers.doubt if hasattr(network, "head") else network.roi.doubt
+
+
+def values(losses) -> dict[str, Tensor]:
+    return losses.values(losses.denominators())
+
+
+FCOS_TERMS = ["dense/class", "dense/box", "dense/centerness", "dense/uncertainty"]
+REGION_TERMS = ["rpn/class", "rpn/box", "roi/class", "roi/box", "roi/uncertainty"]
+
+
+@pytest.mark.parametrize(("detector", "terms"), [("fcos", FCOS_TERMS), ("faster_rcnn", REGION_TERMS)])
+def test_step__teaches_boxes_where_the_teacher_is_surer_and_uncertainty_by_labels_alone(
+    make_method, semi_batch, detector, terms
+):
+    method = make_method(detector)
+    step = method.step(semi_batch, START)
+    found = values(step.losses)
+    assert list(found) == [f"{stream}/{term}" for stream in ("labeled", "unlabeled") for term in terms]
+    assert found[f"unlabeled/{terms[-1]}".replace("uncertainty", "box")] > 0.0
+    assert found[f"unlabeled/{terms[-1]}"] == 0.0
+    doubt = doubt_of(method.student)
+    unlabeled = torch.stack([value for name, value in found.items() if name.startswith("unlabeled")]).sum()
+    assert not torch.autograd.grad(unlabeled, doubt.weight, retain_graph=True)[0].any()
+    torch.stack(list(found.values())).sum().backward()
+    assert doubt.weight.grad.any()
+    assert all(weight.grad.isfinite().all() for weight in method.student.parameters())
+
+
+@pytest.mark.parametrize(("detector", "stage"), [("fcos", "dense"), ("faster_rcnn", "roi")])
+def test_step__an_unsure_teacher_teaches_no_box(make_method, semi_batch, detector, stage):
+    method = make_method(detector)
+    torch.nn.init.zeros_(doubt_of(method.teacher.network).bias)
+    found = values(method.step(semi_batch, START).losses)
+    assert found[f"unlabeled/{stage}/box"] == 0.0
+    assert found[f"unlabeled/{stage}/class"] > 0.0
+
+
+@pytest.mark.parametrize(("detector", "stage"), [("fcos", "dense"), ("faster_rcnn", "roi")])
+def test_step__without_pseudo_boxes_every_weight_has_a_finite_gradient(make_method, semi_batch, detector, stage):
+    method = make_method(detector, above=1.0)
+    found = values(method.step(semi_batch, START).losses)
+    assert found[f"unlabeled/{stage}/box"] == 0.0
+    assert found[f"unlabeled/{stage}/class"] > 0.0
+    assert found.get("unlabeled/rpn/class", 0.0) == 0.0  # the scores of none weigh what the anchors say
+    torch.stack(list(found.values())).sum().backward()
+    assert all(weight.grad.isfinite().all() for weight in method.student.parameters())
+
+
+def test_step__places_are_taught_by_another_ranking_than_classes(make_method, semi_batch):
+    step = make_method("fcos").step(semi_batch, START)
+    found, selection = step.report.found, step.report.selection
+    assert {"plain", "certain", "confidence"} == set(found.scores)
+    sets = selection.supervision
+    assert torch.equal(sets.classes.valid, found.valid & (found.scores["plain"] > 0.0))
+    assert torch.equal(sets.boxes.valid, found.valid & (found.scores["certain"] > 0.0))
+    assert sets.boxes.extra["uncertainty"] is found.extra["uncertainty"]
+
+
+@pytest.mark.parametrize(
+    ("detector", "questions"),
+    [
+        ("fcos", {"torchvision::nms": 2}),  # one more than the detector, for the second ranking
+        ("faster_rcnn", {"torchvision::nms": 3, "tolist": 2, "aten::nonzero": 1}),  # the detector's own
+    ],
+)
+def test_step__asks_the_host_for_a_suppression_of_each_ranking(
+    make_method, semi_batch, host_questions, detector, questions
+):
+    method = make_method(detector)
+    method.step(semi_batch, START)  # lays out the anchors
+    with host_questions() as asked:
+        method.step(semi_batch, START)
+    assert asked == questions
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        (
+            "detector.head.uncertainty=false",
+            "'listen' needs 'uncertainty', which the stage 'dense' of 'fcos' does not provide; write `detector",
+        ),
+        (
+            "detector.head.uncertainty=false",
+            "rankings.certain.certainty: the stage 'dense' has no such answer; answers to rank by: class, quality",
+        ),
+        (
+            "method.labeled_terms.box.criterion={type: listen}",
+            "'listen' needs 'their_uncertainty', which the stage 'dense' of 'fcos' does not provide; provided by:",
+        ),
+        ("method.teacher.rankings.confidence={class: 1.0}", "`confidence` is the best of all rankings"),
+        ("method.ensemble={views: [mirrored]}", "`ensemble` fuses answers by their one confidence"),
+        ("detector.stages.dense.terms.uncertainty=null", "no term teaches the stage's answer 'uncertainty'"),
+        ("detector.head.activation=relu", None),
+        ("detector.head={activation: relu, bins: 9}", "`bins` has no effect without `activation: bins`"),
+    ],
+)
+def test_recipe__what_nobody_is_sure_of_is_refused_before_a_network_exists(override, said):
+    if said is None:
+        assert load_recipe("unbiased_teacher_v2", [override]).detector.head.activation == "relu"
+        return
+    with pytest.raises(RecipeError) as caught:
+        load_recipe("unbiased_teacher_v2", [override])
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["detector.roi.code.form=center", "detector.roi.code.widened=0.0"], "write `roi.code.form: sides`"),
+        (["detector.roi.code.form=center"], "`widened` has no effect without `form: sides`"),
+        (["detector.roi.boxes_per_class=true"], "write `roi.boxes_per_class: false`"),
+        (["method.unlabeled_terms.rpn/box={criterion: {type: listen}}"], "needs 'uncertainty', which the stage 'rpn'"),
+    ],
+)
+def test_recipe__regions_say_how_unsure_they_are_of_four_sides_of_one_box(overrides, said):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe("coco/unbiased_teacher_v2_faster_rcnn", overrides)
+    assert said in str(caught.value)
+    scored = "method.candidate_scorers=[{type: nearest_score}]"
+    with pytest.raises(RecipeError, match="'nearest_score' needs 'proposals', which 'fcos' does not provide"):
+        load_recipe("unbiased_teacher_v2", [scored])

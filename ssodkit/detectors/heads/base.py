@@ -36,6 +36,8 @@ class DenseHeadConfig(PluginConfig, ABC):
 class TowerHeadConfig(TowersConfig, DenseHeadConfig, ABC):
     """Two towers, shared by all levels, and what a head makes of them."""
 
+    offers: ClassVar[Mapping[str, str]] = {"uncertainty": "uncertainty: true"}
+
     @property
     def answers(self) -> frozenset[str]:
         """Classes, boxes, and `uncertainty` where it is said."""
