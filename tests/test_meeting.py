@@ -57,6 +57,29 @@ TINY = (
 )
 IMITATING = ("dense_teacher", "humble_teacher")
 """Presets in which a teacher's answers teach: without a selector, on views that show images at the same places."""
+LISTENING = ("unbiased_teacher_v2",)
+"""Presets that ask how unsure a box is of its sides; the detectors that can say it are told to."""
+OF_TWO_RANKINGS = (
+    "{type: soft_teacher, objectness: {score: plain, above: 0.05}, classes: {score: plain, above: 0.05}, "
+    "boxes: {score: certain, above: 0.05}}"
+)
+"""Their selector `soft_teacher`, which no scorer has to serve."""
+UNSURE_TERM = "terms.uncertainty={taught_by: boxes, criterion: {type: gaussian}, normalizer: positives}"
+UNSURE = {
+    "faster_rcnn": (
+        "detector.roi.uncertainty=true",
+        "detector.roi.code={form: sides}",
+        f"detector.stages.roi.{UNSURE_TERM}",
+        "method.unlabeled_terms.rpn/box={criterion: {type: l1}, normalizer: sampled}",
+    ),
+    "retinanet, head plain": (
+        "detector.head.uncertainty=true",
+        "detector.head.code={form: sides}",
+        f"detector.stages.dense.{UNSURE_TERM}",
+    ),
+    "retinanet, head fam3d": ("detector.head.uncertainty=true", f"detector.stages.dense.{UNSURE_TERM}"),
+    "fcos": ("detector.head.uncertainty=true", f"detector.stages.dense.{UNSURE_TERM}"),
+}
 TINY_LEARNING = ("method.teacher.score=0.0", "method.unlabeled_weight=1.0", "data.batch.unlabeled=2")
 STORED = ("data.unlabeled={type: stored, file: labels.json}", "data.batch.unlabeled=2")
 CONFIDENT = "{score: confidence, above: 0.05}"
@@ -83,6 +106,8 @@ REASONS = {
     "needs 'comparable_answers'": "the method compares two networks candidate by candidate, and their queries differ",
     "needs 'queries'": "the method asks further queries about boxes, and only a transformer takes any",
     "reads the score": "the selector reads the score of a scorer that the method does not have; add it where 1 allows",
+    "needs 'uncertainty'": "the method asks how unsure a box is of its four sides, which this detector does not say",
+    "answers to rank by": "the teacher's detections are ranked by that, too",
 }
 """What may stand in the way: words of its sentence, and what they mean."""
 
@@ -115,9 +140,14 @@ class Meeting:
                 changes.append("data.batch.unlabeled=2")
                 if self.preset == "dense_teacher" and self.detector == "faster_rcnn":
                     changes.append("method.terms.roi/class={criterion: {type: softmax}, normalizer: positives}")
+            if self.preset in LISTENING:
+                changes += UNSURE.get(self.detector, ())
             if self.selector == "none":
                 return load_recipe(path, changes)
-            return load_recipe(path, [*changes, *TINY_LEARNING, f"method.selector={SELECTORS[self.selector]}"])
+            selector = SELECTORS[self.selector]
+            if self.preset in LISTENING and self.selector == "soft_teacher":
+                selector = OF_TWO_RANKINGS
+            return load_recipe(path, [*changes, *TINY_LEARNING, f"method.selector={selector}"])
 
 
 def all_meetings() -> Iterator[Meeting]:
@@ -200,7 +230,7 @@ def render(outcomes: dict[Meeting, str]) -> str:
         "Every method preset of `recipes/bases/methods/`, on every detector, with every selector and with every",
         "matcher of every stage: a test lets each combination take two steps of training (`yes`), or `ssodkit recipe",
         "check` refuses it with a sentence that says what would do instead. The test writes this page:",
-        "`python tests/test_meeting.py`.",
+        "`python tests/test_meeting.py`. A method that asks how unsure boxes are is given detectors told to say it.",
         "",
         *(f"- **{number}**: {meaning}." for number, meaning in enumerate(REASONS.values(), start=1)),
     ]

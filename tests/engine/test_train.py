@@ -116,6 +116,25 @@ def test_resume__5_and_5_steps_equal_10_bit_for_bit(finished, tiny_recipe, tmp_p
     assert metrics(run, "health")[-1] == metrics(finished.run, "health")[-1]
 
 
+def test_resume__across_the_end_of_a_burn_in_1_and_1_steps_equal_2_bit_for_bit(tiny_recipe, tmp_path):
+    """Whose last step copies the student, and from which on labeled terms count less."""
+    changes = (
+        "engine.steps=6",
+        "data.batch.unlabeled=2",
+        "watch.gallery.images=0",
+        "method.selector.classes.above=0.0",
+    )
+    recipe = tiny_recipe(*changes, name="unbiased_teacher_v2")
+    whole = train(recipe, tmp_path / "whole", stop_after=2)
+    train(recipe, tmp_path / "run", stop_after=1)
+    second = resume(tmp_path / "run", stop_after=2)
+    here, there = load_state(second.checkpoint), load_state(whole.checkpoint)
+    parts = ("step", "method", "optimizer", "health")
+    assert differing({part: here[part] for part in parts}, {part: there[part] for part in parts}) == []
+    taught = [any(name.startswith("unlabeled") for name in record["losses"]) for record in metrics(tmp_path / "run")]
+    assert taught == [False, True]
+
+
 def test_resume__with_a_half_filled_queue_2_and_2_steps_equal_4_bit_for_bit(tiny_recipe, tmp_path):
     recipe = tiny_recipe(
         "method.selector={type: gmm}",
