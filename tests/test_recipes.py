@@ -155,6 +155,8 @@ def test_recipes__learn_at_the_published_rates():
         # The copy before step B is the one after update B: the last whose momentum is 0.
         ("coco/unbiased_teacher", {1_999: 0.0, 2_000: 4.0}, {1_999: 0.0, 2_000: 0.0, 2_001: 0.9996}),
         ("coco/unbiased_teacher_additional", {89_999: 0.0, 90_000: 2.0}, {90_000: 0.0, 90_001: 0.9996}),
+        ("coco/dense_teacher", {5_000: 0.0, 7_500: 0.5, 10_000: 1.0}, {3_000: 0.0, 3_001: 0.9996}),
+        ("coco/dense_teacher_additional", {20_000: 0.0, 30_000: 0.5, 40_000: 1.0}, {10_000: 0.0, 10_001: 0.9996}),
         ("voc/unbiased_teacher", {29_999: 0.0, 30_000: 2.0}, {30_000: 0.0, 30_001: 0.999}),
         ("coco/humble_teacher", {19_999: 0.0, 20_000: 0.5}, {20_000: 0.0, 20_001: 0.999}),
         ("coco/humble_teacher_additional", {89_999: 0.0, 90_000: 0.5}, {90_000: 0.0, 90_001: 0.999}),
@@ -167,7 +169,7 @@ def test_recipes__unlabeled_weight_and_teacher_follow_the_published_schedules(na
     assert {step: method.unlabeled_weight.at(Progress(step, steps)) for step in weights} == weights
     seen = {updates: method.teacher.momentum.at(Progress(updates, steps)) for updates in momenta}
     assert seen == pytest.approx(momenta, abs=1e-12)
-    rests = "unbiased" in name or "humble" in name  # until the burn-in's end
+    rests = any(one in name for one in ("unbiased", "humble", "dense"))  # until the burn-in's end
     assert method.uses_unlabeled(Progress(0, steps)) == (not rests)
     assert recipe.evaluation.result == "teacher"
 
