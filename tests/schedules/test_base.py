@@ -14,6 +14,7 @@ EXAMPLES = {
     "constant": {"value": 0.3},
     "ramp": {"before": 2.0, "after": 0.5, "start": 3, "end": "70 %"},
     "step": {"before": 0.5, "after": 2.0, "at": 4},
+    "every": {"steps": 3, "then": 0.0, "otherwise": 1.0},
     "running_mean": {"cap": 0.9, "warmup": 2},
     "warmup_cosine": {"value": 0.2, "warmup": "30 %", "flat_until": 5},
     "warmup_drops": {"value": 0.2, "warmup": 2, "drops": [5, "80 %"]},
@@ -36,10 +37,10 @@ def test_span__holds_every_value_and_every_schedule_has_an_example():
             assert max(reached) <= highest
 
 
-@pytest.mark.parametrize("name", ["constant", "ramp", "step", "warmup_cosine", "warmup_drops", "rise_and_fall"])
+@pytest.mark.parametrize("name", sorted(EXAMPLES.keys() - {"running_mean"}))
 def test_schedules__no_value_is_negative(name: str):
     load_plugins()
-    for field in {"value", "before", "after", "peak"} & EXAMPLES[name].keys():
+    for field in {"value", "before", "after", "then", "otherwise", "peak"} & EXAMPLES[name].keys():
         with pytest.raises(ValidationError, match="greater than or equal to 0"):
             members("schedule")[name].model_validate({**EXAMPLES[name], field: -0.1})
 
