@@ -70,7 +70,8 @@ def mirror_mean(answers: Predictions, mirrored: Predictions) -> Predictions:
     """`answers`, averaged with those about the mirrored candidates in a mirrored view: probabilities of the classes,
     not their logits, and box codes, of which the mirrored are turned back.
 
-    The mean probabilities are carried as logits that say them: under a softmax as their logarithms.
+    The mean probabilities are carried as logits that say them: under a softmax as their logarithms. Further answers are
+    those of the view alone.
 
     Source: Tang et al., Humble Teacher, CVPR 2021, arXiv:2106.10456, the teacher ensemble.
     """
