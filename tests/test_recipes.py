@@ -63,13 +63,12 @@ def test_recipes__every_shipped_recipe_takes_two_steps_at_a_tiny_size(name: str)
                 "method.selector.least=0",
                 "method.selector.floor=0",
             ],
-            "soft_teacher": [
-                "method.selector.objectness.above=0.0",
-                "method.selector.classes.above=0.0",
-                "method.scorers.0.asks.above=0.0",
-                "method.selector.boxes.below=10.0",
-            ],
+            "soft_teacher": ["method.selector.objectness.above=0.0", "method.selector.classes.above=0.0"],
         }[recipe.method.selector.type]
+        if recipe.method.scorers:
+            changes += ["method.scorers.0.asks.above=0.0", "method.selector.boxes.below=10.0"]
+        elif recipe.method.teacher.scores:
+            changes += ["method.selector.boxes.above=0.0"]
     take_two_steps(load_recipe(name, changes))
 
 
