@@ -59,8 +59,8 @@ def cases(tiny_recipe):
     pseudo-box; `adaptive` is the same with a matcher that reads answers, whose terms are divided by the positives' IoU;
     `rare` is the same with a background factor, which acts only if one process decides for itself; in `gmm` the
     processes share a queue; `dino` is a transformer, in `imitation` a teacher's answers teach, in `flipped` those about
-    regions and their mirror images, in `listening` its uncertainty, and in `mining` boxes are mined by the costs of both
-    processes, of which one has no pseudo-box: the second has no labeled box in any; in `bad`, the features of the
+    regions and their mirror images, in `listening` its uncertainty; in `mining` boxes are mined by the costs of both
+    processes, of which one has no pseudo-box. The second has no labeled box in any; in `bad`, the features of the
     second are no numbers."""
     recipe = tiny_recipe()
     (batch,) = next(
