@@ -184,6 +184,32 @@ def test_resume__across_the_burn_in_of_humble_teacher_1_and_2_steps_equal_3_bit_
     assert differing({part: here[part] for part in parts}, {part: there[part] for part in parts}) == []
 
 
+def test_resume__across_the_step_at_which_matching_changes_equals_a_whole_run_bit_for_bit(tiny_recipe, tmp_path):
+    small = "{heads: 2, points: 1, encoder_layers: 1, decoder_layers: 2, width: 16}"
+    recipe = tiny_recipe(
+        f"detector.transformer={small}",
+        "detector.prior=0.2",
+        "method.selector.above=0.1",
+        "method.unlabeled_weight=1.0",
+        "data.batch.unlabeled=2",
+        "engine.steps=4",
+        "watch.pictures=0",
+        "watch.gallery.images=0",
+        name="semi_detr",
+    )
+    whole, run = train(recipe, tmp_path / "whole", stop_after=4), tmp_path / "run"
+    for stop in (1, 2, 3):
+        last = (resume if run.exists() else train)(*(() if run.exists() else (recipe,)), run, stop_after=stop)
+        assert last.step == stop
+    here, there = load_state(resume(run, stop_after=4).checkpoint), load_state(whole.checkpoint)
+    parts = ("step", "method", "optimizer", "health")
+    assert differing({part: here[part] for part in parts}, {part: there[part] for part in parts}) == []
+    assert any("projector" in name for name in here["method"])
+    asked = ["consistency/queries/states" in record["losses"] for record in metrics(run)]
+    noised = [record["losses"]["unlabeled/denoising.1/class"] > 0.0 for record in metrics(run)]
+    assert (asked, noised) == ([True, True, False, False], [False, False, True, True])
+
+
 def test_resume__forgets_what_the_metrics_say_beyond_the_checkpoint(tiny_recipe, tmp_path, capsys):
     run = tmp_path / "run"
     train(tiny_recipe(), run, stop_after=2)
