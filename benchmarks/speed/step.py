@@ -2,8 +2,8 @@
 
     step    the whole step: the engine's update, to changed weights of student and teacher
     floor   what no step of its kind can do without: the student's plain losses on all images that it sees, as if all
-            had labels, backward, optimizer; and the teacher's plain detection of the unlabeled images, or its plain
-            answers where the method asks for no more
+            had labels, and its plain answers about their mirrors where these must be seen; backward, optimizer; and
+            the teacher's plain detection of the unlabeled images, or its plain answers where no more is asked
 
 Both run in turn on the same tensors, which lie on the device. A random teacher is never sure, so it is made to answer
 with --pseudo random boxes per image, scored 0.5 to 1, and every path of the step runs. Weights are random, images are
@@ -44,7 +44,7 @@ from ssodkit.structures.predictions import Detections, Seen
 from ssodkit.structures.progress import Progress
 from ssodkit.structures.records import join
 from ssodkit.structures.teaching import Targets
-from ssodkit.structures.views import View
+from ssodkit.structures.views import View, mirrored
 
 NUM_CLASSES = 80
 LABELED_BOXES = 8
@@ -126,10 +126,18 @@ class Bench:
             self.plain = self.method.teacher.answer
 
     def sure_look(self, view: View, progress: Progress | None = None) -> Seen:
-        """The teacher's look, whose detections are replaced; whatever else scores them says the same."""
-        seen = self.look(view, progress)
-        scores = dict.fromkeys(seen.found.scores, self.answer.confidence)
-        return replace(seen, found=replace(self.answer, scores=scores))
+        """The teacher's look, whose detections are replaced; whatever else scores them says the same, and whatever
+        else is said of them says little: the teacher is sure of each side."""
+        seen, confidence = self.look(view, progress), self.answer.confidence
+        extra = {
+            name: torch.full_like(confidence, -4.0)
+            .reshape(*confidence.shape, *[1] * (said.ndim - 2))
+            .expand(*confidence.shape, *said.shape[2:])
+            for name, said in seen.found.extra.items()
+        }
+        return replace(
+            seen, found=replace(self.answer, scores=dict.fromkeys(seen.found.scores, confidence), extra=extra)
+        )
 
     def step(self) -> None:
         """To updated weights and teacher; the unlabeled targets are not read."""
@@ -143,9 +151,17 @@ class Bench:
             batch = SemiBatch(self.all_labeled, None)
             losses, _ = learn_from_labels(self.method.networks()["student"], batch, self.progress)
             total = torch.stack(list(losses.values(losses.denominators()).values())).sum()
+            if any(part.type == "flip" for part in self.recipe.method.consistencies):
+                total = total + self.mirrored_answers()
         self.floor_optimizer.zero_grad()
         total.backward()
         self.floor_optimizer.step()
+
+    def mirrored_answers(self) -> Tensor:
+        """A number that all answers about the mirrored images are in, for a method that must see them again."""
+        student = self.method.networks()["student"]
+        said = student.predict(student.extract(mirrored(self.all_labeled.views["all"]))).last
+        return said.class_logits.mean() + said.box_codes.mean()
 
     @property
     def all_labeled(self) -> Stream:
