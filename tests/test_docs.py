@@ -1,5 +1,6 @@
 """The documents are run: what they tell a newcomer to type has to work."""
 
+import json
 import re
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 from ssodkit.recipe.read import shipped_recipes
 
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "add_a_method.md"
+METHOD_PAGE, CONSISTENCY_PAGE = (ROOT / "docs" / f"add_a_{name}.md" for name in ("method", "consistency"))
 ROOTS = (ROOT, ROOT / "ssodkit", ROOT / "recipes")
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 SHORT = ["engine.steps=2", "data.test.images=4", "engine.workers=0", "data.batch.labeled=2", "data.batch.unlabeled=2"]
@@ -34,10 +35,10 @@ def test_readme__has_every_embedded_recipe():
     assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} >= embedded
 
 
-def write_blocks(folder: Path) -> list[str]:
-    """Save every block of the page under the name in its first line; the names."""
+def write_blocks(folder: Path, page: Path = METHOD_PAGE) -> list[str]:
+    """Save every block of a page under the name in its first line; the names."""
     names = []
-    for kind, name, text in re.findall(r"```(python|yaml)\n# (\S+)\n(.*?)```", PAGE.read_text(), flags=re.DOTALL):
+    for kind, name, text in re.findall(r"```(python|yaml)\n# (\S+)\n(.*?)```", page.read_text(), flags=re.DOTALL):
         assert name.endswith(".py" if kind == "python" else ".yaml")
         (folder / name).write_text(text)
         names.append(name)
@@ -77,3 +78,14 @@ def test_add_a_method__a_score_that_nobody_writes_is_refused(tmp_path):
     )
     assert done.returncode == 2
     assert "reads the score 'box_jitter'" in done.stderr
+
+
+def test_add_a_consistency__the_page_trains_with_its_loss(tmp_path):
+    assert write_blocks(tmp_path, CONSISTENCY_PAGE) == ["same_in_gray.py", "same_in_gray.yaml"]
+    short = [part for value in [*SHORT, "method.consistencies.0.weight=1.0"] for part in ("--set", value)]
+    ssodkit(tmp_path, "run", "same_in_gray.yaml", "--out", "run", "--device", "cpu", *short)
+    steps = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    losses = [step["losses"] for step in steps if "losses" in step]
+    assert len(losses) == 2
+    assert all(loss["consistency/same_in_gray/features"] > 0.0 for loss in losses)
+    assert not any(name.startswith("unlabeled") for loss in losses for name in loss)

@@ -81,6 +81,7 @@ UNSURE = {
     "fcos": ("detector.head.uncertainty=true", f"detector.stages.dense.{UNSURE_TERM}"),
 }
 TINY_LEARNING = ("method.teacher.score=0.0", "method.unlabeled_weight=1.0", "data.batch.unlabeled=2")
+MIRRORED = ("data.batch.unlabeled=2", "method.consistencies.0.weight=1.0")
 STORED = ("data.unlabeled={type: stored, file: labels.json}", "data.batch.unlabeled=2")
 CONFIDENT = "{score: confidence, above: 0.05}"
 SELECTORS = {  # with thresholds that a new network passes
@@ -103,7 +104,7 @@ REASONS = {
     "needs 'predictions'": "the matcher reads answers, and the regions of this stage are drawn before it answers",
     "needs 'strides'": "the matcher counts in cells of the pyramid, and the regions of this stage lie on none",
     "needs 'places'": "the matcher compares where candidates lie, and queries lie nowhere until they answer",
-    "needs 'comparable_answers'": "the method compares two networks candidate by candidate, and their queries differ",
+    "needs 'comparable_answers'": "the method compares answers candidate by candidate, and no two queries are the same",
     "needs 'queries'": "the method asks further queries about boxes, and only a transformer takes any",
     "reads the score": "the selector reads the score of a scorer that the method does not have; add it where 1 allows",
     "needs 'uncertainty'": "the method asks how unsure a box is of its four sides, which this detector does not say",
@@ -136,6 +137,8 @@ class Meeting:
             changes = [*TINY, *overrides, f"detector.stages.{self.stage}.matcher={MATCHERS[self.matcher]}"]
             if self.preset == "stac":
                 changes += STORED
+            if self.preset == "csd":
+                changes += MIRRORED
             if self.preset in IMITATING:
                 changes.append("data.batch.unlabeled=2")
                 if self.preset == "dense_teacher" and self.detector == "faster_rcnn":
@@ -155,7 +158,7 @@ def all_meetings() -> Iterator[Meeting]:
     load_plugins()
     for detector, (_, stages, _) in DETECTORS.items():
         for preset in PRESETS:
-            learns = preset not in ("supervised", "stac", *IMITATING)
+            learns = preset not in ("supervised", "stac", "csd", *IMITATING)
             for stage in stages:
                 for matcher in members("matcher"):
                     for selector in members("selector") if learns else ("none",):

@@ -72,6 +72,16 @@ def test_recipes__every_shipped_recipe_takes_two_steps_at_a_tiny_size(name: str)
     take_two_steps(load_recipe(name, changes))
 
 
+def test_recipes__csd_is_one_line_in_another_methods_recipe():
+    tiny = ["detector.roi.width=16", "method.teacher.score=0.0", "method.unlabeled_weight=1.0"]
+    tiny += [f"method.selector.{name}.above=0.0" for name in ("objectness", "classes")]
+    tiny += ["method.scorers.0.asks.above=0.0", "method.selector.boxes.below=10.0"]
+    recipe = load_recipe("soft_teacher", [*tiny, "method.consistencies=[{type: flip, foreground: none}]"])
+    losses = take_two_steps(recipe)
+    assert losses.keys() > {"unlabeled/roi/class", "consistency/flip/class", "consistency/flip/box"}
+    assert losses["consistency/flip/class"] > 0.0
+
+
 @pytest.mark.parametrize("steps", [2, 3, 10])
 @pytest.mark.parametrize("name", EMBEDDED)
 def test_recipes__an_embedded_recipe_runs_for_any_number_of_steps(name: str, steps: int):

@@ -9,8 +9,9 @@ from ssodkit.recipe.model import Recipe
 from ssodkit.structures.progress import Progress
 
 
-def take_two_steps(recipe: Recipe, load_weights: bool = False) -> None:
-    """Fails unless losses are finite, every parameter that learns has a gradient, and pseudo-labels are taught."""
+def take_two_steps(recipe: Recipe, load_weights: bool = False) -> dict[str, float]:
+    """The losses of the second. Fails unless they are finite, every parameter that learns has a gradient, and
+    pseudo-labels are taught."""
     torch.manual_seed(0)
     views = recipe.method.needs_views.get("unlabeled", ())
     method, batch = (
@@ -33,3 +34,4 @@ def take_two_steps(recipe: Recipe, load_weights: bool = False) -> None:
         assert all(bool(one.grad.isfinite().all()) for one in learning if one.grad is not None)
         optimizer.step()
         method.after_update(Progress(number + 1, recipe.engine.steps), torch.tensor(True))
+    return {name: value.item() for name, value in values.items()}

@@ -19,6 +19,7 @@ from ssodkit.detectors.base import Detector, DetectorConfig
 from ssodkit.detectors.detections import ranking_scores
 from ssodkit.detectors.rules import DetectionRule
 from ssodkit.ops.boxes import at_least_fp32
+from ssodkit.ops.coding import Coder
 from ssodkit.ops.divergence import half_jeffreys, jensen_shannon
 from ssodkit.ops.homography import reflection, warp_boxes
 from ssodkit.plugins import BuildContext, register
@@ -141,8 +142,7 @@ def answers_about_cells(student: Detector, seen: Sequence[Answered]) -> tuple[Pr
     order = mirrored_cells(second.candidates, features)
     there = _mirrored_boxes(second.candidates.boxes[:, order], views)
     codes = at_least_fp32(second.coder.mirrored(second.box_codes[:, order]))
-    own = first.candidates.boxes.to(codes.dtype)[:, :, None].expand_as(codes)
-    codes = second.coder.encode(own, second.coder.decode(there.to(codes.dtype)[:, :, None].expand_as(codes), codes))
+    codes = _seen_from(first.candidates.boxes, there, codes, second.coder)
     extra = {name: said[:, order] for name, said in second.extra.items()}
     logits = second.class_logits[:, order]
     return first, replace(second, candidates=first.candidates, class_logits=logits, box_codes=codes, extra=extra)
@@ -201,6 +201,19 @@ def _on_one_canvas(scene: Scene) -> list[list[Answered]]:
     seen = [scene.labeled] if scene.unlabeled is None else [scene.labeled, scene.unlabeled]
     canvases = {answered.view.pixels.shape[2:] for answered in seen}
     return [seen] if len(canvases) == 1 else [[answered] for answered in seen]
+
+
+def _seen_from(
+    candidates: Float[Tensor, "batch candidates 4"],
+    others: Float[Tensor, "batch candidates 4"],
+    codes: Float[Tensor, "batch candidates regressions 4"],
+    coder: Coder,
+) -> Float[Tensor, "batch candidates regressions 4"]:
+    """Codes of the boxes that `codes` say of `others`, seen from `candidates`; worked out in coordinates that begin at
+    a candidate's corner, where they are small and exact."""
+    corner = candidates[..., :2].tile(2)
+    own, there = ((boxes - corner).to(codes.dtype)[:, :, None].expand_as(codes) for boxes in (candidates, others))
+    return coder.encode(own, coder.decode(there, codes))
 
 
 def _mirrored_boxes(boxes: Float[Tensor, "batch candidates 4"], views: View) -> Float[Tensor, "batch candidates 4"]:

@@ -21,10 +21,10 @@ class RiseAndFallConfig(ScheduleConfig):
     type: Literal["rise_and_fall"] = "rise_and_fall"
 
     peak: float = Field(1.0, ge=0.0)
-    up: StepNumber = "28.6 %"
-    """The step that first gets the peak: of two-stage CSD at 2/7 of the run."""
-    down: StepNumber = "85.7 %"
-    """The last step that gets it, at 6/7 of that run; `never`: it stays."""
+    up: StepNumber = "28.5715 %"
+    """The step that first gets the peak: at 2/7 of two-stage CSD's run."""
+    down: StepNumber = "85.7143 %"
+    """The last step that gets it, at 6/7 of that run; `never`: it does not fade."""
 
     def at(self, progress: Progress) -> float:
         """The weight; where `down` is not after `up`, it falls from the peak at once."""

@@ -84,7 +84,7 @@ def test_suite__no_other_number_of_the_same_origin_could_stand_beside_a_row(name
 
 def test_coco_partial__is_one_draw_of_labels_for_all_methods(shipped_cells: Any):
     _, cells = shipped_cells("coco_partial")
-    assert len(cells) == 15 * 4 * 5
+    assert len(cells) == 16 * 4 * 5
     assert {cell.recipe.data.folds for cell in cells} == {"stac"}
     draws = {(cell.share, cell.fold): cell.seed for cell in cells}
     assert all(seed == fold - 1 for (_, fold), seed in draws.items())

@@ -17,6 +17,11 @@ def test_rise_and_fall__has_the_published_numbers(up, down, steps, published):
     assert weights == pytest.approx(list(published.values()), abs=1e-6)
 
 
+def test_rise_and_fall__follows_the_two_stage_run_by_itself():
+    weights = [RiseAndFallConfig().at(Progress(step, 70154)) for step in RFCN]
+    assert weights == pytest.approx(list(RFCN.values()), abs=1e-6)
+
+
 def test_rise_and_fall__has_a_peak_and_need_not_fall():
     schedule = RiseAndFallConfig(peak=0.5, up="50 %", down="never")
     assert [schedule.at(Progress(step, 4)) for step in range(5)] == pytest.approx(
