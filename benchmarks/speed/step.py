@@ -126,18 +126,12 @@ class Bench:
             self.plain = self.method.teacher.answer
 
     def sure_look(self, view: View, progress: Progress | None = None) -> Seen:
-        """The teacher's look, whose detections are replaced; whatever else scores them says the same, and whatever
-        else is said of them says little: the teacher is sure of each side."""
-        seen, confidence = self.look(view, progress), self.answer.confidence
-        extra = {
-            name: torch.full_like(confidence, -4.0)
-            .reshape(*confidence.shape, *[1] * (said.ndim - 2))
-            .expand(*confidence.shape, *said.shape[2:])
-            for name, said in seen.found.extra.items()
-        }
-        return replace(
-            seen, found=replace(self.answer, scores=dict.fromkeys(seen.found.scores, confidence), extra=extra)
-        )
+        """The teacher's look, whose detections are replaced; whatever else scores them says the same, and their further
+        answers are logits of 0.05: of an uncertainty that is listened to."""
+        seen, labels = self.look(view, progress), self.answer.labels
+        scores = dict.fromkeys(seen.found.scores, self.answer.confidence)
+        extra = {name: said.new_full((*labels.shape, *said.shape[2:]), -3.0) for name, said in seen.found.extra.items()}
+        return replace(seen, found=replace(self.answer, scores=scores, extra=extra))
 
     def step(self) -> None:
         """To updated weights and teacher; the unlabeled targets are not read."""
