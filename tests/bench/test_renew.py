@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ssodkit.bench.formats import to_markdown
+from ssodkit.bench.published import read_published
 from ssodkit.bench.renew import renew, tables_in
 from ssodkit.bench.suite import cells_of
 from ssodkit.bench.table import load_table
@@ -86,3 +87,24 @@ def test_readme__its_tables_are_those_of_the_result_files(page: Path):
         table, left_out = load_table(README.parent / f"{name}.yaml")
         assert left_out == ()
         assert text == f"\n\n{to_markdown(table)}\n", f"run `ssodkit table {name} {page} --write`"
+
+
+def test_readme__gains_and_published_numbers_beside_its_methods_are_those_of_the_tables():
+    table, _ = load_table(README.parent / "digits_small.yaml")
+    entries = {entry.row.recipe: entry for entry in table.entries}
+    papers: dict[str, set[float]] = {}
+    for one in read_published():
+        if one.setting == "coco_standard" and one.percent == 10:
+            papers.setdefault(one.method, set()).add(one.value)
+
+    rows = re.findall(r"^\| `(\w+)` \|(.*)\|$", (README.parents[1] / "README.md").read_text(), flags=re.MULTILINE)
+    assert {name for name, entry in entries.items() if entry.row.baseline is not None} <= {name for name, _ in rows}
+    for name, cells in rows:
+        over, gain, paper = (cell.strip() for cell in cells.split("|")[2:])
+        if name in entries and (measured := entries[name].gain) is not None and measured.pairs >= 3:
+            assert over == f"`{entries[name].row.baseline}`"
+            assert gain == f"{measured.mean:+.1f}", name
+        else:
+            assert gain in (("not yet", "none so far") if over else ("",)), name
+        if paper:
+            assert float(paper.split()[0]) in papers[re.sub(r"_(fcos|objectness|dino)$", "", name)], name
