@@ -34,10 +34,10 @@ Foreground = Literal["first_view", "both", "none"]
 
 @register
 class FlipConfig(ConsistencyConfig):
-    """Of all images of the step, labeled ones too, in the views that the student sees and their mirrors.
+    """Every image, labeled or not, and its mirror are answered alike, wherever something may be there.
 
-    A detector that can be asked about regions is asked about the same proposals in both; any other is compared cell by
-    cell. Gradients reach the answers about both.
+    Views are those that the student sees. A detector that can be asked about regions is asked about the same proposals
+    in both; any other is compared cell by cell. Gradients reach the answers about both.
     """
 
     type: Literal["flip"] = "flip"

@@ -184,6 +184,23 @@ def test_resume__across_the_burn_in_of_humble_teacher_1_and_2_steps_equal_3_bit_
     assert differing({part: here[part] for part in parts}, {part: there[part] for part in parts}) == []
 
 
+def test_resume__where_mirrors_begin_to_count_1_and_2_steps_equal_3_bit_for_bit(tiny_recipe, tmp_path):
+    recipe = tiny_recipe(
+        "data.batch.unlabeled=2",
+        "method.consistencies=[{type: flip, foreground: none, weight: {type: rise_and_fall, up: 3}}]",
+        "watch.gallery.images=0",
+        name="csd",
+    )
+    run = tmp_path / "run"
+    whole = train(recipe, tmp_path / "whole", stop_after=3)
+    train(recipe, run, stop_after=1)
+    here, there = load_state(resume(run, stop_after=3).checkpoint), load_state(whole.checkpoint)
+    parts = ("step", "method", "optimizer")
+    assert differing({part: here[part] for part in parts}, {part: there[part] for part in parts}) == []
+    weighed = [record["losses"].get("consistency/flip/box", 0.0) > 0.0 for record in metrics(run)]
+    assert weighed == [False, True, True]
+
+
 def test_resume__across_the_step_at_which_matching_changes_equals_a_whole_run_bit_for_bit(tiny_recipe, tmp_path):
     small = "{heads: 2, points: 1, encoder_layers: 1, decoder_layers: 2, width: 16}"
     recipe = tiny_recipe(
