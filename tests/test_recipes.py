@@ -265,7 +265,12 @@ def test_recipes__the_dense_detector_learns_from_mosaics_as_published():
 
 
 def test_recipes__test_images_have_the_published_sizes():
-    sizes = {"coco": (800, 1333), "voc": (600, 1000), "voc/unbiased_teacher": (600, 1333)}
+    sizes = {
+        "coco": (800, 1333),
+        "voc": (600, 1000),
+        "voc/unbiased_teacher": (600, 1333),
+        "voc/dense_teacher": (600, 1333),
+    }
     sizes |= {"coco/supervised_objectness": (640, 640), "voc/semi_detr": (800, 1333)}
     for name in PAPERS:
         expected = sizes.get(name) or sizes[name.split("/")[0]]

@@ -11,6 +11,7 @@ from ssodkit.detectors.criteria.softmax import SoftmaxConfig
 from ssodkit.detectors.rules import Sampler, StageRule
 from ssodkit.detectors.sampling import match, sample, sample_regions, taught_sets
 from ssodkit.ops.coding import BoxCoder, EdgeCoder
+from ssodkit.plugins import load_plugins
 from ssodkit.structures.predictions import Candidates, Predictions
 from ssodkit.structures.progress import Progress
 from ssodkit.structures.teaching import BACKGROUND, IGNORE, Assignment, Supervision, Targets
@@ -22,6 +23,7 @@ LEFT, RIGHT = (0.0, 0.0, 10.0, 10.0), (50.0, 0.0, 60.0, 10.0)
 
 
 def rule(per_image: int = 8, share: float = 0.5, boxes_by: str = "boxes") -> StageRule:
+    load_plugins()
     return StageRule.model_validate(
         {
             "matcher": MaxIouConfig(positive=0.5, negative=0.5, best_from=None),
