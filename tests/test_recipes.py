@@ -141,6 +141,8 @@ def test_recipes__learn_at_the_published_rates():
         "coco/semi_detr": {0: 1e-4, 119_999: 1e-4},
         "coco/semi_detr_additional": {0: 1e-4, 119_999: 1e-4, 120_000: 1e-5, 160_000: 1e-6, 239_999: 1e-6},
         "voc/semi_detr": {0: 1e-4, 79_999: 1e-4},
+        "coco/unbiased_teacher_v2": {0: 1e-5, 1000: 0.01, 179_999: 0.01},
+        "coco/unbiased_teacher_v2_faster_rcnn": {0: 1e-5, 1000: 0.01, 179_999: 0.01},
         "voc/mean_teacher": {0: 1e-5, 500: 0.01, 71_999: 0.01},
         "voc/consistent_teacher": {0: 1e-5, 500: 0.01, 71_999: 0.01},
         "voc/unbiased_teacher": {0: 1e-5, 1000: 0.01} | at_the_end,
@@ -164,6 +166,7 @@ def test_recipes__learn_at_the_published_rates():
         # The copy before step B is the one after update B: the last whose momentum is 0.
         ("coco/unbiased_teacher", {1_999: 0.0, 2_000: 4.0}, {1_999: 0.0, 2_000: 0.0, 2_001: 0.9996}),
         ("coco/unbiased_teacher_additional", {89_999: 0.0, 90_000: 2.0}, {90_000: 0.0, 90_001: 0.9996}),
+        ("coco/unbiased_teacher_v2_faster_rcnn", {1_999: 0.0, 2_000: 1.0}, {2_000: 0.0, 2_001: 0.9996}),
         ("coco/dense_teacher", {5_000: 0.0, 7_500: 0.5, 10_000: 1.0}, {3_000: 0.0, 3_001: 0.9996}),
         ("coco/dense_teacher_additional", {20_000: 0.0, 30_000: 0.5, 40_000: 1.0}, {10_000: 0.0, 10_001: 0.9996}),
         ("voc/unbiased_teacher", {29_999: 0.0, 30_000: 2.0}, {30_000: 0.0, 30_001: 0.999}),
@@ -202,6 +205,8 @@ def test_recipes__unlabeled_weight_and_teacher_follow_the_published_schedules(na
         ("voc/stac", (1, 1), None, "weights", "fp32"),
         ("coco/humble_teacher", (8, 8), None, "all", "fp32"),
         ("voc/humble_teacher", (8, 8), None, "all", "fp32"),
+        ("coco/unbiased_teacher_v2", (8, 8), None, "weights", "fp32"),
+        ("coco/unbiased_teacher_v2_faster_rcnn", (32, 32), None, "all", "fp32"),
     ],
 )
 def test_recipes__batches_and_optimizers_are_the_published_ones(name, slots, clip, decay, precision):
