@@ -167,7 +167,7 @@ def is_foreground(predictions: Predictions, rule: DetectionRule, above: float) -
     best = probs[..., : predictions.num_classes]
     if predictions.activation == "softmax":
         return best.amax(dim=-1) > probs[..., -1]
-    return ranking_scores(best, predictions, rule.rank).amax(dim=-1) > above
+    return ranking_scores(best, predictions.extra, rule.rank).amax(dim=-1) > above
 
 
 def class_difference(

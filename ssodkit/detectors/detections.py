@@ -33,7 +33,7 @@ def find(
     classes = predictions.num_classes
     threshold = rule.score if score is None else score
     probs = predictions.class_probs()[..., :classes]
-    ranks = ranking_scores(probs, predictions, rank or rule.rank)
+    ranks = ranking_scores(probs, predictions.extra, rank or rule.rank)
     passes = (probs if rule.score_of == "class" else ranks) > threshold  # batch candidates classes
     passes &= predictions.candidates.valid[..., None]
     probs = ranks
@@ -65,7 +65,7 @@ def find_by_level(
     """
     classes, lengths = predictions.num_classes, predictions.candidates.lengths
     probs = predictions.class_probs()[..., :classes]
-    ranks = ranking_scores(probs, predictions, rank or rule.rank)
+    ranks = ranking_scores(probs, predictions.extra, rank or rule.rank)
     passes = (probs if rule.score_of == "class" else ranks) > (rule.score if score is None else score)
     probs = ranks.masked_fill(~passes | ~predictions.candidates.valid[..., None], -1.0)
     best, pair = best_of_groups(probs.flatten(1), [length * classes for length in lengths], rule.per_level)
@@ -99,14 +99,15 @@ def _detections(
 
 
 def ranking_scores(
-    probs: Float[Tensor, "batch candidates classes"], predictions: Predictions, rank: Mapping[str, float]
+    probs: Float[Tensor, "batch candidates classes"], extra: Mapping[str, Tensor], rank: Mapping[str, float]
 ) -> Float[Tensor, "batch candidates classes"]:
-    """What detections are ranked by: the product of the answers that `rank` names, each to its power."""
+    """What detections are ranked by: the product of the answers that `rank` names, each to its power. `extra` is what
+    was answered beside the classes' `probs`."""
     for name, power in rank.items():
         if name == "class":
             probs = probs if power == 1.0 else probs.pow(power)
         else:
-            said = worth(predictions.extra, name)
+            said = worth(extra, name)
             probs = probs * (said if power == 1.0 else said.pow(power))[..., None]
     return probs
 

@@ -4,9 +4,11 @@ from pathlib import Path
 import pytest
 import torch
 from pydantic import ValidationError
+from tiny import TINY_UNSURE_FASTER_RCNN
 
 from ssodkit.detectors.faster_rcnn import FasterRcnn, FasterRcnnConfig
 from ssodkit.detectors.learning import assign, loss, predict_together
+from ssodkit.detectors.portable.parts import suppress_by_torch
 from ssodkit.ops.boxes import pairwise_iou
 from ssodkit.plugins import BuildContext, load_plugins
 from ssodkit.recipe.merge import read_tree
@@ -217,3 +219,20 @@ def test_step__with_batch_normalization_learns_what_it_finds_in_the_test(tiny_co
         found = detector.detect(detector.predict(detector.extract(view)))
     assert found.labels[:, 0].tolist() == [0, 2]
     assert pairwise_iou(found.boxes[:, :1], targets.boxes[:, :1]).min() > 0.5
+
+
+@pytest.mark.parametrize("score_of", ["class", "rank"])
+def test_portable__ranks_by_what_the_test_rule_names(tiny_context, make_view, score_of):
+    test = {"score": 0.2, "nms": 0.5, "rank": {"class": 0.5, "certainty": 1.0}, "score_of": score_of, "at_most": 40}
+    context = tiny_context(**{**TINY_UNSURE_FASTER_RCNN, "test": test})
+    detector = sharpened(context.detector.build(context)).eval()
+    torch.nn.init.normal_(detector.roi.doubt.weight, std=1.0)
+    view = make_view("a", [1])
+    with torch.no_grad():
+        found = detector.detect(detector.predict(detector.extract(view)))
+        answer = detector.portable(suppress_by_torch, 0.2)(view.pixels.float(), view.sizes[0])
+    count = int(found.valid.sum())
+    assert count == (answer.scores > 0.0).sum() > 5
+    torch.testing.assert_close(answer.scores[0, :count], found.confidence[0, :count])
+    torch.testing.assert_close(answer.boxes[0, :count], found.boxes[0, :count], atol=1e-3, rtol=0)
+    assert torch.equal(answer.labels[0, :count], found.labels[0, :count])

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from ssodkit.detectors.detections import ranking_scores
 from ssodkit.detectors.portable.parts import (
     Answer,
     Suppress,
@@ -17,7 +18,7 @@ from ssodkit.detectors.portable.parts import (
     rows_at,
     surviving,
 )
-from ssodkit.nn.roi_head import region_levels
+from ssodkit.nn.roi_head import RegionAnswers, region_levels
 
 if TYPE_CHECKING:
     from ssodkit.detectors.faster_rcnn import FasterRcnn
@@ -35,8 +36,7 @@ class PortableFasterRcnn(nn.Module):
         backbone = self.detector.backbone
         maps = self.detector.neck(backbone(normalized(pixels, size, backbone.mean, backbone.std)))
         regions, valid = self._propose(maps, size)
-        logits, codes = self._look_at(maps, regions, valid)
-        return self._find(logits, codes, regions, valid, size)
+        return self._find(self._look_at(maps, regions, valid), regions, valid, size)
 
     def _propose(self, maps: Sequence[Tensor], size: Tensor) -> tuple[Tensor, Tensor]:
         config, rule = self.detector.config, self.detector.config.proposals
@@ -58,8 +58,8 @@ class PortableFasterRcnn(nn.Module):
         valid = score > -torch.inf
         return rows_at(torch.cat(all_boxes, dim=1), place) * valid[..., None], valid
 
-    def _look_at(self, maps: Sequence[Tensor], regions: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """The box head's logits (batch, regions, columns) and codes (batch, regions, boxes, 4)."""
+    def _look_at(self, maps: Sequence[Tensor], regions: Tensor, valid: Tensor) -> RegionAnswers:
+        """The box head's."""
         from torchvision.ops import roi_align
 
         head = self.detector.roi
@@ -82,16 +82,20 @@ class PortableFasterRcnn(nn.Module):
         hidden = head.read(pooled)
         shape = (-1, regions.shape[1])
         logits, codes = head.classify(hidden), head.regress(hidden)
-        return logits.view(*shape, logits.shape[1]), codes.view(*shape, codes.shape[1] // 4, 4)
+        extra = {} if head.doubt is None else {"uncertainty": head.doubt(hidden).view(*shape, 4)}
+        return RegionAnswers(logits.view(*shape, logits.shape[1]), codes.view(*shape, codes.shape[1] // 4, 4), extra)
 
-    def _find(self, logits: Tensor, codes: Tensor, regions: Tensor, valid: Tensor, size: Tensor) -> Answer:
+    def _find(self, said: RegionAnswers, regions: Tensor, valid: Tensor, size: Tensor) -> Answer:
         config, classes = self.detector.config, self.detector.num_classes
         count = regions.shape[1]
-        scores = logits.softmax(dim=-1)[..., :classes].transpose(1, 2)  # batch classes regions
-        boxes = clipped(config.roi.code.coder.decode(regions[:, :, None].expand_as(codes), codes), size)
+        probs = said.logits.softmax(dim=-1)[..., :classes]
+        ranks = ranking_scores(probs, said.extra, config.test.rank)
+        passes = ((probs if config.test.score_of == "class" else ranks) > self.score) & valid[..., None]
+        scores, passes = ranks.transpose(1, 2), passes.transpose(1, 2)  # batch classes regions
+        boxes = clipped(config.roi.code.coder.decode(regions[:, :, None].expand_as(said.codes), said.codes), size)
         boxes = boxes.transpose(1, 2).expand(-1, classes, count, 4)
         stays = (boxes[..., 2:] - boxes[..., :2] > config.test.minimum_side).all(dim=-1)
-        scores = scores.masked_fill(~(stays & valid[:, None] & (scores > self.score)), -torch.inf)
+        scores = scores.masked_fill(~(stays & passes), -torch.inf)
         survives = surviving(self.suppress, boxes.reshape(-1, count, 4), scores.reshape(-1, count), config.test.nms)
         scores = scores.masked_fill(~survives.view(-1, classes, count), -torch.inf).flatten(1)
         score, place = best(scores, config.test.at_most)

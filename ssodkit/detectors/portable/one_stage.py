@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ssodkit.detectors.detections import worth
+from ssodkit.detectors.detections import ranking_scores
 from ssodkit.detectors.portable.parts import (
     Answer,
     Suppress,
@@ -36,9 +36,7 @@ class PortableOneStage(nn.Module):
         anchors, lengths = lay_anchors(detector.anchors, maps, detector.neck.strides, size)
         said = detector.head(maps, anchors)
         probs, codes = said.logits.sigmoid(), said.codes
-        ranks = probs.pow(rule.rank["class"])
-        for name in rule.rank.keys() - {"class"}:
-            ranks = ranks * worth(said.extra, name).pow(rule.rank[name])[..., None]
+        ranks = ranking_scores(probs, said.extra, rule.rank)
         passes = ((probs if rule.score_of == "class" else ranks) > self.score) & anchors.valid[..., None]
         probs = ranks.masked_fill(~passes, -1.0)
         all_boxes, all_scores, all_labels, first = [], [], [], 0
