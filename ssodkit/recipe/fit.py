@@ -154,17 +154,29 @@ def _of_stage(recipe: Recipe, stage: str) -> frozenset[str]:
 
 
 def _cure(recipe: Recipe, part: PluginConfig, missing: frozenset[str], available: frozenset[str]) -> str:
-    providers = _providers(recipe, missing)
-    cure = f"provided by: {', '.join(providers)}" if providers else "nothing installed provides it"
+    cure = _sources(recipe, missing)
     parts = [(path, one) for path, one in walk(recipe.detector, ("detector",)) if isinstance(one, PluginConfig)]
     settings = [(path, one.offers[need]) for path, one in parts for need in missing if need in one.offers]
-    if settings and not providers:
+    if part.slot == "criterion" and missing <= recipe.method.provided:
+        taught = [f"`method.{key}`" for key in recipe.method.term_changes if key not in recipe.method.about_labels]
+        cure = f"labels do not say it, only a teacher: write it in {' or '.join(taught)}"
+    elif settings and not _providers(recipe, missing):
         cure = f"write {', '.join(f'`{dotted(path)}.{setting}`' for path, setting in settings)}"
     if missing - part.needs - {part.teaches}:
         cure += f"; '{part.type}' needs it only as it is set here"
     alike = {name: one for name, one in members(part.slot).items() if one.teaches == part.teaches}
     frugal = [f"'{name}'" for name, one in alike.items() if name != part.type and one.needs <= available]
     return f"{cure}; without this need: {', '.join(frugal)}" if frugal and part.teaches not in missing else cure
+
+
+def _sources(recipe: Recipe, missing: frozenset[str]) -> str:
+    """Who provides all of it; where nobody does, who provides what."""
+    if providers := _providers(recipe, missing):
+        return f"provided by: {', '.join(providers)}"
+    each = {need: _providers(recipe, frozenset({need})) for need in sorted(missing)}
+    if not all(each.values()):
+        return "nothing installed provides it"
+    return "; ".join(f"'{need}' is provided by: {', '.join(names)}" for need, names in each.items())
 
 
 def _providers(recipe: Recipe, missing: frozenset[str]) -> list[str]:

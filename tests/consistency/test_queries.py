@@ -213,3 +213,6 @@ def test_recipe__what_has_no_queries_or_no_pseudo_boxes_is_refused():
         load_recipe("supervised_dino", [queries])
     with pytest.raises(RecipeError, match="provided by: detector 'dino'"):
         load_recipe("semi_detr", [f"detector={json.dumps(TINY_FCOS)}"])
+    both = "'pseudo_boxes' is provided by: method 'pseudo_label'; 'queries' is provided by: detector 'dino'"
+    with pytest.raises(RecipeError, match=both):
+        load_recipe("dense_teacher", [queries])

@@ -359,8 +359,8 @@ def test_imitation__while_it_weighs_nothing_the_unlabeled_images_are_not_looked_
         ("method.terms.qualities={weight: 2.0}", "method.terms.qualities: no stage or loss term has this name"),
         (
             "detector.stages.dense.terms.centerness.criterion.of=answer",
-            "'quality' needs 'other_answers', which the stage 'dense' of 'fcos' does not provide; provided by: method "
-            "'imitation'",
+            "'quality' needs 'other_answers', which the stage 'dense' of 'fcos' does not provide; labels do not say "
+            "it, only a teacher: write it in `method.terms`",
         ),
     ],
 )

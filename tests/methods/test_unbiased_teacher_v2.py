@@ -343,7 +343,12 @@ def test_step__asks_the_host_for_a_suppression_of_each_ranking(
         ),
         (
             "method.labeled_terms.box.criterion={type: listen}",
-            "'listen' needs 'their_uncertainty', which the stage 'dense' of 'fcos' does not provide; provided by:",
+            "'listen' needs 'their_uncertainty', which the stage 'dense' of 'fcos' does not provide; labels do not "
+            "say it, only a teacher: write it in `method.unlabeled_terms`; without this need: 'ciou', 'giou'",
+        ),
+        (
+            "detector.stages.dense.terms.box.criterion={type: listen}",
+            "labels do not say it, only a teacher: write it in `method.unlabeled_terms`",
         ),
         ("method.teacher.rankings.confidence={class: 1.0}", "`confidence` is the best of all rankings"),
         ("method.ensemble={views: [mirrored]}", "`ensemble` fuses answers by their one confidence"),
