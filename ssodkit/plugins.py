@@ -161,7 +161,9 @@ class BuildContext:
     detector: PluginConfig
     """Networks are built by `context.detector.build(context)`."""
     unlabeled_images: int = 1
-    """Unlabeled images of one step, over all processes."""
+    """Unlabeled images of one step, over all processes; on average, where they are drawn."""
+    images: int = 1
+    """Images of one step, of both kinds, over all processes: no forward has more of either."""
     labeled_boxes_per_image: tuple[float, ...] | None = None
     """Of each class, in the labeled images; None where no data is at hand, as where a checkpoint is loaded."""
     minimum_visible: float = 0.0

@@ -88,7 +88,7 @@ class QueryConsistency(Consistency):
         super().__init__()
         assert isinstance(context.detector, DetectorConfig)
         self.config, self.minimum_visible = config, context.minimum_visible
-        self.largest = context.unlabeled_images * config.at_most
+        self.largest = context.images * config.at_most
         self.projector = RegionProjector(context.detector.query_channels, config.cells, config.width)
 
     def forward(self, scene: Scene) -> Losses:

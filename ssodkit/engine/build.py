@@ -26,6 +26,7 @@ def build_method(
         num_classes=num_classes,
         detector=recipe.detector,
         unlabeled_images=recipe.data.batch.unlabeled,
+        images=recipe.data.batch.slots,
         labeled_boxes_per_image=labeled_boxes_per_image,
         minimum_visible=recipe.views.minimum_visible,
         joined=recipe.engine.joined,

@@ -10,7 +10,9 @@ from tiny import TINY_FCOS, make_semi_batch, make_targets
 
 from ssodkit.consistency.base import Scene
 from ssodkit.consistency.queries import QueriesConfig, lay, low_center_of_all, middle, unit_distance
+from ssodkit.data.sampler import labeled_per_group
 from ssodkit.detectors.learning import predict_together
+from ssodkit.engine.build import build_method
 from ssodkit.errors import RecipeError
 from ssodkit.recipe.check import load_recipe
 from ssodkit.structures.geometry import carry
@@ -120,6 +122,15 @@ def test_low_center_of_all__knows_only_finite_costs():
     costs = torch.cat([costs, torch.full((2, 1), torch.inf)], dim=1)
     assert low_center_of_all(costs, 40).item() == pytest.approx(-3.95)
     assert low_center_of_all(costs, 1).item() == pytest.approx(-3.95)  # more than were expected are no fewer
+
+
+def test_low_center_of_all__has_room_for_any_share_of_a_drawn_batch():
+    changes = ["data.batch={labeled: 12, unlabeled: 4, composition: random, group: 8}", "detector.transformer.width=16"]
+    recipe = load_recipe("semi_detr", changes)
+    part = build_method(recipe, 3, load_weights=False).consistencies.parts["queries"]
+    most = recipe.data.batch.group_slots - labeled_per_group(recipe.seed, recipe.data.batch, 0).min()
+    assert most > recipe.data.batch.unlabeled  # of one process, where there are two
+    assert part.largest >= most * part.config.at_most
 
 
 @pytest.mark.parametrize(("mined", "expected"), [("none", [1, 0]), ("candidates", [3, 1]), ("costs", None)])
