@@ -195,6 +195,9 @@ def _unwritten_scores(recipe: Recipe, parts: Parts) -> Iterator[Problem]:
         known = written if part.writes else everything
         for score in sorted(part.reads - set(known)):
             yield (*path, *_field_that_says(part, score)), _unwritten(recipe, parts, score, known, everything)
+        if part.writes in recipe.method.scores:
+            text = f"writes the score '{part.writes}', which the teacher's answer has already"
+            yield path, f"{text}; give its ranking another name"
         if part.writes:
             written.append(part.writes)
 

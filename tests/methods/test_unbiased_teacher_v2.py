@@ -366,6 +366,11 @@ def test_recipe__what_nobody_is_sure_of_is_refused_before_a_network_exists(overr
     assert said in str(caught.value)
 
 
+def test_recipe__a_ranking_has_no_scorers_name():
+    with pytest.raises(RecipeError, match="'box_jitter', which the teacher's answer has already; give its ranking"):
+        load_recipe("soft_teacher", ["method.teacher.rankings={box_jitter: {class: 1.0}}"])
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
