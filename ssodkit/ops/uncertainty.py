@@ -15,6 +15,9 @@ from torch.nn.functional import logsigmoid
 
 from ssodkit.ops.boxes import at_least_fp32
 
+LEAST_LOG_SIGMA = -30.0
+"""Below it 1 / sigma^2 would soon be infinite, and 0 times that no number."""
+
 
 def expected_bin(logits: Float[Tensor, "*batch bins"]) -> Float[Tensor, "*batch"]:
     """The mean of 0, 1, 2, ... under the softmax of `logits`, fp32 or finer.
@@ -34,6 +37,7 @@ def gaussian_nll(
     It falls below 0 where small residuals are known to be small.
     """
     log_sigma = logsigmoid(at_least_fp32(uncertainty))  # not ln(sigma), which half precision may have rounded to 0
+    log_sigma = log_sigma.clamp(min=LEAST_LOG_SIGMA)
     squared = at_least_fp32(residuals).square()
     per_side = 0.5 * squared * (-2.0 * log_sigma).exp() + log_sigma + 0.5 * math.log(2.0 * math.pi)
     return per_side.sum(dim=-1)

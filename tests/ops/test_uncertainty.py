@@ -56,3 +56,10 @@ def test_uncertainty__of_nothing_is_nothing():
     assert gaussian_nll(nothing, nothing).shape == (2, 0)
     assert expected_bin(torch.zeros(2, 0, 4, 17)).shape == (2, 0, 4)
     assert are_surer(nothing, nothing, 0.8, 0.1).shape == (2, 0, 4)
+
+
+def test_gaussian_nll__is_finite_however_sure_a_network_is():
+    uncertainty = torch.tensor([[-1e4, -50.0, 0.0, 1e4]], requires_grad=True)
+    loss = gaussian_nll(torch.zeros(1, 4), uncertainty)
+    (gradient,) = torch.autograd.grad(loss.sum(), uncertainty)
+    assert loss.isfinite().all() and gradient.isfinite().all()
