@@ -8,6 +8,7 @@ import pytest
 import yaml
 from two_steps import take_two_steps
 
+from ssodkit.data.batch_plan import derive_batch
 from ssodkit.methods.imitation import ImitationConfig
 from ssodkit.methods.pseudo_label import PseudoLabelConfig
 from ssodkit.recipe.check import first_stage, load_recipe
@@ -39,6 +40,14 @@ def test_recipes__every_shipped_recipe_is_right(name: str, tmp_path: Path):
     saved = tmp_path / "recipe.yaml"
     saved.write_text(dump_recipe(recipe), encoding="utf-8")
     assert load_recipe(saved) == recipe
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_recipes__every_command_shares_a_step_by_as_many_processes_as_it_says(name: str):
+    recipe = load_recipe(name)
+    said = re.findall(r"--nproc-per-node (\d+)", (RECIPES / f"{name}.yaml").read_text(encoding="utf-8"))
+    worlds = [derive_batch(recipe.data.batch, int(count)).world for count in said]
+    assert worlds == [int(count) for count in said]
 
 
 @pytest.mark.parametrize("name", NAMES)

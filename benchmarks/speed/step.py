@@ -3,7 +3,8 @@
     step    the whole step: the engine's update, to changed weights of student and teacher
     floor   what no step of its kind can do without: the student's plain losses on all images that it sees, as if all
             had labels, and its plain answers about their mirrors where these must be seen; backward, optimizer; and
-            the teacher's plain detection of the unlabeled images, or its plain answers where no more is asked
+            the teacher's plain detection of the unlabeled images, or its plain answers where no more is asked, and
+            those about mirrored regions where these are averaged
 
 Both run in turn on the same tensors, which lie on the device. A random teacher is never sure, so it is made to answer
 with --pseudo random boxes per image, scored 0.5 to 1, and every path of the step runs. Weights are random, images are
@@ -123,7 +124,15 @@ class Bench:
             assert self.unlabeled is not None
             self.answer = sure_detections(self.unlabeled.views["weak"], args.pseudo, recipe.detector.test.at_most)
         elif isinstance(self.method, Imitation):
-            self.plain = self.method.teacher.answer
+            self.plain = self.raw_answers
+
+    def raw_answers(self, view: View) -> None:
+        """What the teacher must answer before it can be imitated; in the mirror, as many regions cost the same."""
+        assert isinstance(self.method, Imitation)
+        teacher = self.method.teacher
+        regions = teacher.answer(view).last.candidates
+        if self.method.config.flip_average:
+            teacher.score_regions(teacher.network.extract(mirrored(view)), regions)
 
     def sure_look(self, view: View, progress: Progress | None = None) -> Seen:
         """The teacher's look, whose detections are replaced; whatever else scores them says the same, and their further

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, Field, field_validator, model_serializer, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_serializer, model_validator
 
 from ssodkit.assigners.matchers.base import MatcherConfig
 from ssodkit.detectors.criteria.base import CriterionConfig
@@ -24,11 +24,20 @@ def _check_ranking(rank: dict[str, float]) -> dict[str, float]:
     return rank
 
 
+def _check_proposal_count(value: object) -> object:
+    is_count = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1_000_000
+    if not is_count and value not in ("training", "test"):
+        raise ValueError("a count of proposals is `training`, `test`, or a number from 1 to 1,000,000")
+    return value
+
+
 Power = Annotated[float, Field(gt=0.0, le=100.0)]
 Ranking = Annotated[dict[str, Power], AfterValidator(_check_ranking)]
 """Answer -> its power in the product that ranks detections."""
 TermName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-ProposalCount = Literal["training", "test"] | Annotated[int, Field(ge=1, le=1_000_000)]
+ProposalCount = Annotated[
+    Literal["training", "test"] | Annotated[int, Field(ge=1, le=1_000_000)], BeforeValidator(_check_proposal_count)
+]
 """How many proposals go on, where a detector proposes: as its rule says for either, or at most so many of an image."""
 
 R = TypeVar("R", bound="DetectionRule")

@@ -32,8 +32,8 @@ class SupervisedConfig(MethodConfig):
     unlabeled_weight: LossWeight | None = None
     """Multiplies the terms of unlabeled images: STAC's lambda. Null: labeled images alone teach."""
     loss_scale: float = Field(1.0, gt=0.0, le=1000.0)
-    """Multiplies all terms. STAC's code divides the sum of both streams by the number of its forward passes, two; its
-    equation does not."""
+    """Multiplies all terms of both streams; consistencies have their own weights. STAC's code divides the sum of both
+    streams by the number of its forward passes, two; its equation does not."""
 
     @property
     def average(self) -> TeacherConfig | None:

@@ -1,6 +1,6 @@
 """Rise and fall: a loss weight that swells, stays and fades out.
 
-Source: Jeong et al., CSD, NeurIPS 2019, section 3.3; its lengths are those of the released code (soo89/CSD-SSD).
+Source: Jeong et al., CSD, NeurIPS 2019, section 3.3, in the released code (soo89/CSD-SSD, soo89/CSD-RFCN).
 """
 
 import math
@@ -29,7 +29,8 @@ class RiseAndFallConfig(ScheduleConfig):
     def at(self, progress: Progress) -> float:
         """The weight; where `down` is not after `up`, it falls from the peak at once."""
         step, steps = progress.step, progress.steps
-        up, down = to_step(self.up, steps), to_step(self.down, steps)
+        up = to_step(self.up, steps)
+        down = max(up, to_step(self.down, steps))
         if step < up:
             return self.peak * math.exp(-5.0 * (1.0 - step / up) ** 2) if step else 0.0
         if step <= down:

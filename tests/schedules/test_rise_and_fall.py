@@ -30,6 +30,14 @@ def test_rise_and_fall__has_a_peak_and_need_not_fall():
     assert schedule.span == (0.0, 0.5)
 
 
+def test_rise_and_fall__falls_from_the_peak_wherever_it_is_reached():
+    schedule = RiseAndFallConfig(up="50 %", down="20 %")
+    weights = [schedule.at(Progress(step, 10)) for step in range(11)]
+    late = RiseAndFallConfig(up="50 %", down="50 %")
+    assert weights == [late.at(Progress(step, 10)) for step in range(11)]
+    assert weights[5] == 1.0
+
+
 @pytest.mark.parametrize("steps", [1, 2, 3, 7])
 def test_rise_and_fall__stays_in_its_span_in_the_shortest_runs(steps):
     weights = [RiseAndFallConfig().at(Progress(step, steps)) for step in range(steps + 1)]

@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from ssodkit.errors import RecipeError
+from ssodkit.recipe.check import load_recipe
 from ssodkit.schedules.constant import ConstantConfig
 from ssodkit.schedules.running_mean import RunningMeanConfig
 from ssodkit.structures.predictions import Candidates
@@ -155,3 +157,11 @@ def test_ema__the_statistics_of_batch_norms_that_train_follow_the_student(tiny_c
     torch.testing.assert_close(mine.running_mean, 0.75 * before + 0.25 * theirs.running_mean)
     assert mine.num_batches_tracked.item() == theirs.num_batches_tracked.item() == 1
     assert both.training
+
+
+@pytest.mark.parametrize("given", ["0", "1000001", "few", "true", "[640]"])
+def test_recipe__what_is_no_count_of_proposals_is_refused_by_one_sentence(given):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe("humble_teacher", [f"method.teacher.proposals={given}"])
+    assert "a count of proposals is `training`, `test`, or a number from 1 to 1,000,000" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
