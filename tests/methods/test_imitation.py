@@ -138,7 +138,7 @@ def test_recipe__ramp_and_average_begin_as_published():
     expected = {5000: 0.0, 5001: 0.0002, 7500: 0.5, 10_000: 1.0, 10_001: 1.0}
     assert {step: round(weight.at(Progress(step, steps)), 6) for step in expected} == expected
     momentum = recipe.method.teacher.momentum
-    assert [momentum.at(Progress(step, steps)) for step in (3000, 3001, 3002)] == [0.0, 0.9996, 0.9996]
+    assert [momentum.at(Progress(step, steps)) for step in (3001, 3002, 3003)] == [0.0, 0.9996, 0.9996]
     assert not recipe.method.uses_unlabeled(Progress(5000, steps))
 
 

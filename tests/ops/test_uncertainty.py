@@ -62,4 +62,5 @@ def test_gaussian_nll__is_finite_however_sure_a_network_is():
     uncertainty = torch.tensor([[-1e4, -50.0, 0.0, 1e4]], requires_grad=True)
     loss = gaussian_nll(torch.zeros(1, 4), uncertainty)
     (gradient,) = torch.autograd.grad(loss.sum(), uncertainty)
-    assert loss.isfinite().all() and gradient.isfinite().all()
+    assert loss.isfinite().all()
+    assert gradient.isfinite().all()
