@@ -4,14 +4,20 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pages import CONSISTENCY_PAGE, DETECTOR_PAGE, METHOD_PAGE, forgetting, write_blocks
+from two_steps import take_two_steps
 
+from ssodkit.errors import RecipeError
+from ssodkit.plugins import members
+from ssodkit.recipe.check import load_recipe
+from ssodkit.recipe.model import Recipe
 from ssodkit.recipe.read import shipped_recipes
 
 ROOT = Path(__file__).parents[1]
-METHOD_PAGE, CONSISTENCY_PAGE = (ROOT / "docs" / f"add_a_{name}.md" for name in ("method", "consistency"))
 ROOTS = (ROOT, ROOT / "ssodkit", ROOT / "recipes")
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 SHORT = ["engine.steps=2", "data.test.images=4", "engine.workers=0", "data.batch.labeled=2", "data.batch.unlabeled=2"]
@@ -35,16 +41,6 @@ def test_readme__has_every_embedded_recipe():
     assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} >= embedded
 
 
-def write_blocks(folder: Path, page: Path = METHOD_PAGE) -> list[str]:
-    """Save every block of a page under the name in its first line; the names."""
-    names = []
-    for kind, name, text in re.findall(r"```(python|yaml)\n# (\S+)\n(.*?)```", page.read_text(), flags=re.DOTALL):
-        assert name.endswith(".py" if kind == "python" else ".yaml")
-        (folder / name).write_text(text)
-        names.append(name)
-    return names
-
-
 def ssodkit(folder: Path, *arguments: str) -> str:
     """The verb's output, run in a folder that knows nothing of the source tree."""
     done = subprocess.run(
@@ -55,7 +51,7 @@ def ssodkit(folder: Path, *arguments: str) -> str:
 
 
 def test_add_a_method__the_page_trains_with_its_selector(tmp_path):
-    assert write_blocks(tmp_path) == ["expected_count.py", "expected_count.yaml"]
+    assert write_blocks(tmp_path, METHOD_PAGE) == ["expected_count.py", "expected_count.yaml"]
     ssodkit(tmp_path, "recipe", "check", "expected_count.yaml", "--trust-plugins")
     assert "expected_count" in ssodkit(tmp_path, "recipe", "show", "expected_count.yaml")
     short = [part for value in [*SHORT, "method.unlabeled_weight=1.0"] for part in ("--set", value)]
@@ -66,7 +62,7 @@ def test_add_a_method__the_page_trains_with_its_selector(tmp_path):
 
 
 def test_add_a_method__a_score_that_nobody_writes_is_refused(tmp_path):
-    write_blocks(tmp_path)
+    write_blocks(tmp_path, METHOD_PAGE)
     plugin = tmp_path / "expected_count.py"
     plugin.write_text(plugin.read_text().replace('frozenset({"confidence"})', 'frozenset({"box_jitter"})'))
     done = subprocess.run(
@@ -89,3 +85,93 @@ def test_add_a_consistency__the_page_trains_with_its_loss(tmp_path):
     assert len(losses) == 2
     assert all(loss["consistency/same_in_gray/features"] > 0.0 for loss in losses)
     assert not any(name.startswith("unlabeled") for loss in losses for name in loss)
+
+
+TINY_FIVE_POINTS = ["detector.backbone={type: small, stem: 8, channels: [8, 16]}", "detector.neck.channels=8"]
+TINY_FIVE_POINTS += [
+    "detector.width=16",
+    "detector.prior=0.2",
+    "engine.steps=4",
+    "data.batch={labeled: 2, unlabeled: 2}",
+]
+TEACHES = ["method.unlabeled_weight=1.0", "method.teacher.score=0.0"]
+CONFIDENT = "{score: confidence, above: 0.01}"
+FREELY = ["method.selector.above=0.01", *TEACHES]
+OWN = {
+    "mean_teacher": ["method.selector.ignore_from=null", *FREELY],
+    "unbiased_teacher": FREELY,
+    "consistent_teacher": ["method.selector={policy: middle, expected_factor: 100.0}", *TEACHES],
+    "soft_teacher": [
+        f"method.selector={{objectness: {CONFIDENT}, classes: {CONFIDENT}, boxes: {{score: box_jitter, below: 10.0}}}}",
+        "method.scorers.0.asks.above=0.01",
+        *TEACHES,
+    ],
+    "stac": ["data.unlabeled={type: stored, file: labels.json, made_by: null}"],
+    "csd": ["method.consistencies.0.weight=1.0"],
+    "dense_teacher": ["method.unlabeled_weight=1.0"],
+    "humble_teacher": ["method.unlabeled_weight=1.0", "method.flip_average=true"],
+}
+"""By which pseudo-boxes of new networks teach, and from the first step on."""
+
+
+@pytest.fixture(scope="module")
+def five_points(tmp_path_factory) -> Iterator[Path]:
+    """The folder of the page's files, whose plug-in is known as long as these tests run."""
+    folder = tmp_path_factory.mktemp("five_points")
+    assert write_blocks(folder, DETECTOR_PAGE) == [
+        "five_points.py",
+        "five_points.yaml",
+        "five_points_mean_teacher.yaml",
+    ]
+    with forgetting("five_points"):
+        yield folder
+
+
+def on_five_points(folder: Path, recipe: str, *changes: str) -> Recipe:
+    path = folder / f"five_points_{recipe}.yaml"
+    path.write_text((folder / "five_points_mean_teacher.yaml").read_text().replace("mean_teacher", recipe))
+    return load_recipe(path, [*TINY_FIVE_POINTS, *OWN.get(recipe, []), *changes], trust_plugins=True)
+
+
+def test_add_a_detector__the_page_trains_with_its_network(five_points, call, monkeypatch):
+    monkeypatch.chdir(five_points)
+    name = "five_points_mean_teacher.yaml"
+    changes = [*SHORT, *OWN["mean_teacher"], "detector.prior=0.2"]
+    short = [part for value in changes for part in ("--set", value)]
+    assert call("recipe", "check", name, "--trust-plugins").code == 0
+    said = call("doctor", name, "--device", "cpu", *short)
+    assert said.code == 0, said.err
+    assert "0 mistakes" in said.out
+    assert call("run", name, "--out", "run", "--device", "cpu", *short).code == 0
+    steps = [json.loads(line) for line in (five_points / "run" / "metrics.jsonl").read_text().splitlines()]
+    losses = [step["losses"] for step in steps if "losses" in step]
+    taught = {f"{stream}/dense/{term}" for stream in ("labeled", "unlabeled") for term in ("class", "box", "quality")}
+    assert all(loss.keys() >= taught for loss in losses)
+    assert losses[-1]["unlabeled/dense/box"] > 0.0
+
+
+def test_add_a_detector__runs_with_what_the_page_says_and_is_refused_by_its_words(five_points):
+    rows = re.findall(r"^\| `(\w+)` \| (yes|no) \| (?:`(.*?)`: )?", DETECTOR_PAGE.read_text(), flags=re.MULTILINE)
+    presets = {path.stem for path in (ROOT / "recipes" / "bases" / "methods").glob("*.yaml")}
+    assert {name for name, _, _ in rows} == presets & set(shipped_recipes())
+    for name, runs, words in rows:
+        if runs == "yes":
+            take_two_steps(on_five_points(five_points, name))
+        else:
+            with pytest.raises(RecipeError, match=re.escape(words)):
+                on_five_points(five_points, name)
+
+
+def test_add_a_detector__every_matcher_serves_it(five_points):
+    matchers = {"max_iou": "{type: max_iou, positive: 0.4, negative: 0.3}", "points": "{type: points, ranges: [22]}"}
+    for name in members("matcher"):
+        matcher = matchers.get(name, f"{{type: {name}}}")
+        take_two_steps(on_five_points(five_points, "mean_teacher", f"detector.stages.dense.matcher={matcher}"))
+
+
+def test_add_a_detector__an_answer_that_nothing_teaches_is_refused_as_the_page_says(five_points):
+    said = re.search(r"^> (.*)$", DETECTOR_PAGE.read_text(), flags=re.MULTILINE)
+    with pytest.raises(RecipeError, match=re.escape(said[1])):
+        on_five_points(
+            five_points, "mean_teacher", "detector.stages.dense.terms.quality=null", "detector.test.rank={class: 1}"
+        )

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import pytest
+from pages import forgetting
 from pydantic import Field, ValidationError
 
-from ssodkit import plugins
 from ssodkit.errors import RecipeError
 from ssodkit.plugins import (
     Config,
@@ -48,13 +48,10 @@ class Basket(Config):
 @pytest.fixture(autouse=True)
 def fruit() -> Iterator[None]:
     """Apples and pears are registered during a test, and forgotten after it."""
-    load_plugins()
-    before = {slot: dict(known) for slot, known in plugins._registry.items()}
-    register(AppleConfig)
-    register(PearConfig)
-    yield
-    plugins._registry.clear()
-    plugins._registry.update(before)
+    with forgetting():
+        register(AppleConfig)
+        register(PearConfig)
+        yield
 
 
 class AppleConfig(FruitConfig):

@@ -155,12 +155,33 @@ TINY_DINO = {
     },
     "test": {"score": 0.0, "nms": None, "at_most": 12, "per_level": 40},
 }
+TINY_FIVE_POINTS = {
+    **{key: TINY_RETINANET[key] for key in ("backbone", "neck", "anchors")},
+    "type": "five_points",
+    "width": 64,
+    "stages": {
+        "dense": {
+            "matcher": {**TINY_RETINANET["stages"]["dense"]["matcher"], "negative": 0.5},
+            "terms": {
+                **TINY_RETINANET["stages"]["dense"]["terms"],
+                "quality": {
+                    "taught_by": "boxes",
+                    "criterion": {"type": "quality", "of": "iou"},
+                    "normalizer": "positives",
+                },
+            },
+        }
+    },
+    "test": {**TINY_RETINANET["test"], "score": 0.01, "rank": {"class": 1.0, "quality": 1.0}},
+}
+"""The detector of docs/add_a_detector.md, where a test has loaded it."""
 TINY_DETECTORS = {
     "faster_rcnn": TINY_FASTER_RCNN,
     "retinanet": TINY_RETINANET,
     "fcos": TINY_FCOS,
     "dense_objectness": TINY_OBJECTNESS,
     "dino": TINY_DINO,
+    "five_points": TINY_FIVE_POINTS,
 }
 
 

@@ -156,7 +156,8 @@ class Detector(nn.Module, ABC):
         raise NotImplementedError(f"{type(self).__name__} takes no queries")
 
     def score_regions(self, features: Features, regions: Candidates) -> Predictions:
-        """The last stage's answer about any box in the frame of `features`, differentiably.
+        """The last stage's answer about any box in the frame of `features`, differentiably; logits and codes of what is
+        not valid or has no area are 0.
 
         Raises NotImplementedError where regions alone cannot be asked about: for detectors without `exact_regions`.
         """

@@ -61,6 +61,8 @@ def find_by_level(
 ) -> Detections:
     """Detections, best first; `score` and `rank` override the rule's. A candidate may be found once per class.
 
+    Candidates say the `lengths` of their levels.
+
     Source: arXiv:1708.02002, section 4, "Inference".
     """
     classes, lengths = predictions.num_classes, predictions.candidates.lengths

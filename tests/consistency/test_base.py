@@ -1,15 +1,14 @@
 """The slot, with a consistency from a file outside the package, in every method."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from pages import forgetting
 from tiny import make_semi_batch
 from torch import Tensor
 
-from ssodkit import plugins
 from ssodkit.engine.build import build_method
 from ssodkit.errors import RecipeError
 from ssodkit.methods.base import Method
@@ -40,12 +39,8 @@ START = Progress(0, 10)
 @pytest.fixture(autouse=True)
 def own_registry() -> Iterator[None]:
     """Other tests do not see the plug-in, and each imports it anew."""
-    plugins.load_plugins()
-    before = {slot: dict(known) for slot, known in plugins._registry.items()}
-    yield
-    plugins._registry.clear()
-    plugins._registry.update(before)
-    sys.modules.pop("plug_level", None)
+    with forgetting("plug_level"):
+        yield
 
 
 def recipe_of(method: str, *overrides: str, consistencies: str = "[{type: outside_level, weight: 2.0}]") -> Recipe:

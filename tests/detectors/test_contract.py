@@ -1,10 +1,12 @@
 """What every detector promises, whatever it is made of."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
+from pages import DETECTOR_PAGE, forgetting, write_blocks
 from tiny import TINY_UNSURE_FASTER_RCNN, TINY_UNSURE_FCOS
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -28,6 +30,7 @@ CASES = {
     "distances": {"type": "fcos"},
     "objectness": {"type": "dense_objectness"},
     "dino": {"type": "dino"},
+    "five_points": {"type": "five_points"},
     "unsure fcos": TINY_UNSURE_FCOS,
     "unsure faster_rcnn": TINY_UNSURE_FASTER_RCNN,
     "fam3d": {
@@ -41,7 +44,10 @@ CASES = {
         "head": {"type": "fam3d", "layers": 1, "groups": 2, "shrink": 2, "shifts_levels": False},
     },
 }
-ANSWERS_REGIONS = ["faster_rcnn", "unsure faster_rcnn"]
+OUTSIDE = {"five_points"}
+"""Not in the package, but on a page of docs/."""
+ANSWERS_REGIONS = ["faster_rcnn", "unsure faster_rcnn", "five_points"]
+DRAWS_REGIONS = ["faster_rcnn", "unsure faster_rcnn"]
 SPREAD = {
     "objectness": 0.5,
     "codes": 0.1,
@@ -56,6 +62,16 @@ SPREAD = {
     "attention.weights": 0.3,
 }
 """Name of an output layer -> deviation under which answers differ from place to place; fresh ones hardly do."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def detector_of_the_page(tmp_path_factory) -> Iterator[None]:
+    """What docs/add_a_detector.md tells a newcomer to write."""
+    folder = tmp_path_factory.mktemp("page")
+    write_blocks(folder, DETECTOR_PAGE)
+    with forgetting("five_points"):
+        load_plugins(["five_points.py"], folder)
+        yield
 
 
 @pytest.fixture(params=CASES)
@@ -104,7 +120,7 @@ def test_cases__are_all_detectors_and_heads():
         slot: {name for name, config in members(slot).items() if config.__module__.startswith("ssodkit.")}
         for slot in ("detector", "dense_head")
     }
-    assert ours["detector"] == {case["type"] for case in CASES.values()}
+    assert ours["detector"] == {case["type"] for case in CASES.values()} - OUTSIDE
     assert ours["dense_head"] <= CASES.keys()
 
 
@@ -157,7 +173,7 @@ def on_a_gpu_of_no_numbers(mode: FakeTensorMode, tensor: torch.Tensor) -> torch.
         return mode.from_tensor(tensor.detach()).to("cuda")
 
 
-@pytest.mark.parametrize("make_detector", [name for name in CASES if name not in ANSWERS_REGIONS], indirect=True)
+@pytest.mark.parametrize("make_detector", [name for name in CASES if name not in DRAWS_REGIONS], indirect=True)
 def test_loss__is_made_on_a_gpu_with_every_tensor_there(detector, make_view, make_targets):
     """Operators refuse tensors of two devices, and answers that the host would have to wait for, as suppression has."""
     mode = FakeTensorMode(allow_non_fake_inputs=True)

@@ -1,12 +1,11 @@
 """A recipe that uses every kind of key, and a way to load variations of it."""
 
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from pages import forgetting
 
-from ssodkit import plugins
 from ssodkit.errors import RecipeError
 from ssodkit.recipe.check import load_recipe
 from ssodkit.recipe.model import Recipe
@@ -65,12 +64,8 @@ Refused = Callable[..., list[str]]
 def own_registry() -> Iterator[None]:
     """Toy plug-ins are trusted, and do not reach other tests."""
     remember([str(TOY_PARTS)])
-    plugins.load_plugins()
-    before = {slot: dict(known) for slot, known in plugins._registry.items()}
-    yield
-    plugins._registry.clear()
-    plugins._registry.update(before)
-    sys.modules.pop(TOY_PARTS.stem, None)
+    with forgetting(TOY_PARTS.stem):
+        yield
 
 
 @pytest.fixture
