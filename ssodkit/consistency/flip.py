@@ -61,8 +61,12 @@ class FlipConfig(ConsistencyConfig):
 
     def misfit(self, detector: DetectorConfig, pad_to: int) -> str | None:
         """Cells meet their mirrors only where canvases are whole cells wide."""
-        cell = None if "exact_regions" in detector.provided else detector.largest_cell
-        if cell is None or pad_to % cell == 0:
+        if "exact_regions" in detector.provided or not self.needed <= detector.provided:
+            return None
+        cell = detector.largest_cell
+        if cell is None:
+            return f"'flip' compares cells, and the config of '{detector.type}' does not say `largest_cell`"
+        if pad_to % cell == 0:
             return None
         return (
             f"'flip' compares cells of up to {cell} pixels with those of a mirrored canvas, whose sides, multiples of "

@@ -353,3 +353,11 @@ def test_recipe__what_a_mirror_cannot_be_compared_with_is_refused(recipe, said):
     assert len(str(caught.value).splitlines()) == 1
     if "128" in said:
         assert load_recipe(recipe, [*unlabeled, "views.pad_to=128"]).views.pad_to == 128
+
+
+def test_misfit__a_detector_that_says_nothing_of_its_cells_is_refused(monkeypatch):
+    detector = load_recipe("supervised_retinanet").detector
+    monkeypatch.setattr(type(detector), "largest_cell", None)
+    assert FlipConfig().misfit(detector, 32) == (
+        "'flip' compares cells, and the config of 'retinanet' does not say `largest_cell`"
+    )
