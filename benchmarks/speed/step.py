@@ -161,10 +161,17 @@ class Bench:
         self.floor_optimizer.step()
 
     def mirrored_answers(self) -> Tensor:
-        """A number that all answers about the mirrored images are in, for a method that must see them again."""
+        """A number that all answers about the mirrored images are in, for a method that must see them again.
+
+        Where regions are asked about, these are all training proposals, in both views: in the plain one, of which
+        the student otherwise answers about a sample, as many in the mirror cost the same.
+        """
         student = self.method.networks()["student"]
-        said = student.predict(student.extract(mirrored(self.all_labeled.views["all"]))).last
-        return said.class_logits.mean() + said.box_codes.mean()
+        features = student.extract(mirrored(self.all_labeled.views["all"]))
+        said = [student.predict(features, proposals="training").last]
+        if "exact_regions" in self.recipe.detector.provided:
+            said.append(student.score_regions(features, said[0].candidates))
+        return torch.stack([one.class_logits.mean() + one.box_codes.mean() for one in said]).sum()
 
     @property
     def all_labeled(self) -> Stream:
