@@ -120,10 +120,14 @@ class QueryConsistency(Consistency):
         sure = found.valid & teaches(scene.selected)
         pool = (listed | sure) & stays
         rows = first_rows(pool, self.config.at_most)  # detections come best first
-        goals = Targets.empty(len(rows), rows.device, length=rows.shape[1])
-        goals.boxes.copy_(take_rows(there.boxes, rows))
-        goals.labels.copy_(take_rows(found.labels, rows))
-        goals.valid.copy_(take_rows(pool, rows))
+        valid = take_rows(pool, rows)
+        goals = Targets(
+            boxes=take_rows(there.boxes, rows),
+            labels=take_rows(found.labels, rows),
+            valid=valid,
+            weight=valid.float(),
+            crowd=torch.zeros_like(valid),
+        )
         chosen = goals.valid & (take_rows(sure, rows) | self._is_mined(scene.unlabeled.stages.last, goals))
         return lay(take_rows(found.boxes, rows), goals.boxes, chosen, weak, strong)
 
