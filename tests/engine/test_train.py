@@ -46,6 +46,13 @@ def differing(one, other, key=""):
     return [] if same else [key]
 
 
+def differing_state(here, there, *further):
+    """Keys at which the last checkpoints of two runs differ: of the step, the method, the optimizer, and `further`."""
+    parts = ("step", "method", "optimizer", *further)
+    one, other = ({part: load_state(end.checkpoint)[part] for part in parts} for end in (here, there))
+    return differing(one, other)
+
+
 def test_train__leaves_a_run_folder_with_everything_in_it(finished):
     files = sorted(str(path.relative_to(finished.run)) for path in finished.run.rglob("*") if path.is_file())
     gallery = sorted(path.name for path in (finished.run / "gallery").iterdir())
@@ -108,9 +115,7 @@ def test_resume__5_and_5_steps_equal_10_bit_for_bit(finished, tiny_recipe, tmp_p
     assert (first.step, read_step(first.checkpoint), first.scores) == (5, 5, {})
     assert not (run / "result.json").exists()
     second = resume(run)
-    here, there = load_state(second.checkpoint), load_state(finished.checkpoint)
-    parts = ("step", "method", "optimizer", "scale", "health", "best")
-    assert differing({part: here[part] for part in parts}, {part: there[part] for part in parts}) == []
+    assert differing_state(second, finished, "scale", "health", "best") == []
     assert second.scores == finished.scores
     assert [record["losses"] for record in metrics(run)] == [record["losses"] for record in metrics(finished.run)]
     assert metrics(run, "health")[-1] == metrics(finished.run, "health")[-1]
@@ -128,9 +133,7 @@ def test_resume__across_the_end_of_a_burn_in_1_and_1_steps_equal_2_bit_for_bit(t
     whole = train(recipe, tmp_path / "whole", stop_after=2)
     train(recipe, tmp_path / "run", stop_after=1)
     second = resume(tmp_path / "run", stop_after=2)
-    here, there = load_state(second.checkpoint), load_state(whole.checkpoint)
-    parts = ("step", "method", "optimizer", "health")
-    assert differing({part: here[part] for part in parts}, {part: there[part] for part in parts}) == []
+    assert differing_state(second, whole, "health") == []
     taught = [any(name.startswith("unlabeled") for name in record["losses"]) for record in metrics(tmp_path / "run")]
     assert taught == [False, True]
 
@@ -154,9 +157,7 @@ def test_resume__with_a_half_filled_queue_2_and_2_steps_equal_4_bit_for_bit(tiny
     assert not any("pending" in name for name in state)
 
     second = resume(run, stop_after=4)
-    here, there = load_state(second.checkpoint), load_state(whole.checkpoint)
-    parts = ("step", "method", "optimizer", "health")
-    assert differing({part: here[part] for part in parts}, {part: there[part] for part in parts}) == []
+    assert differing_state(second, whole, "health") == []
     (line,), (expected,) = metrics(run), metrics(tmp_path / "whole")  # over all four steps
     taken = ("images_per_second", "step_seconds", "data_seconds", "memory_gb")
     assert {name: line[name] for name in line if name not in taken} == {
@@ -179,9 +180,7 @@ def test_resume__across_the_burn_in_of_humble_teacher_1_and_2_steps_equal_3_bit_
     run = tmp_path / "run"
     whole = train(recipe, tmp_path / "whole", stop_after=3)
     train(recipe, run, stop_after=1)
-    here, there = load_state(resume(run, stop_after=3).checkpoint), load_state(whole.checkpoint)
-    parts = ("step", "method", "optimizer")
-    assert differing({part: here[part] for part in parts}, {part: there[part] for part in parts}) == []
+    assert differing_state(resume(run, stop_after=3), whole) == []
 
 
 def test_resume__where_mirrors_begin_to_count_1_and_2_steps_equal_3_bit_for_bit(tiny_recipe, tmp_path):
@@ -194,9 +193,7 @@ def test_resume__where_mirrors_begin_to_count_1_and_2_steps_equal_3_bit_for_bit(
     run = tmp_path / "run"
     whole = train(recipe, tmp_path / "whole", stop_after=3)
     train(recipe, run, stop_after=1)
-    here, there = load_state(resume(run, stop_after=3).checkpoint), load_state(whole.checkpoint)
-    parts = ("step", "method", "optimizer")
-    assert differing({part: here[part] for part in parts}, {part: there[part] for part in parts}) == []
+    assert differing_state(resume(run, stop_after=3), whole) == []
     weighed = [record["losses"].get("consistency/flip/box", 0.0) > 0.0 for record in metrics(run)]
     assert weighed == [False, True, True]
 
@@ -218,10 +215,8 @@ def test_resume__across_the_step_at_which_matching_changes_equals_a_whole_run_bi
     for stop in (1, 2, 3):
         last = (resume if run.exists() else train)(*(() if run.exists() else (recipe,)), run, stop_after=stop)
         assert last.step == stop
-    here, there = load_state(resume(run, stop_after=4).checkpoint), load_state(whole.checkpoint)
-    parts = ("step", "method", "optimizer", "health")
-    assert differing({part: here[part] for part in parts}, {part: there[part] for part in parts}) == []
-    assert any("projector" in name for name in here["method"])
+    assert differing_state(resume(run, stop_after=4), whole, "health") == []
+    assert any("projector" in name for name in load_state(whole.checkpoint)["method"])
     asked = ["consistency/queries/states" in record["losses"] for record in metrics(run)]
     noised = [record["losses"]["unlabeled/denoising.1/class"] > 0.0 for record in metrics(run)]
     assert (asked, noised) == ([True, True, False, False], [False, False, True, True])
